@@ -1,0 +1,372 @@
+"""The only reader and writer of a sweep's files.
+
+A sweep lives in `<storage path>/<name>/`, on a local disk or behind any `pyarrow.fs` URI (`s3://`, `gs://`):
+
+    sweep.json                      what was asked: the trials and where the numbers come from
+    parts/epochs-<time>-<sha>.parquet     records as they came in
+    parts/statuses-<time>-<sha>.parquet   what happened to trials
+    checkpoints/<trial>/<epoch>-<sha>.pt  weights that a trial can go on from
+    epochs.parquet, trials.parquet  the tables for people and tools, built from the parts
+
+The parts are the truth. Every file that is read back as such carries the start of its own SHA-256 in its name (or, for
+`sweep.json`, inside), so a torn or flipped one is noticed, named and left out. Files appear whole or not at all: local
+ones are written under a temporary name and renamed, an object store shows an object only once it is complete.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from analysis.schema import EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Column, polars_schema
+from workloads.trial import EpochRecord, Status, TrialConfig, canonical_json, digest
+
+SPEC_FILE = "sweep.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<time>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
+_CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
+_TEMPORARY = ".writing-"
+
+
+class DamagedFileError(Exception):
+    """A file is not what was written: torn, changed or of another program."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStatus:
+    """What happened to a trial; the columns are described in `analysis.schema.STATUS_COLUMNS`."""
+
+    trial_id: str
+    status: Status
+    error: str | None = None
+    traceback: str | None = None
+    checkpoint: str | None = None
+    taken_from: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSpec:
+    """What a sweep asks: the content of `sweep.json`."""
+
+    name: str
+    """Folder and title."""
+    question: str
+    """What the sweep answers, one sentence."""
+    command: str
+    """How to run it again."""
+    trials: tuple[TrialConfig, ...]
+    """Every trial, in the order planned."""
+    datasets: Mapping[str, str]
+    """Workload -> name of its data set."""
+    fingerprint: Mapping[str, Any]
+    """What decides the numbers: digests of code and data, torch version, device kind. Differences make runs incomparable."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """What else to know: git commit, versions, machine, time."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> how many combinations of the grid never became trials."""
+    plots: tuple[str, ...] = ()
+    """The plots that show the answer, by name."""
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the spec as plain JSON values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return values | {"trials": [trial.to_json() for trial in self.trials], "plots": list(self.plots)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SweepSpec:
+        """Returns the spec that `to_json` described."""
+        trials = tuple(TrialConfig.from_json(trial) for trial in values["trials"])
+        return cls(**(dict(values) | {"trials": trials, "plots": tuple(values["plots"])}))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A reference to a stored checkpoint: what a trial's training was after an epoch."""
+
+    trial_id: str
+    epoch: int
+    path: str
+    """Relative to the sweep's folder."""
+
+
+def check_name(name: str) -> str:
+    """Returns the name of a sweep if it can be a folder's.
+
+    Raises:
+        ValueError: It holds anything but letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"a sweep's name is a folder name of letters, digits, '.', '_' and '-' (at most 100), not {name!r}"
+        )
+    return name
+
+
+class SweepStore:
+    """The files of one sweep. Creating a store touches nothing.
+
+    Args:
+        storage_path: A local folder or a `pyarrow.fs` URI.
+        name: The sweep's name.
+
+    Raises:
+        ValueError: The name cannot be a folder's, or the storage path is a URI that pyarrow does not know.
+    """
+
+    def __init__(self, storage_path: str, name: str) -> None:
+        self.name = check_name(name)
+        self.storage_path = storage_path
+        self.filesystem, root = open_filesystem(storage_path)
+        self.root = f"{root}/{name}"
+        self.is_local = isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
+        self.damaged: list[str] = []
+        """Files that a read found damaged, relative to the sweep's folder."""
+
+    @property
+    def location(self) -> str:
+        """The sweep's folder as a person would write it."""
+        return self.root if self.is_local else f"{self.storage_path.rstrip('/')}/{self.name}"
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def write(self, path: str, content: bytes) -> None:
+        """Writes a file whole or not at all.
+
+        Args:
+            path: Relative to the sweep's folder.
+            content: The bytes.
+        """
+        target = f"{self.root}/{path}"
+        folder, _, file = target.rpartition("/")
+        self.filesystem.create_dir(folder, recursive=True)
+        temporary = f"{folder}/{_TEMPORARY}{file}" if self.is_local else target
+        try:
+            with self.filesystem.open_output_stream(temporary) as stream:
+                stream.write(content)
+            if temporary != target:
+                self.filesystem.move(temporary, target)
+        except OSError:
+            if temporary != target:
+                Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def read(self, path: str) -> bytes:
+        """Returns a file's bytes.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        with self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
+            content: bytes = stream.read()
+        return content
+
+    def _read_named(self, path: str, sha: str) -> bytes | None:
+        """Returns a file's bytes if they are those its name promises, else notes it as damaged."""
+        content = self.read(path)
+        if digest(content) == sha:
+            return content
+        self.damaged.append(path)
+        return None
+
+    def delete(self, path: str) -> None:
+        """Deletes a file if it is there."""
+        try:
+            self.filesystem.delete_file(f"{self.root}/{path}")
+        except FileNotFoundError:
+            return
+
+    def list(self, folder: str = "") -> list[str]:
+        """Returns the files below a folder, relative to the sweep's, sorted; those half written are left out."""
+        base = f"{self.root}/{folder}".rstrip("/")
+        selector = pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
+        files = [info.path for info in self.filesystem.get_file_info(selector) if info.is_file]
+        names = [path[path.index(self.root) + len(self.root) + 1 :] for path in files]
+        return sorted(name for name in names if not name.rpartition("/")[2].startswith(_TEMPORARY))
+
+    def clear(self) -> None:
+        """Deletes the sweep's files: the whole folder."""
+        if self.filesystem.get_file_info(self.root).type != pyarrow.fs.FileType.NotFound:
+            self.filesystem.delete_dir(self.root)
+
+    # -- what was asked ---------------------------------------------------------------------------------------------
+
+    def write_spec(self, spec: SweepSpec) -> None:
+        """Writes `sweep.json`."""
+        values = spec.to_json()
+        values["sha256"] = digest(canonical_json(values), 64)
+        self.write(SPEC_FILE, json.dumps(values, indent=1).encode())
+
+    def read_spec(self) -> SweepSpec | None:
+        """Returns the sweep's spec, or None when there is none yet.
+
+        Raises:
+            DamagedFileError: `sweep.json` is not what was written, or of another schema version.
+        """
+        try:
+            content = self.read(SPEC_FILE)
+        except FileNotFoundError:
+            return None
+        where = f"{self.location}/{SPEC_FILE}"
+        try:
+            values = json.loads(content)
+            promised = values.pop("sha256")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise DamagedFileError(f"{where} is damaged or not forksweep's: {error!r}") from None
+        if values.get("schema_version") != SCHEMA_VERSION:
+            raise DamagedFileError(
+                f"{where} has schema version {values.get('schema_version')}, this program writes {SCHEMA_VERSION}"
+            )
+        if digest(canonical_json(values), 64) != promised:
+            raise DamagedFileError(f"{where} is damaged: its content does not match its checksum")
+        return SweepSpec.from_json(values)
+
+    # -- what happened ----------------------------------------------------------------------------------------------
+
+    def append_epochs(self, records: Sequence[EpochRecord]) -> None:
+        """Adds records, as one part."""
+        rows = [record.to_json() | {"sweep": self.name} for record in records]
+        self._append("epochs", pl.DataFrame(rows, schema=polars_schema(EPOCH_COLUMNS)))
+
+    def append_statuses(self, statuses: Sequence[TrialStatus]) -> None:
+        """Adds what happened to trials, as one part."""
+        rows = [vars(status) | {"sweep": self.name} for status in statuses]
+        self._append("statuses", pl.DataFrame(rows, schema=polars_schema(STATUS_COLUMNS)))
+
+    def _append(self, kind: str, frame: pl.DataFrame) -> str | None:
+        if frame.is_empty():
+            return None
+        content = parquet_bytes(frame, {})
+        path = f"parts/{kind}-{time.time_ns():020d}-{digest(content)}.parquet"
+        self.write(path, content)
+        return path
+
+    def read_epochs(self) -> pl.DataFrame:
+        """Returns every record, one row for each (trial, epoch), ordered by both; the first of equals holds."""
+        return self._read_parts("epochs", EPOCH_COLUMNS).unique(("trial_id", "epoch"), keep="first", maintain_order=True)
+
+    def read_statuses(self) -> pl.DataFrame:
+        """Returns the last status of every trial that has one."""
+        return self._read_parts("statuses", STATUS_COLUMNS).unique("trial_id", keep="last", maintain_order=True)
+
+    def _parts(self, kind: str) -> list[str]:
+        matches = [(path, _PART.fullmatch(path.removeprefix("parts/"))) for path in self.list("parts")]
+        return [path for path, match in matches if match and match["kind"] == kind]
+
+    def _read_parts(self, kind: str, columns: Iterable[Column]) -> pl.DataFrame:
+        schema = polars_schema(columns)
+        frames = [pl.DataFrame(schema=schema)]
+        for path in self._parts(kind):
+            content = self._read_named(path, path.removesuffix(".parquet").rpartition("-")[2])
+            if content is not None:
+                frames.append(pl.read_parquet(io.BytesIO(content)).select(*schema))
+        return pl.concat(frames)
+
+    def compact(self) -> None:
+        """Replaces the parts of each kind by one with the same rows; killed half-way, nothing is lost or doubled."""
+        for kind, read in (("epochs", self.read_epochs), ("statuses", self.read_statuses)):
+            old = self._parts(kind)
+            if len(old) > 1:
+                new = self._append(kind, read())
+                for path in old:
+                    if path != new:
+                        self.delete(path)
+
+    def remove_damaged(self) -> None:
+        """Deletes the files that reads found damaged: what they held is computed anew."""
+        for path in self.damaged:
+            self.delete(path)
+        self.damaged.clear()
+
+    # -- tables for people ------------------------------------------------------------------------------------------
+
+    def write_table(self, name: str, frame: pl.DataFrame, metadata: Mapping[str, Any]) -> str:
+        """Writes `<name>.parquet` with metadata in its footer and returns its location."""
+        self.write(f"{name}.parquet", parquet_bytes(frame, metadata))
+        return f"{self.location}/{name}.parquet"
+
+    def read_table(self, name: str) -> pl.DataFrame | None:
+        """Returns `<name>.parquet`, or None when there is none.
+
+        Raises:
+            DamagedFileError: Its checksums do not hold.
+        """
+        try:
+            content = self.read(f"{name}.parquet")
+        except FileNotFoundError:
+            return None
+        try:
+            table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            raise DamagedFileError(f"{self.location}/{name}.parquet is damaged: {error}") from None
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, trial_id: str, epoch: int, content: bytes) -> Checkpoint:
+        """Stores a checkpoint under its trial and epoch."""
+        path = f"checkpoints/{trial_id}/{epoch:05d}-{digest(content)}.pt"
+        self.write(path, content)
+        return Checkpoint(trial_id, epoch, path)
+
+    def load_checkpoint(self, checkpoint: Checkpoint) -> bytes | None:
+        """Returns a checkpoint's bytes, or None when it is gone or damaged (then it is deleted)."""
+        try:
+            content = self._read_named(checkpoint.path, checkpoint.path.removesuffix(".pt").rpartition("-")[2])
+        except FileNotFoundError:
+            return None
+        if content is None:
+            self.delete(checkpoint.path)
+        return content
+
+    def list_checkpoints(self, trial_id: str = "") -> list[Checkpoint]:
+        """Returns the stored checkpoints, of one trial or of all."""
+        found = []
+        for path in self.list(f"checkpoints/{trial_id}"):
+            match = _CHECKPOINT.fullmatch(path.removeprefix("checkpoints/"))
+            if match:
+                found.append(Checkpoint(match["trial"], int(match["epoch"]), path))
+        return found
+
+
+def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Returns the file system of a storage path and the path on it.
+
+    Args:
+        storage_path: A local folder (may be relative, `~` works) or a `pyarrow.fs` URI.
+
+    Raises:
+        ValueError: The URI is not one that pyarrow knows.
+    """
+    if "://" not in storage_path:
+        return pyarrow.fs.LocalFileSystem(), str(Path(storage_path).expanduser().absolute())
+    try:
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(storage_path)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ValueError(
+            f"storage path {storage_path!r} is not usable: {error}; give a local folder or a URI such as s3://bucket/folder"
+        ) from None
+    return filesystem, path.rstrip("/")
+
+
+def parquet_bytes(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> bytes:
+    """Returns a frame as a Parquet file with page checksums; metadata values go into the footer as JSON."""
+    table = frame.to_arrow()
+    footer = {f"forksweep.{key}": json.dumps(value) for key, value in metadata.items()}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **footer})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()

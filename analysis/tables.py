@@ -1,0 +1,102 @@
+"""From records to `trials.parquet`: one row for each trial, everything derived, nothing stored twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from analysis.schema import TRIAL_COLUMNS, polars_schema, setting_columns, setting_value
+from analysis.store import SweepSpec, SweepStore
+from workloads.trial import SETTINGS_OF
+
+
+def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) -> pl.DataFrame:
+    """Returns the trials table of a sweep, finished or still running.
+
+    Args:
+        spec: What was asked.
+        epochs: The sweep's records (`SweepStore.read_epochs`).
+        statuses: The trials' last statuses (`SweepStore.read_statuses`); a trial without one is `pending`.
+
+    Returns:
+        One row for each trial of the spec, in its order, with the columns of `TRIAL_COLUMNS` and the settings'.
+    """
+    measured = epochs.sort("trial_id", "epoch").group_by("trial_id", maintain_order=True).agg(*_MEASURES)
+    table = (
+        _configs(spec)
+        .join(statuses.drop("sweep"), on="trial_id", how="left", maintain_order="left")
+        .join(measured, on="trial_id", how="left", maintain_order="left")
+        .with_columns(
+            pl.col("status").fill_null("pending"),
+            pl.col("epochs_run", "shared_epochs").fill_null(0),
+            pl.col("train_seconds", "computed_seconds").fill_null(0.0),
+        )
+    )
+    completed = pl.col("status") == "completed"
+    plateau = (pl.col("scheduler") == "plateau") & pl.col("lr_reductions").is_not_null()
+    table = table.with_columns(
+        *(pl.when(completed).then(pl.col(name)).alias(name) for name in ("test_loss", "test_accuracy")),
+        *(
+            pl.when(plateau).then(pl.col(name)).alias(name)
+            for name in ("lr_reductions", "first_reduction_epoch", "last_reduction_epoch")
+        ),
+        computed_seconds=pl.when(pl.col("taken_from").is_null()).then("computed_seconds").otherwise(0.0),
+        shared_epochs=pl.when(pl.col("taken_from").is_null()).then("shared_epochs").otherwise("epochs_run"),
+    )
+    schema = polars_schema(TRIAL_COLUMNS)
+    settings = [name for name in setting_columns(spec.trials) if name not in schema]
+    return table.select([pl.col(name).cast(type_) for name, type_ in schema.items()] + [pl.col(n) for n in settings])
+
+
+def publish(store: SweepStore, spec: SweepSpec) -> tuple[str, str]:
+    """Writes `epochs.parquet` and `trials.parquet` from the parts and returns where they are."""
+    metadata = {"schema_version": spec.schema_version, "sweep": spec.name} | {
+        "question": spec.question,
+        "fingerprint": dict(spec.fingerprint),
+        "provenance": dict(spec.provenance),
+    }
+    epochs, statuses = store.read_epochs(), store.read_statuses()
+    order = pl.DataFrame({"trial_id": [trial.trial_id for trial in spec.trials]}).with_row_index("order")
+    ordered = epochs.join(order, on="trial_id", how="inner").sort("order", "epoch").drop("order")
+    return (
+        store.write_table("epochs", ordered, metadata),
+        store.write_table("trials", build_trials(spec, epochs, statuses), metadata),
+    )
+
+
+_FELL = pl.col("lr") < pl.col("lr").shift(1)
+_OWN = pl.col("computed_by") == pl.col("trial_id")
+_MEASURES = (
+    pl.len().alias("epochs_run"),
+    pl.col("train_loss").last().alias("final_train_loss"),
+    pl.col("val_loss").last().alias("final_val_loss"),
+    pl.col("val_accuracy").last().alias("final_val_accuracy"),
+    pl.col("val_accuracy").max().alias("best_val_accuracy"),
+    pl.col("epoch").get(pl.col("val_accuracy").arg_max()).alias("best_epoch"),
+    pl.col("test_loss").last(),
+    pl.col("test_accuracy").last(),
+    _FELL.sum().alias("lr_reductions"),
+    pl.col("epoch").filter(_FELL).first().alias("first_reduction_epoch"),
+    pl.col("epoch").filter(_FELL).last().alias("last_reduction_epoch"),
+    pl.col("train_seconds").sum(),
+    pl.col("train_seconds").filter(_OWN).sum().alias("computed_seconds"),
+    (~_OWN).sum().alias("shared_epochs"),
+)
+
+
+def _configs(spec: SweepSpec) -> pl.DataFrame:
+    settings = setting_columns(spec.trials)
+    types = {**polars_schema(TRIAL_COLUMNS), **settings}
+    plain = (
+        "trial_id workload dataset optimizer scheduler lr batch_size epochs seed train_limit test_every_epoch sweep"
+    ).split()
+    rows: list[dict[str, Any]] = []
+    for trial in spec.trials:
+        row = {name: getattr(trial, name, None) for name in plain}
+        row |= {"sweep": spec.name, "dataset": spec.datasets[trial.workload]}
+        for kind, field in SETTINGS_OF.items():
+            for key, value in getattr(trial, field).items():
+                row[f"{kind}_{key}"] = setting_value(value, settings[f"{kind}_{key}"])
+        rows.append(row)
+    return pl.DataFrame(rows, schema={name: types[name] for name in [*plain, *settings]})
