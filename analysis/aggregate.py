@@ -1,0 +1,255 @@
+"""Sweeps in, numbers out: reads sweeps, finished or running, and writes `summary.parquet`, one row a configuration.
+
+    python analysis/aggregate.py results/optimizers [more sweeps ...]
+
+A configuration is everything a trial is but its seed. Choices are made on the final validation accuracy; the test set
+is reported, never chosen on. A trial counts once it is completed or was stopped early; a diverged one has no accuracy,
+and a configuration that diverges on some seeds ranks below all that do so on fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from analysis.intervals import describe
+from analysis.schema import Column
+from analysis.store import SweepSpec, SweepStore
+from analysis.tables import build_trials
+from workloads.trial import SETTINGS_OF
+
+FINISHED = ("completed", "early_stopped")
+"""Statuses of the trials whose metrics count."""
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """One or several sweeps, ready for statistics and pictures."""
+
+    specs: tuple[SweepSpec, ...]
+    """What was asked, a spec for each sweep."""
+    trials: pl.DataFrame
+    """The trials tables of all sweeps plus `configuration` (Int32) and `label` (short, for people). Where sweeps hold the
+    same configuration and seed, the one that got furthest stays."""
+    epochs: pl.DataFrame
+    """The records of these trials plus `configuration`, ordered by trial and epoch."""
+    axes: tuple[str, ...]
+    """Columns of `trials` that vary between configurations; never the seed."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know about the files, one sentence each."""
+
+
+def load(sweeps: Sequence[str]) -> SweepData:
+    """Reads sweeps from their records, so a running one works too.
+
+    Args:
+        sweeps: Where they are: local folders such as `results/optimizers` or URIs such as `s3://bucket/results/plateau`.
+
+    Raises:
+        ValueError: There is no sweep at one of these places, or none is given.
+        DamagedFileError: A `sweep.json` is damaged.
+    """
+    if not sweeps:
+        raise ValueError("no sweep given; give at least one folder such as results/optimizers")
+    parts, notes = [], []
+    for sweep in sweeps:
+        store = open_store(sweep)
+        spec = store.read_spec()
+        if spec is None:
+            raise ValueError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
+        parts.append((spec, store.read_epochs(), store.read_statuses()))
+        notes += [f"{store.location}/{path} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
+    return combine(parts, notes)
+
+
+def open_store(sweep: str) -> SweepStore:
+    """Returns the store of a sweep given by its folder or URI.
+
+    Raises:
+        ValueError: It cannot be the place of a sweep.
+    """
+    location, question_mark, options = sweep.partition("?")
+    storage_path, _, name = location.rstrip("/").rpartition("/")
+    return SweepStore((storage_path or ("/" if location.startswith("/") else ".")) + question_mark + options, name)
+
+
+def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], notes: Sequence[str] = ()) -> SweepData:
+    """Returns sweeps as one.
+
+    Args:
+        sweeps: The spec, records and last statuses of each.
+        notes: What a reader has to know about the files.
+    """
+    origin = "sweep_index"
+    tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(origin)) for i, sweep in enumerate(sweeps)]
+    trials = pl.concat(tables, how="diagonal_relaxed")
+    settings = [name for name in trials.columns if name.startswith(_SETTING_OF)]
+    identity = [*_IDENTITY, *settings]
+    configurations = trials.select(identity).unique(maintain_order=True)
+    axes = _axes(configurations, settings)
+    configurations = configurations.with_columns(
+        pl.Series("configuration", range(configurations.height), dtype=pl.Int32),
+        pl.Series("label", _labels(configurations, axes), dtype=pl.String),
+    )
+    trials = trials.join(configurations, on=identity, how="left", nulls_equal=True, maintain_order="left")
+    kept = trials.sort(pl.col("status").replace_strict(_FURTHEST, default=len(_FURTHEST)), maintain_order=True)
+    kept = kept.unique(("configuration", "seed"), keep="first").select("trial_id", origin)
+    if repeated := trials.height - kept.height:
+        notes = [*notes, f"{repeated} trials are in more than one place and are counted once."]
+    trials = trials.join(kept, on=("trial_id", origin), how="semi", maintain_order="left")
+    epochs = pl.concat([records.with_columns(pl.lit(i).alias(origin)) for i, (_, records, _) in enumerate(sweeps)])
+    order = trials.select("trial_id", origin, "configuration").with_row_index("order")
+    epochs = epochs.join(order, on=("trial_id", origin), how="inner").sort("order", "epoch").drop("order", origin)
+    return SweepData(tuple(spec for spec, _, _ in sweeps), trials.drop(origin), epochs, axes, tuple(notes))
+
+
+def outcomes(data: SweepData) -> pl.DataFrame:
+    """Returns what the finished trials reached.
+
+    Returns:
+        One row for each trial of a status in `FINISHED`: `configuration, seed, trial_id` and a column for each of
+        `METRICS`; null where test images were not evaluated.
+    """
+    finished = data.trials.filter(pl.col("status").is_in(FINISHED)).select("trial_id", "seed")
+    chosen = pl.col("val_accuracy").arg_max()
+    measured = data.epochs.group_by("trial_id", maintain_order=True).agg(
+        pl.col("configuration").first(),
+        *(pl.col(name).last().alias(f"final_{name}") for name in _EVALUATED),
+        *(pl.col(name).get(chosen).alias(f"selected_{name}") for name in _EVALUATED),
+        pl.col("val_accuracy").mean().alias("val_accuracy_area"),
+        (pl.col("train_accuracy") - pl.col("val_accuracy")).last().alias("accuracy_gap"),
+        (pl.col("val_loss") - pl.col("train_loss")).last().alias("loss_gap"),
+    )
+    found = finished.join(measured, on="trial_id", how="inner", maintain_order="left")
+    return found.select("configuration", "seed", "trial_id", *METRICS)
+
+
+def summarise(data: SweepData) -> pl.DataFrame:
+    """Returns one row for each configuration, the best first: the content of `summary.parquet`.
+
+    Returns:
+        The columns of `SUMMARY_COLUMNS`, then the axes', then `<metric>_<statistic>` for each of `METRICS` and
+        `STATISTICS`.
+    """
+    reached = outcomes(data)
+    table = _counts(data).join(
+        data.trials.select("configuration", "label", "dataset", *data.axes).unique("configuration"), on="configuration"
+    )
+    for metric in METRICS:
+        table = table.join(_describe(reached, metric), on="configuration", how="left")
+    first = [column.name for column in SUMMARY_COLUMNS]
+    return _ranked(table).select(*first, pl.exclude(first))
+
+
+METRICS: dict[str, str] = {
+    "final_val_accuracy": "validation accuracy of the last epoch",
+    "final_val_loss": "validation loss of the last epoch",
+    "final_test_accuracy": "test accuracy of the last epoch",
+    "final_test_loss": "test loss of the last epoch",
+    "selected_val_accuracy": "validation accuracy of the epoch where it is highest (biased upwards)",
+    "selected_val_loss": "validation loss of that epoch",
+    "selected_test_accuracy": "test accuracy of that epoch; null unless tested every epoch",
+    "selected_test_loss": "test loss of that epoch; null unless tested every epoch",
+    "val_accuracy_area": "area under the validation-accuracy curve, each epoch a bar of width 1 / epochs",
+    "accuracy_gap": "training minus validation accuracy of the last epoch",
+    "loss_gap": "validation minus training loss of the last epoch",
+}
+"""What is measured of each finished trial -> what it is."""
+
+STATISTICS: dict[str, str] = {
+    "mean": "mean over seeds",
+    "median": "median over seeds",
+    "iqm": "interquartile mean over seeds",
+    "sd": "standard deviation over seeds (n - 1); null with one seed",
+    "low": "lower end of the 95% BCa bootstrap interval of the mean; null with one seed or without spread",
+    "high": "its upper end",
+}
+
+CHOICE = "final_val_accuracy"
+"""The metric that configurations are ranked by: highest is best."""
+
+SUMMARY_COLUMNS: tuple[Column, ...] = (
+    Column("configuration", pl.Int32, "index of the configuration, as in the trials with this `label`"),
+    Column("label", pl.String, "the settings that vary, in words"),
+    Column("dataset", pl.String, "its data set; ranks count within one"),
+    Column(
+        "position", pl.Int32, "place by mean final validation accuracy; equal means share it; null without a result"
+    ),
+    Column("planned", pl.Int32, "trials planned: seeds"),
+    Column("n", pl.Int32, "trials that finished and count"),
+    Column("diverged", pl.Int32, "trials that diverged: any puts a configuration below those with fewer"),
+    Column("unfinished", pl.Int32, "trials without a result: pending, failed, cancelled or out of memory"),
+)
+"""The first columns of `summary.parquet`."""
+
+_EVALUATED = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
+
+
+def _counts(data: SweepData) -> pl.DataFrame:
+    status = pl.col("status")
+    counts = data.trials.group_by("configuration").agg(
+        planned=pl.len(), n=status.is_in(FINISHED).sum(), diverged=(status == "diverged").sum()
+    )
+    return counts.with_columns(unfinished=pl.col("planned") - pl.col("n") - pl.col("diverged")).cast(pl.Int32)
+
+
+def _describe(reached: pl.DataFrame, metric: str) -> pl.DataFrame:
+    groups = reached.drop_nulls(metric).group_by("configuration").agg(pl.col(metric), n=pl.len())
+    empty = pl.DataFrame(schema={"configuration": pl.Int32} | {f"{metric}_{name}": pl.Float64 for name in STATISTICS})
+    frames = [empty]
+    for same in groups.partition_by("n"):  # configurations with equally many seeds are one matrix
+        values = same[metric].explode().to_numpy().reshape(same.height, -1)
+        statistics = describe(values)
+        columns = {f"{metric}_{name}": statistics[name] for name in STATISTICS}
+        frames.append(pl.DataFrame({"configuration": same["configuration"]} | columns).fill_nan(None))
+    return pl.concat(frames)
+
+
+def _ranked(table: pl.DataFrame) -> pl.DataFrame:
+    ended = pl.col("n") + pl.col("diverged")
+    quality = pl.struct(
+        (pl.col("n") / ended).alias("not_diverged"), pl.col(f"{CHOICE}_mean").round(12).fill_null(0).alias("mean")
+    )
+    place = pl.when(ended > 0).then(quality).rank("min", descending=True).over("dataset").cast(pl.Int32)
+    return table.with_columns(position=place).sort("dataset", "position", "configuration", nulls_last=True)
+
+
+_IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
+_FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_of_memory", "failed", "cancelled"))}
+
+
+def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, ...]:
+    def varies(column: str, within: str | None) -> bool:
+        groups = configurations.group_by(within) if within else configurations.group_by(pl.lit(0))
+        return bool(groups.agg(pl.col(column).n_unique())[column].max() > 1)
+
+    found: list[str] = []
+    for kind in SETTINGS_OF:
+        found += [kind] if varies(kind, None) else []
+        found += [name for name in settings if name.startswith(f"{kind}_") and varies(name, kind)]
+    return (*found, *(name for name in ("lr", "batch_size", "epochs", "train_limit") if varies(name, None)))
+
+
+_PHRASES = {"lr": "lr {}", "batch_size": "batch size {}", "epochs": "{} epochs", "train_limit": "{} images"}
+
+
+def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
+    short = {axis: axis.partition("_")[2].replace("_", " ") for axis in axes if axis.startswith(_SETTING_OF)}
+    phrases = dict(_PHRASES) | dict.fromkeys(SETTINGS_OF, "{}")
+    for axis, name in short.items():
+        unique = list(short.values()).count(name) == 1
+        phrases[axis] = f"{name if unique else axis.replace('_', ' ')} {{}}"
+    rows = configurations.select(axes or ("optimizer",)).iter_rows(named=True)
+    return [", ".join(phrases[k].format(_text(v)) for k, v in row.items() if v is not None) for row in rows]
+
+
+_SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
+
+
+def _text(value: object) -> str:
+    return (
+        f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    )
