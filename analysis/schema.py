@@ -43,6 +43,7 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
     Column("val_accuracy", pl.Float64, "validation images right after the epoch", "fraction"),
     Column("test_loss", pl.Float64, "mean over the test images; null where not evaluated", "nats"),
     Column("test_accuracy", pl.Float64, "test images right; null where not evaluated", "fraction"),
+    Column("function_evaluations", pl.Int64, "forward and backward passes of the epoch"),
     Column("train_seconds", pl.Float64, "wall time of the epoch's training", "seconds"),
     Column("eval_seconds", pl.Float64, "wall time of its evaluations", "seconds"),
     Column("computed_by", pl.String, "the trial whose training this row comes from"),

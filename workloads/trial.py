@@ -169,6 +169,8 @@ class EpochRecord:
     """Mean over the test images after the epoch; None where not evaluated."""
     test_accuracy: float | None
     """Fraction of the test images right after the epoch; None where not evaluated."""
+    function_evaluations: int
+    """Forward and backward passes: one for each batch, more where an optimizer searches along a line (LBFGS)."""
     train_seconds: float
     """Wall time of the epoch's training."""
     eval_seconds: float

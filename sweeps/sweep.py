@@ -1,0 +1,150 @@
+"""What a sweep script states: one question and the trials that answer it; and how options make a plan of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweeps.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
+from sweeps.options import Options
+from workloads.optimizers import OPTIMIZERS
+from workloads.registry import resolve
+from workloads.rows import NotApplicableError, find
+from workloads.schedulers import SCHEDULERS
+from workloads.trial import TrialConfig
+
+ALL = "all"
+"""Stands for a whole table on the command line."""
+
+FLAG_OF_AXIS = {
+    "optimizer": "optimizers",
+    "scheduler": "schedulers",
+    "lr": "lrs",
+    "epochs": "epochs",
+    "seed": "seeds",
+    "batch_size": "batch_size",
+}
+"""Axis -> the option (and the field of `Sweep`) that gives its values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A named question and the trials that answer it, before the command line narrows or widens it.
+
+    Raises:
+        ValueError: The grid names something that is not an axis.
+    """
+
+    name: str
+    """Folder of the results, unless `--name` says otherwise."""
+    question: str
+    """What the sweep answers, in one sentence."""
+    optimizers: tuple[str, ...] = ("sgd_momentum",)
+    """Rows of `OPTIMIZERS`."""
+    schedulers: tuple[str, ...] = ("none",)
+    """Rows of `SCHEDULERS`."""
+    lrs: tuple[float, ...] | None = None
+    """Learning rates; None takes each optimizer's own grid."""
+    epochs: int = 30
+    seeds: tuple[int, ...] = (21,)
+    batch_size: int = 64
+    grid: Sequence[Point] = ({},)
+    """More axes, made with `sweeps.grid`; an axis given here replaces the field above."""
+    plots: tuple[str, ...] = ()
+    """The pictures that show the answer, by name; none means all that have something to say."""
+
+    def __post_init__(self) -> None:
+        for name in self.grid_axes:
+            check_axis(name)
+
+    @property
+    def grid_axes(self) -> set[str]:
+        """The axes of the sweep's own grid."""
+        return {name for point in self.grid for name in point}
+
+    def default_options(self) -> Options:
+        """Returns what the command line starts from; None where the sweep's own grid says it."""
+        values = {
+            flag: None if axis_name in self.grid_axes else getattr(self, flag)
+            for axis_name, flag in FLAG_OF_AXIS.items()
+        }
+        return Options(name=self.name, **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The trials of a sweep, and what was left out."""
+
+    trials: tuple[TrialConfig, ...]
+    left_out: dict[str, int]
+    """Reason -> how many combinations make no sense."""
+
+
+def plan(sweep: Sweep, options: Options) -> Plan:
+    """Returns the trials of a sweep under the given options, every setting filled in and checked.
+
+    Raises:
+        ValueError: An option names something unknown or out of range, or nothing is left to run.
+    """
+    trials: dict[str, TrialConfig] = {}
+    left_out: Counter[str] = Counter()
+    base = TrialConfig(train_limit=options.train_limit, test_every_epoch=options.test_every_epoch)
+    for point in points(sweep, options):
+        try:
+            config = resolve(to_config(point, base))
+        except NotApplicableError as reason:
+            left_out[str(reason)] += 1
+            continue
+        trials.setdefault(config.trial_id, config)
+    if not trials:
+        raise ValueError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
+    return Plan(trials=tuple(trials.values()), left_out=dict(left_out))
+
+
+def points(sweep: Sweep, options: Options) -> Grid:
+    """Returns every combination that sweep and options ask for.
+
+    `--grid` replaces the axes it names, flags replace the axes of the sweep's own grid.
+
+    Raises:
+        ValueError: A name or an axis is unknown, or an axis is given twice.
+    """
+    asked = _asked_grid(sweep, options)
+    flags = {name: getattr(options, flag) for name, flag in FLAG_OF_AXIS.items() if name not in asked}
+    flags = {name: value for name, value in flags.items() if value is not None}
+    own = [{n: v for n, v in point.items() if n not in asked and n not in flags} for point in sweep.grid]
+    own = [point for index, point in enumerate(own) if point not in own[:index]]
+    found = product(own, *(axis(name, *_values(name, value)) for name, value in flags.items()), *asked.values())
+    return [
+        point if "lr" in point else {**point, "lr": lr}
+        for point in found
+        for lr in ((None,) if "lr" in point else find("optimizer", OPTIMIZERS, str(point["optimizer"])).lrs)
+    ]
+
+
+def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
+    """Returns the axes of `--grid`, by name."""
+    defaults = sweep.default_options()
+    asked: dict[str, Grid] = {}
+    for text in options.grid:
+        grid = parse_axis(text)
+        (name,) = grid[0]
+        flag = FLAG_OF_AXIS.get(name)
+        if name in asked or (flag and getattr(options, flag) != getattr(defaults, flag)):
+            raise ValueError(f"axis {name!r} is given twice; give it once, by --grid or by its own flag")
+        asked[name] = grid
+    return asked
+
+
+def _values(name: str, given: object) -> tuple[object, ...]:
+    """Returns the values of an axis as its flag gave them: names are looked up, 'all' is the whole table."""
+    values = given if isinstance(given, tuple) else (given,)
+    table = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}.get(name)
+    if table is None:
+        return values
+    if ALL in values:
+        return tuple(table)
+    return tuple(find(name, table, str(value)).name for value in values)
+
+

@@ -1,0 +1,326 @@
+"""The fork tree: which trials are the same training for how long. Pure logic: no Ray, no torch, no files.
+
+Trials of one group (same workload, optimizer, batch size, seed, ...) differ in nothing but their schedules. As long as
+the schedules apply equal values, they are one computation, trained once: a *path*. After every epoch, the path's
+members whose next values differ fork off as paths of their own, each starting from the checkpoint of that epoch.
+
+A path is trained under the name of one of its members, the leader: the one that goes on the longest. A leader leads one
+path only, so (leader, epoch) names a checkpoint, and `computed_by` of a record is its leader. On a resumed sweep the
+tree walks through the known records first, exactly as if they came in now.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Metrics = Mapping[str, object]
+"""One epoch's record; the tree hands it to traces and looks at nothing in it but `computed_by` and test results."""
+
+CheckpointKey = tuple[str, int]
+"""Leader and epoch."""
+
+
+class Tracer(Protocol):
+    """What a trial's schedule does: `workloads.schedulers.Trace`, or a stand-in."""
+
+    def next_epoch(self) -> Hashable:
+        """Returns the values at every step of the next epoch."""
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """Goes on to the epoch after the next, which measured these metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A trial as the tree sees it."""
+
+    trial_id: str
+    group: Hashable
+    """Trials of different groups never share anything."""
+    epochs: int
+    trace: Callable[[], Tracer]
+    """Makes the trial's trace, at its first epoch."""
+    tests: Callable[[int], bool] = lambda epoch: False
+    """Whether the trial's record of an epoch holds test results."""
+    known: tuple[Metrics, ...] = ()
+    """Records it has already, from the first epoch on."""
+    diverged: bool = False
+    """It is known to diverge in the epoch after those."""
+    wanted: bool = True
+    """To be trained to its end; otherwise it only passes on what it knows."""
+
+
+@dataclass(kw_only=True)
+class Path:
+    """A training that one or several trials share, at one moment. Owned by the tree; others only read it."""
+
+    leader: Member
+    members: dict[str, Member]
+    """The trials trained by this path, by id."""
+    lineage: tuple[str, ...]
+    """Who computed each epoch so far."""
+    traces: dict[str, Tracer] = field(repr=False)
+    """The members' schedules, kept only while there is something to tell apart."""
+
+    @property
+    def epoch(self) -> int:
+        """The epochs trained."""
+        return len(self.lineage)
+
+    @property
+    def remaining(self) -> int:
+        """The epochs left to the leader."""
+        return self.leader.epochs - self.epoch
+
+    @property
+    def anchor(self) -> CheckpointKey | None:
+        """The checkpoint from which the path goes on; None at the start."""
+        return (self.lineage[-1], self.epoch) if self.lineage else None
+
+    def ancestors(self) -> list[CheckpointKey]:
+        """Returns every checkpoint the path could start from, the best first."""
+        return [(self.lineage[epoch - 1], epoch) for epoch in range(self.epoch, 0, -1)]
+
+    def test_epochs(self) -> list[int]:
+        """Returns the epochs still ahead after which some member wants test results."""
+        ahead = range(self.epoch + 1, self.leader.epochs + 1)
+        return [epoch for epoch in ahead if any(member.tests(epoch) for member in self.members.values())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What one record, known or new, means."""
+
+    epoch: int
+    record: Metrics
+    receivers: tuple[Member, ...]
+    """The trials whose record it is (for a known record: those that did not have it)."""
+    finished: tuple[Member, ...]
+    """The trials that are complete with it."""
+
+
+class ForkTree:
+    """All paths of a sweep.
+
+    Args:
+        members: The trials, in order of preference where lengths are equal.
+        share: Whether trials may share training; otherwise each is a path of its own.
+    """
+
+    def __init__(self, members: Iterable[Member], *, share: bool = True) -> None:
+        self._order: dict[str, int] = {}
+        self._waiting: list[tuple[int, int, str]] = []
+        self._paths: dict[str, Path] = {}
+        self._running: set[str] = set()
+        self._anchors: Counter[CheckpointKey] = Counter()
+        groups: dict[Hashable, list[Member]] = {}
+        for number, member in enumerate(members):
+            self._order[member.trial_id] = number
+            groups.setdefault(member.group if share else member.trial_id, []).append(member)
+        self._unwalked = deque(groups.values())
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    def walk_known(self) -> Iterator[Delivery | tuple[Member, ...]]:
+        """Walks every group as far as records are known; to be exhausted once, before anything is trained.
+
+        Yields:
+            What known records mean for trials that did not have them, and tuples of trials that are now known to
+            diverge because they are the same computation as one that did.
+        """
+        while self._unwalked:
+            group = self._unwalked.popleft()
+            roots = self._split({member.trial_id: member for member in group}, {}, ())
+            stack = list(roots)
+            while stack:
+                yield from self._walk(stack.pop(), stack)
+
+    def _walk(self, path: Path, stack: list[Path]) -> Iterator[Delivery | tuple[Member, ...]]:
+        while path.members:
+            epoch = path.epoch + 1
+            knowing = [m for m in path.members.values() if len(m.known) >= epoch]
+            if not knowing:
+                break
+            # A trial that wants test results the known record lacks has to be trained through this epoch itself.
+            record = max(knowing, key=lambda m: m.known[epoch - 1].get("test_loss") is not None).known[epoch - 1]
+            lacking = {
+                m.trial_id: m
+                for m in path.members.values()
+                if len(m.known) < epoch and m.tests(epoch) and record.get("test_loss") is None
+            }
+            if lacking:
+                apart = self._take_out(path, lacking)
+                self._admit(apart)
+            delivery, forks = self._advance(path, record)
+            stack.extend(forks)
+            news = tuple(m for m in delivery.receivers if len(m.known) < epoch)
+            finished = tuple(m for m in delivery.finished if len(m.known) < epoch)
+            if news:
+                yield Delivery(epoch=epoch, record=record, receivers=news, finished=finished)
+        if any(m.diverged and len(m.known) == path.epoch for m in path.members.values()):
+            yield tuple(m for m in path.members.values() if not m.diverged and m.wanted)
+            return
+        self._admit(path)
+
+    # -- what to train ----------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is waiting or being trained."""
+        return not self._paths
+
+    @property
+    def waiting(self) -> int:
+        """How many paths could start now."""
+        return len(self._paths) - len(self._running)
+
+    @property
+    def paths(self) -> Iterable[Path]:
+        """The paths that wait or are being trained."""
+        return self._paths.values()
+
+    def take(self) -> Path | None:
+        """Returns the waiting path with most epochs left, which is now being trained; None when none waits."""
+        while self._waiting:
+            _, _, leader = heapq.heappop(self._waiting)
+            if leader in self._paths and leader not in self._running:
+                self._running.add(leader)
+                return self._paths[leader]
+        return None
+
+    def advance(self, leader: str, record: Metrics) -> Delivery | None:
+        """Takes in the record of a path's next epoch.
+
+        Args:
+            leader: The path's leader.
+            record: What the epoch measured.
+
+        Returns:
+            What it means; None when the epoch was already known (a training that went back to a checkpoint).
+        """
+        path = self._paths[leader]
+        epoch = record["epoch"]
+        assert isinstance(epoch, int)
+        if epoch <= path.epoch:
+            return None
+        assert epoch == path.epoch + 1, f"path {leader} is at epoch {path.epoch}, not before {epoch}"
+        self._release(path)
+        delivery, forks = self._advance(path, record)
+        for fork in forks:
+            self._admit(fork)
+        if path.members:
+            self._hold(path)
+        else:
+            self._forget(leader)
+        return delivery
+
+    def diverge(self, leader: str) -> tuple[Member, ...]:
+        """Ends a path that diverged: all its members did, as they are the same computation. Returns them."""
+        path = self._paths[leader]
+        self._release(path)
+        self._forget(leader)
+        return tuple(path.members.values())
+
+    def drop(self, leader: str) -> Member:
+        """Ends a path whose leader failed for a reason of its own; the others get a new leader. Returns the failed."""
+        path = self._paths[leader]
+        self._release(path)
+        self._forget(leader)
+        failed = path.members.pop(leader)
+        if path.members:
+            self._admit(path)
+        return failed
+
+    def needs(self, checkpoint: CheckpointKey) -> bool:
+        """Whether a path could go on from this checkpoint."""
+        return self._anchors[checkpoint] > 0
+
+    # -- mechanics --------------------------------------------------------------------------------------------------
+
+    def _split(
+        self, members: dict[str, Member], traces: dict[str, Tracer], lineage: tuple[str, ...]
+    ) -> list[Path]:
+        """Returns the paths of members that were together so far, by the values they apply next."""
+        if len(members) == 1:
+            return [self._path(members, {}, lineage)]
+        parts: dict[Hashable, dict[str, Member]] = {}
+        for trial_id, member in members.items():
+            trace = traces.get(trial_id)
+            if trace is None:
+                trace = traces[trial_id] = member.trace()
+            parts.setdefault(trace.next_epoch(), {})[trial_id] = member
+        return [
+            self._path(part, {i: traces[i] for i in part} if len(part) > 1 else {}, lineage) for part in parts.values()
+        ]
+
+    def _path(self, members: dict[str, Member], traces: dict[str, Tracer], lineage: tuple[str, ...]) -> Path:
+        leader = max(members.values(), key=lambda m: (m.wanted, m.epochs, -self._order[m.trial_id]))
+        return Path(leader=leader, members=members, lineage=lineage, traces=traces)
+
+    def _advance(self, path: Path, record: Metrics) -> tuple[Delivery, list[Path]]:
+        """Gives a path's members their next record; the path keeps those that go on like its leader."""
+        computed_by = record["computed_by"]
+        assert isinstance(computed_by, str)
+        path.lineage = (*path.lineage, computed_by)
+        receivers = tuple(path.members.values())
+        finished = tuple(m for m in receivers if m.epochs == path.epoch)
+        for member in finished:
+            del path.members[member.trial_id]
+            path.traces.pop(member.trial_id, None)
+        if path.members and path.leader.trial_id not in path.members:
+            path.leader = self._path(path.members, {}, path.lineage).leader
+        forks: list[Path] = []
+        if len(path.members) > 1:
+            for trace in path.traces.values():
+                trace.observe(record)  # type: ignore[arg-type]
+            for part in self._split(path.members, path.traces, path.lineage):
+                if path.leader.trial_id in part.members:
+                    path.members, path.traces = part.members, part.traces
+                else:
+                    forks.append(part)
+        else:
+            path.traces = {}
+        delivery = Delivery(epoch=path.epoch, record=record, receivers=receivers, finished=finished)
+        return delivery, forks
+
+    def _take_out(self, path: Path, members: dict[str, Member]) -> Path:
+        """Returns members of a path as a path of their own, at the same epoch."""
+        kept = {i: m for i, m in path.members.items() if i not in members}
+        apart = self._path(members, {i: path.traces[i] for i in members if i in path.traces}, path.lineage)
+        if kept:
+            rest = self._path(kept, {i: path.traces[i] for i in kept if i in path.traces}, path.lineage)
+            path.leader, path.members, path.traces = rest.leader, rest.members, rest.traces
+        else:
+            path.members = {}
+        return apart
+
+    def _admit(self, path: Path) -> None:
+        """Lets a path wait for its training, if anyone wants that."""
+        wanted = {i: m for i, m in path.members.items() if m.wanted}
+        if not wanted:
+            return
+        path.members = wanted
+        path.traces = {i: t for i, t in path.traces.items() if i in wanted} if len(wanted) > 1 else {}
+        path.leader = self._path(wanted, {}, path.lineage).leader
+        leader = path.leader.trial_id
+        self._paths[leader] = path
+        self._hold(path)
+        heapq.heappush(self._waiting, (-path.remaining, self._order[leader], leader))
+
+    def _forget(self, leader: str) -> None:
+        del self._paths[leader]
+        self._running.discard(leader)
+
+    def _hold(self, path: Path) -> None:
+        if path.anchor:
+            self._anchors[path.anchor] += 1
+
+    def _release(self, path: Path) -> None:
+        if path.anchor:
+            self._anchors[path.anchor] -= 1
+            if not self._anchors[path.anchor]:
+                del self._anchors[path.anchor]

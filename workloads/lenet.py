@@ -1,0 +1,53 @@
+"""LeNet-5 with ReLU and max-pooling, for 32x32 images (after LeCun et al. 1998, doi:10.1109/5.726791)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+
+class LeNet(nn.Module):
+    """Two convolutions, three linear layers: 61,706 parameters for one channel and ten classes.
+
+    Args:
+        channels: Channels of the images.
+        classes: Number of classes.
+    """
+
+    def __init__(self, channels: int = 1, classes: int = 10) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 6, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(400, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits (n, classes) for images (n, channels, 32, 32)."""
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+def initialise(model: nn.Module, generator: Generator) -> None:
+    """Sets weights and biases as torch's layers do by default, but from a generator of its own.
+
+    Uniform in +-1/sqrt(inputs of a unit), for convolutions and linear layers; every other layer keeps its constants.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            for parameter in (module.weight, module.bias):
+                if parameter is not None:
+                    with torch.no_grad():
+                        parameter.uniform_(-bound, bound, generator=generator)
