@@ -1,0 +1,109 @@
+"""The pictures of a sweep: one row a plot, one file a kind of plot.
+
+A plot is a data function, from a sweep's tables to a small tuple of numbers, and a function that draws that tuple. To
+add one, write both in a file here and add a row to `PLOTS`: report, command line and tests pick it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from analysis.aggregate import SweepData
+from analysis.plots import accuracy_by_lr, fork_tree, heat_map, learning_curves, plateau_reductions
+from analysis.plots.style import Picture, picture
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One kind of picture."""
+
+    name: str
+    """Name of its files and of `--plot`."""
+    caption: str
+    """What it shows, for people who were not there."""
+    data: Callable[[SweepData, pl.DataFrame], Any]
+    """Sweep and its summary -> numbers with a `note`; None when the picture says nothing about this sweep."""
+    draw: Callable[[Any, Figure], None]
+    """Draws these numbers."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture of a sweep."""
+
+    name: str
+    caption: str
+    picture: Picture
+
+
+PLOTS: tuple[Plot, ...] = (
+    Plot(
+        "val_accuracy",
+        "Fraction of the validation images right after each epoch.",
+        learning_curves.data("val_accuracy"),
+        learning_curves.draw,
+    ),
+    Plot(
+        "accuracy_by_lr",
+        "Validation accuracy after the last epoch for each learning rate.",
+        accuracy_by_lr.data,
+        accuracy_by_lr.draw,
+    ),
+    Plot(
+        "lr_by_schedule",
+        "Validation accuracy after the last epoch for each learning rate and schedule.",
+        heat_map.lr_by_schedule,
+        heat_map.draw,
+    ),
+    Plot(
+        "plateau_pairs",
+        "Validation accuracy after the last epoch for each pair of plateau settings.",
+        heat_map.plateau_pairs,
+        heat_map.draw,
+    ),
+    Plot(
+        "plateau_reductions",
+        "The epochs at which the plateau schedule lowered the learning rate, the best outcome on top.",
+        plateau_reductions.data,
+        plateau_reductions.draw,
+    ),
+    Plot(
+        "train_loss",
+        "Mean loss over the training images, measured while training.",
+        learning_curves.data("train_loss"),
+        learning_curves.draw,
+    ),
+    Plot(
+        "train_accuracy",
+        "Fraction of the training images right, measured while training.",
+        learning_curves.data("train_accuracy"),
+        learning_curves.draw,
+    ),
+    Plot(
+        "val_loss",
+        "Mean loss over the validation images after each epoch.",
+        learning_curves.data("val_loss"),
+        learning_curves.draw,
+    ),
+    Plot(
+        "fork_tree",
+        "Epochs that were trained once for several trials: a line is as wide as the number of trials that share it.",
+        fork_tree.data,
+        fork_tree.draw,
+    ),
+)
+"""Every picture, in the order of the report."""
+
+
+def drawn(plot: Plot, sweep: SweepData, summary: pl.DataFrame) -> Drawn | None:
+    """Returns a plot of a sweep, or None when it says nothing about this one."""
+    numbers = plot.data(sweep, summary)
+    if numbers is None:
+        return None
+    caption = f"{plot.caption} {numbers.note}".strip()
+    return Drawn(plot.name, caption, picture(lambda figure: plot.draw(numbers, figure)))

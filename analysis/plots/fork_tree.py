@@ -1,0 +1,151 @@
+"""Shared training as a tree: branches over epochs, forks, and which settings ended in one leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from analysis.aggregate import SweepData
+from analysis.plots import style
+from analysis.plots.selection import describe
+
+_MOST_BRANCHES = 40
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Epochs that one trial computed, for itself and for others."""
+
+    trial_id: str
+    parent: int | None
+    """Place of the branch it forked off; None where training began."""
+    first: int
+    """Its first epoch."""
+    trials: tuple[int, ...]
+    """For each of its epochs, how many trials share it."""
+    label: str
+    """Which settings ended here."""
+    accuracy: float | None
+    """Final validation accuracy of what ended here; None when that diverged."""
+
+    @property
+    def last(self) -> int:
+        """Its last epoch."""
+        return self.first + len(self.trials) - 1
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Branches from top to bottom: each above its forks, the latest fork first, so that no connection crosses one."""
+
+    branches: tuple[Branch, ...]
+    delivered: int
+    """Trial-epochs that have a record."""
+    trained: int
+    """Epochs that were trained for them."""
+    note: str
+
+
+def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
+    """Returns the tree of a sweep, or None when no epoch was shared."""
+    del summary
+    epochs = sweep.epochs.sort("trial_id", "epoch").with_columns(parent=pl.col("computed_by").shift(1).over("trial_id"))
+    trained = epochs.select("computed_by", "epoch").n_unique()
+    if trained == epochs.height:
+        return None
+    branches = (
+        epochs.group_by("computed_by", "epoch")
+        .agg(pl.len().alias("trials"), pl.col("parent").first())
+        .sort("epoch")
+        .group_by("computed_by", maintain_order=True)
+        .agg(pl.col("epoch").first(), "trials", pl.col("parent").first())
+        .sort(pl.col("trials").list.first(), descending=True, maintain_order=True)
+    )
+    shown = branches.head(_MOST_BRANCHES)
+    first = dict(shown.select("computed_by", "epoch").iter_rows())
+    parents = dict(shown.select("computed_by", "parent").iter_rows())
+    trials = dict(shown.select("computed_by", "trials").iter_rows())
+    leaves = _leaves(sweep, epochs)
+    order = depth_first(parents, first)
+    place = {name: index for index, name in enumerate(order)}
+    note = (
+        ""
+        if shown.height == branches.height
+        else f"Shown: the {shown.height} most shared of {branches.height} branches."
+    )
+    return Tree(
+        tuple(
+            Branch(
+                name, place.get(parents[name] or ""), first[name], tuple(trials[name]), *leaves.get(name, ("", None))
+            )
+            for name in order
+        ),
+        epochs.height,
+        trained,
+        note,
+    )
+
+
+def depth_first(parents: Mapping[str, str | None], first: Mapping[str, int]) -> list[str]:
+    """Returns branches in the order they are drawn from top to bottom.
+
+    Args:
+        parents: Branch -> the one it forked off.
+        first: Branch -> its first epoch.
+    """
+    forks: dict[str | None, list[str]] = {}
+    for name, parent in parents.items():
+        forks.setdefault(parent if parent in parents else None, []).append(name)
+    order, waiting = [], forks.get(None, [])[::-1]
+    while waiting:
+        name = waiting.pop()
+        order.append(name)
+        waiting += sorted(forks.get(name, []), key=first.__getitem__)
+    return order
+
+
+def _leaves(sweep: SweepData, epochs: pl.DataFrame) -> dict[str, tuple[str, float | None]]:
+    """Returns for each branch where trials ended their label and final validation accuracy."""
+    last = epochs.group_by("trial_id", maintain_order=True).last()
+    ended = last.join(sweep.trials.select("trial_id", "status", "seed"), on="trial_id", maintain_order="left")
+    groups = ended.group_by("computed_by", maintain_order=True).agg(
+        "configuration",
+        pl.col("seed").unique(),
+        pl.when((pl.col("status") != "diverged").all())
+        .then(pl.col("val_accuracy").sort_by("epoch").last())
+        .alias("accuracy"),
+    )
+    several = sweep.trials["seed"].n_unique() > 1
+    return {
+        row["computed_by"]: (
+            describe(sweep, row["configuration"]) + (f", seed {row['seed'][0]}" if several else ""),
+            row["accuracy"],
+        )
+        for row in groups.iter_rows(named=True)
+    }
+
+
+def draw(data: Tree, figure: Figure) -> None:
+    """Draws the tree: lines are wider where more trials share them, leaves coloured by outcome."""
+    figure.set_size_inches(11, max(3.0, 1.9 + 0.36 * len(data.branches)))
+    axes = figure.add_subplot()
+    colours = style.accuracy_colours([branch.accuracy for branch in data.branches])
+    for row, branch in enumerate(data.branches):
+        if branch.parent is not None:
+            axes.plot([branch.first - 1] * 2, [branch.parent, row], color=style.MUTED, linewidth=1.5, zorder=1)
+        for offset, sharing in enumerate(branch.trials):
+            start = branch.first - 1 + offset
+            width = 1.5 + 1.6 * np.log2(sharing)
+            axes.plot([start, start + 1], [row, row], color=style.SKY, linewidth=width, solid_capstyle="butt", zorder=2)
+        colour = style.MUTED if branch.accuracy is None else colours.to_rgba(branch.accuracy)
+        axes.scatter([branch.last], [row], s=110, color=colour, edgecolors=style.INK, linewidths=0.9, zorder=3)
+    style.epoch_axis(axes, max(branch.last for branch in data.branches))
+    axes.set_xlim(left=-0.2)
+    style.rows(axes, [branch.label for branch in data.branches], right=True)
+    style.accuracy_bar(figure, axes, colours)
+    ratio = data.delivered / data.trained
+    style.title(figure, f"{data.trained:,} epochs trained for {data.delivered:,} delivered: {ratio:.1f} times fewer")

@@ -1,0 +1,146 @@
+"""Final accuracy over two axes of a sweep: learning rate x schedule, and each pair of plateau settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from analysis.aggregate import SweepData
+from analysis.plots import style
+from analysis.plots.selection import axis_name, value_text
+
+_MOST_CELLS_WITH_TEXT = 12
+_MOST_PANELS = 6
+
+
+@dataclass(frozen=True)
+class Map:
+    """Mean final validation accuracies over two axes."""
+
+    x_name: str
+    x: tuple[str, ...]
+    y_name: str
+    y: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    """One row for each y; None where nothing completed."""
+    diverged: tuple[tuple[bool, ...], ...]
+    """Where at least one training diverged."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Heat maps on one colour scale."""
+
+    title: str
+    maps: tuple[Map, ...]
+    note: str
+
+
+def lr_by_schedule(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
+    """Returns learning rate x schedule, or None when either is only one."""
+    del summary
+    if not {"lr", "scheduler"} <= set(sweep.axes):
+        return None
+    several = [name for name in sweep.axes if name not in ("lr", "scheduler")]
+    note = f"Each cell is the mean over seeds{_others(several)}."
+    return Maps("Final validation accuracy by learning rate and schedule", (over(sweep, "lr", "scheduler"),), note)
+
+
+def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
+    """Returns a map for each pair of plateau settings that vary, or None when fewer than two do."""
+    del summary
+    settings = [name for name in sweep.axes if name.startswith("scheduler_")]
+    if set(sweep.trials["scheduler"]) != {"plateau"} or len(settings) < 2:
+        return None
+    pairs = list(combinations(settings, 2))
+    shown = pairs[:_MOST_PANELS]
+    note = f"Each cell is the mean over seeds{_others(list(sweep.axes)) if len(sweep.axes) > 2 else ''}."
+    if len(shown) < len(pairs):
+        note += f" Shown: {len(shown)} of {len(pairs)} pairs."
+    return Maps("Final validation accuracy by plateau settings", tuple(over(sweep, *pair) for pair in shown), note)
+
+
+def _others(names: Sequence[str]) -> str:
+    return " and all other settings" if names else ""
+
+
+def over(sweep: SweepData, x: str, y: str) -> Map:
+    """Returns the mean final validation accuracy of completed trials over two columns of the trials table."""
+    cells = (
+        sweep.trials.filter(pl.col("epochs_run") > 0)
+        .group_by(x, y)
+        .agg(
+            pl.col("final_val_accuracy").filter(pl.col("status") != "diverged").mean().alias("value"),
+            (pl.col("status") == "diverged").any().alias("diverged"),
+        )
+    )
+    found = {(row[0], row[1]): (row[2], row[3]) for row in cells.select(x, y, "value", "diverged").iter_rows()}
+    xs, ys = _levels(sweep.trials, x), _levels(sweep.trials, y)
+    empty = (None, False)
+    return Map(
+        x_name=axis_name(x),
+        x=tuple(value_text(value) for value in xs),
+        y_name=axis_name(y),
+        y=tuple(value_text(value) for value in ys),
+        values=tuple(tuple(found.get((i, j), empty)[0] for i in xs) for j in ys),
+        diverged=tuple(tuple(found.get((i, j), empty)[1] for i in xs) for j in ys),
+    )
+
+
+def _levels(trials: pl.DataFrame, name: str) -> list[object]:
+    return trials[name].unique(maintain_order=name == "scheduler").sort(nulls_last=True).to_list()
+
+
+def draw(data: Maps, figure: Figure) -> None:
+    """Draws the maps side by side on one colour scale, best cell framed."""
+    columns = min(len(data.maps), 3)
+    rows = -(-len(data.maps) // columns)
+    cells_wide = sum(len(one.x) for one in data.maps[:columns])
+    cells_high = max(len(one.y) for one in data.maps)
+    figure.set_size_inches(
+        max(style.WIDTH, 0.72 * cells_wide + 1.6 * columns + 1), max(3.6, 0.5 * cells_high + 1.6) * rows
+    )
+    every = [value for one in data.maps for line in one.values for value in line if value is not None]
+    colours = style.accuracy_colours(every)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes, one in zip(panels.flat, data.maps, strict=False):
+        _panel(axes, one, colours)
+    for axes in panels.flat[len(data.maps) :]:
+        axes.set_visible(False)
+    style.accuracy_bar(figure, panels, colours)
+    style.title(figure, data.title)
+
+
+def _panel(axes: Axes, data: Map, colours: ScalarMappable) -> None:
+    values = np.array([[np.nan if value is None else value for value in line] for line in data.values], dtype=float)
+    shown = np.ma.masked_invalid(values)
+    axes.pcolormesh(shown, cmap=colours.cmap, norm=colours.norm, edgecolors=style.PAPER, linewidth=1.5)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(len(data.x)) + 0.5, data.x, rotation=0 if max(map(len, data.x)) <= 7 else 30)
+    axes.set_yticks(np.arange(len(data.y)) + 0.5, data.y)
+    axes.set_xlabel(data.x_name)
+    axes.set_ylabel(data.y_name)
+    if len(data.x) <= _MOST_CELLS_WITH_TEXT:
+        _label_cells(axes, data, colours)
+
+
+def _label_cells(axes: Axes, data: Map, colours: ScalarMappable) -> None:
+    best = max((value for line in data.values for value in line if value is not None), default=None)
+    for j, line in enumerate(data.values):
+        for i, value in enumerate(line):
+            text = "–" if value is None else f"{value:.3f}".removeprefix("0")
+            if data.diverged[j][i]:
+                text = "×" if value is None else text + "×"
+            dark = value is not None and colours.norm(value) < 0.55
+            colour = style.MUTED if value is None else style.ON_DARK if dark else style.ON_LIGHT
+            weight = "bold" if value is not None and value == best else "normal"
+            axes.text(i + 0.5, j + 0.5, text, ha="center", va="center", fontsize=11, color=colour, fontweight=weight)

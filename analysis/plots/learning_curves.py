@@ -1,0 +1,115 @@
+"""A metric by epoch: the mean over seeds and its interval, one line for each chosen configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.aggregate import SweepData
+from analysis.intervals import bootstrap_intervals
+from analysis.plots import style
+from analysis.plots.selection import Selection, best_and_worst
+
+METRICS = {
+    "train_loss": "training loss",
+    "train_accuracy": "training accuracy",
+    "val_loss": "validation loss",
+    "val_accuracy": "validation accuracy",
+}
+"""Column of the epochs table -> what the axis says."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One configuration's metric for epochs 1, 2, ...: as far as every seed has a record."""
+
+    label: str
+    mean: tuple[float, ...]
+    low: tuple[float, ...] | None
+    """Lower ends of the 95% intervals; None with a single seed."""
+    high: tuple[float, ...] | None
+    diverged: bool
+    """At least one seed diverged, which is where the curve ends."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves, the best configuration first."""
+
+    metric: str
+    curves: tuple[Curve, ...]
+    seeds: int
+    """Most seeds of any configuration."""
+    note: str
+
+
+def data(metric: str) -> Callable[[SweepData, pl.DataFrame], Curves | None]:
+    """Returns the data function of a metric's curves."""
+
+    def of_sweep(sweep: SweepData, summary: pl.DataFrame) -> Curves | None:
+        return curves(sweep, best_and_worst(sweep, summary), metric)
+
+    return of_sweep
+
+
+def curves(sweep: SweepData, selection: Selection, metric: str) -> Curves | None:
+    """Returns the curves of chosen configurations, or None when none has a record."""
+    chosen = pl.DataFrame({"configuration": selection.configurations}, schema={"configuration": pl.Int32})
+    rows = sweep.epochs.join(chosen, on="configuration", how="semi").sort("trial_id", "epoch")
+    by_trial = rows.group_by("configuration", "trial_id", maintain_order=True).agg(metric)
+    diverged = set(sweep.trials.filter(pl.col("status") == "diverged")["configuration"])
+    found = []
+    for configuration, label in zip(selection.configurations, selection.labels, strict=True):
+        series = by_trial.filter(pl.col("configuration") == configuration)[metric].to_list()
+        if series:
+            found.append(_curve(label, series, configuration in diverged))
+    seeds = int(by_trial.group_by("configuration").len()["len"].max() or 0)  # type: ignore[arg-type]
+    return Curves(metric, tuple(found), seeds, selection.note) if found else None
+
+
+def _curve(label: str, series: list[list[float]], diverged: bool) -> Curve:
+    length = min(len(values) for values in series)
+    values = np.array([seed[:length] for seed in series])
+    mean = values.mean(axis=0)
+    low, high = bootstrap_intervals(values.T)
+    if np.isnan(low).all():
+        return Curve(label, tuple(mean.tolist()), None, None, diverged)
+    ends = (tuple(np.where(np.isnan(end), mean, end).tolist()) for end in (low, high))
+    return Curve(label, tuple(mean.tolist()), *ends, diverged)
+
+
+def draw(data: Curves, figure: Figure) -> None:
+    """Draws the curves with their legend beside or below them."""
+    axes = figure.add_subplot()
+    handles = lines(axes, data)
+    name = METRICS[data.metric]
+    axes.set_ylabel(name + (", mean and 95% interval" if data.seeds > 1 else ""))
+    style.title(figure, f"{name.capitalize()} by epoch")
+    style.legend(figure, handles)
+
+
+def lines(axes: Axes, data: Curves) -> list[Line2D]:
+    """Draws the curves on axes and returns the legend's entries."""
+    longest = max(len(curve.mean) for curve in data.curves)
+    handles = []
+    for index, curve in enumerate(data.curves):
+        look = style.line(index)
+        epochs = np.arange(1, len(curve.mean) + 1)
+        marks = style.mark_every(longest, index)
+        handles += axes.plot(epochs, curve.mean, **look, markevery=marks, label=curve.label)
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(epochs, curve.low, curve.high, color=look["color"], alpha=0.18)
+        if curve.diverged:
+            style.cross(axes, len(curve.mean), curve.mean[-1], look["color"])
+    shown = [value for curve in data.curves for value in curve.mean]
+    style.epoch_axis(axes, longest)
+    (style.loss_axis if data.metric.endswith("loss") else style.accuracy_axis)(axes, shown)
+    if any(curve.diverged for curve in data.curves):
+        handles.append(style.cross_handle())
+    return handles

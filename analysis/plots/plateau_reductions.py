@@ -1,0 +1,115 @@
+"""When plateau schedules lowered the learning rate: one line a setting, a mark where the rate fell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from analysis.aggregate import SweepData
+from analysis.plots import style
+from analysis.plots.selection import describe
+
+_MOST_LINES = 30
+
+
+@dataclass(frozen=True)
+class Line:
+    """Settings whose trainings were the same."""
+
+    label: str
+    epochs: int
+    """Last epoch of any seed."""
+    fell: tuple[tuple[int, ...], ...]
+    """For each seed the epochs that began with a lower rate than the one before."""
+    accuracy: float | None
+    """Mean final validation accuracy; None when every seed diverged."""
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Reductions by epoch, the best outcome first."""
+
+    lines: tuple[Line, ...]
+    note: str
+
+
+def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
+    """Returns the reductions of every plateau setting, or None when no plateau schedule has run."""
+    del summary
+    ran = sweep.trials.filter((pl.col("scheduler") == "plateau") & (pl.col("epochs_run") > 0))
+    if ran.is_empty():
+        return None
+    fell = (
+        sweep.epochs.join(ran.select("trial_id"), on="trial_id", how="semi")
+        .sort("trial_id", "epoch")
+        .with_columns(fell=(pl.col("lr") < pl.col("lr").shift(1).over("trial_id")).fill_null(value=False))
+        .group_by("trial_id")
+        .agg(pl.col("epoch").filter("fell").alias("fell"))
+    )
+    settings = (
+        ran.join(fell, on="trial_id")
+        .sort("configuration", "seed")
+        .group_by("configuration", maintain_order=True)
+        .agg(
+            "fell",
+            pl.col("epochs_run").max(),
+            pl.col("final_val_accuracy").filter(pl.col("status") != "diverged").mean().alias("accuracy"),
+            (pl.col("status") == "diverged").any().alias("diverged"),
+            pl.col("final_train_loss").alias("losses"),
+        )
+        .group_by("fell", "epochs_run", "accuracy", "diverged", "losses", maintain_order=True)
+        .agg("configuration")
+        .sort("accuracy", descending=True, nulls_last=True, maintain_order=True)
+    )
+    shown = settings.head(_MOST_LINES)
+    lines = tuple(
+        Line(
+            describe(sweep, row["configuration"]),
+            row["epochs_run"],
+            tuple(map(tuple, row["fell"])),
+            row["accuracy"],
+            row["diverged"],
+        )
+        for row in shown.iter_rows(named=True)
+    )
+    notes = []
+    if settings.height < ran["configuration"].n_unique():
+        notes.append("Settings that led to the very same training share a line.")
+    if shown.height < settings.height:
+        notes.append(f"Shown: the best {shown.height} of {settings.height} different trainings.")
+    if ran["seed"].n_unique() > 1:
+        notes.append("Each row of marks is a seed.")
+    return Timeline(lines, " ".join(notes))
+
+
+def draw(data: Timeline, figure: Figure) -> None:
+    """Draws the timeline, coloured by final validation accuracy."""
+    figure.set_size_inches(11, max(2.6, 1.5 + 0.36 * len(data.lines)))
+    axes = figure.add_subplot()
+    colours = style.accuracy_colours([line.accuracy for line in data.lines])
+    for row, line in enumerate(data.lines):
+        colour = style.MUTED if line.accuracy is None else colours.to_rgba(line.accuracy)
+        axes.plot([1, line.epochs], [row, row], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)
+        spread = np.linspace(-0.3, 0.3, len(line.fell)) if len(line.fell) > 1 else [0.0]
+        size = 90 if len(line.fell) == 1 else 40
+        for offset, fell in zip(spread, line.fell, strict=True):
+            axes.scatter(
+                fell,
+                np.full(len(fell), row + offset),
+                marker="v",
+                s=size,
+                color=colour,
+                edgecolors=style.INK,
+                linewidths=0.9,
+                zorder=3,
+            )
+        if line.diverged:
+            style.cross(axes, line.epochs, row)
+    style.epoch_axis(axes, max(line.epochs for line in data.lines))
+    style.rows(axes, [line.label for line in data.lines])
+    style.accuracy_bar(figure, axes, colours)
+    style.title(figure, "Epochs at which the plateau schedule lowered the rate (▼)")
