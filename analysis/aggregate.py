@@ -9,15 +9,22 @@ and a configuration that diverges on some seeds ranks below all that do so on fe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import tyro
 
+from analysis.censored import epochs_to_target, median_epochs, usual_targets
+from analysis.compare import pairwise, shared_ranks
 from analysis.intervals import describe
-from analysis.schema import Column
-from analysis.store import SweepSpec, SweepStore
+from analysis.schema import SCHEMA_VERSION, Column
+from analysis.store import DamagedFileError, SweepSpec, SweepStore
 from analysis.tables import build_trials
 from workloads.trial import SETTINGS_OF
 
@@ -32,8 +39,8 @@ class SweepData:
     specs: tuple[SweepSpec, ...]
     """What was asked, a spec for each sweep."""
     trials: pl.DataFrame
-    """The trials tables of all sweeps plus `configuration` (Int32) and `label` (short, for people). Where sweeps hold the
-    same configuration and seed, the one that got furthest stays."""
+    """The trials tables of all sweeps plus `configuration` (Int32) and `label` (short, for people). Where several hold
+    the same configuration and seed, the one that got furthest stays."""
     epochs: pl.DataFrame
     """The records of these trials plus `configuration`, ordered by trial and epoch."""
     axes: tuple[str, ...]
@@ -127,21 +134,91 @@ def outcomes(data: SweepData) -> pl.DataFrame:
     return found.select("configuration", "seed", "trial_id", *METRICS)
 
 
-def summarise(data: SweepData) -> pl.DataFrame:
+def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.DataFrame:
     """Returns one row for each configuration, the best first: the content of `summary.parquet`.
 
+    Args:
+        data: The sweeps.
+        targets: Validation accuracies to count epochs to; when None the three highest usual ones that were reached.
+
     Returns:
-        The columns of `SUMMARY_COLUMNS`, then the axes', then `<metric>_<statistic>` for each of `METRICS` and
-        `STATISTICS`.
+        The columns of `SUMMARY_COLUMNS`; the axes; `<metric>_<statistic>` for each of `METRICS` and `STATISTICS`; for
+        each target `epochs_to_<target>` (the median over seeds; null where fewer than half are known to reach it) and
+        `reached_<target>` (how many did).
     """
     reached = outcomes(data)
-    table = _counts(data).join(
-        data.trials.select("configuration", "label", "dataset", *data.axes).unique("configuration"), on="configuration"
-    )
-    for metric in METRICS:
-        table = table.join(_describe(reached, metric), on="configuration", how="left")
     first = [column.name for column in SUMMARY_COLUMNS]
-    return _ranked(table).select(*first, pl.exclude(first))
+    axes = [name for name in data.axes if name not in first]
+    known = [name for name in first if name in data.trials.columns]
+    table = _counts(data).join(data.trials.select(*known, *axes).unique("configuration"), on="configuration")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy computes outside the interpreter's lock
+        for described in pool.map(lambda metric: _describe(reached, metric), METRICS):
+            table = table.join(described, on="configuration", how="left")
+    for target in usual_targets(data.epochs) if targets is None else targets:
+        medians = median_epochs(epochs_to_target(data.trials, data.epochs, target)).rename(
+            {"median": f"epochs_to_{target:g}", "reached": f"reached_{target:g}"}
+        )
+        table = table.join(medians, on="configuration", how="left")
+    table = _flagged(_positioned(table))
+    ranks = pl.concat([shared_ranks(pairs, configurations) for pairs, configurations in _compared(reached, table)])
+    table = table.join(ranks, on="configuration", how="left", maintain_order="left")
+    return table.select(*first, *axes, pl.exclude(*first, *axes))
+
+
+def compare(data: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
+    """Returns every pair of configurations of a data set that never diverged, by their final validation accuracy.
+
+    Args:
+        data: The sweeps.
+        summary: `summarise(data)`: the pairs come in its order; only the `MOST_COMPARED` best configurations of each
+            data set are compared, corrected as if all were.
+
+    Returns:
+        The columns of `analysis.compare.PAIR_COLUMNS`.
+    """
+    return pl.concat([pairs for pairs, _ in _compared(outcomes(data), summary)])
+
+
+def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame) -> str:
+    """Writes `summary.parquet` into a sweep's folder, with where the numbers come from in its footer.
+
+    Args:
+        store: The sweep to write beside.
+        data: The sweeps.
+        summary: `summarise(data)`.
+
+    Returns:
+        The file's location.
+    """
+    origin = ("name", "question", "fingerprint", "provenance")
+    sweeps = [{key: spec.to_json()[key] for key in origin} for spec in data.specs]
+    return store.write_table("summary", summary, {"schema_version": SCHEMA_VERSION, "sweeps": sweeps})
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Ends the program with status 2 and one line on an error that a user can mend: a wrong place or a damaged file."""
+    try:
+        yield
+    except (ValueError, OSError, DamagedFileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Aggregates sweeps, finished or running, over their seeds; writes summary.parquet into the first one's folder."""
+
+    sweeps: tyro.conf.Positional[tuple[str, ...]]
+    """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
+
+
+def main() -> None:
+    """Runs the script."""
+    sweeps = tyro.cli(Arguments).sweeps
+    with user_errors():
+        data = load(sweeps)
+        print(write_summary(open_store(sweeps[0]), data, summarise(data)))
 
 
 METRICS: dict[str, str] = {
@@ -171,13 +248,20 @@ STATISTICS: dict[str, str] = {
 CHOICE = "final_val_accuracy"
 """The metric that configurations are ranked by: highest is best."""
 
+MOST_COMPARED = 1_000
+"""Configurations that are compared pair by pair; those behind the best so many get no rank."""
+
 SUMMARY_COLUMNS: tuple[Column, ...] = (
     Column("configuration", pl.Int32, "index of the configuration, as in the trials with this `label`"),
     Column("label", pl.String, "the settings that vary, in words"),
     Column("dataset", pl.String, "its data set; ranks count within one"),
-    Column(
-        "position", pl.Int32, "place by mean final validation accuracy; equal means share it; null without a result"
-    ),
+    Column("optimizer", pl.String, "row of the optimizer table"),
+    Column("scheduler", pl.String, "row of the schedule table"),
+    Column("lr", pl.Float64, "initial learning rate"),
+    Column("position", pl.Int32, "place by mean final validation accuracy, shared by equals; null without a result"),
+    Column("rank", pl.Int32, "1 + how many are shown to be better; null with one seed or where any seed diverged"),
+    Column("best_of_group", pl.Boolean, "whether it is the best of its optimizer and schedule"),
+    Column("lr_edge", pl.String, "of those: `lowest` or `highest` where the best learning rate is an end of its grid"),
     Column("planned", pl.Int32, "trials planned: seeds"),
     Column("n", pl.Int32, "trials that finished and count"),
     Column("diverged", pl.Int32, "trials that diverged: any puts a configuration below those with fewer"),
@@ -208,13 +292,43 @@ def _describe(reached: pl.DataFrame, metric: str) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _ranked(table: pl.DataFrame) -> pl.DataFrame:
+def _positioned(table: pl.DataFrame) -> pl.DataFrame:
     ended = pl.col("n") + pl.col("diverged")
     quality = pl.struct(
-        (pl.col("n") / ended).alias("not_diverged"), pl.col(f"{CHOICE}_mean").round(12).fill_null(0).alias("mean")
+        (pl.col("n") / ended).alias("share_not_diverged"), pl.col(f"{CHOICE}_mean").round(12).fill_null(0).alias("mean")
     )
     place = pl.when(ended > 0).then(quality).rank("min", descending=True).over("dataset").cast(pl.Int32)
     return table.with_columns(position=place).sort("dataset", "position", "configuration", nulls_last=True)
+
+
+def _flagged(table: pl.DataFrame) -> pl.DataFrame:
+    group, lr = ("dataset", "optimizer", "scheduler"), pl.col("lr")
+    best = (pl.int_range(pl.len()).over(group) == 0) & (pl.col("n") > 0)
+    edge = (
+        pl.when(lr == lr.min().over(group))
+        .then(pl.lit("lowest"))
+        .when(lr == lr.max().over(group))
+        .then(pl.lit("highest"))
+    )
+    return table.with_columns(best_of_group=best, lr_edge=pl.when(best & (lr.n_unique().over(group) > 1)).then(edge))
+
+
+def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataFrame, pl.Series]]:
+    """Returns the pairs of each data set's configurations and which those are; `table` is in order of position."""
+    sound = table.filter((pl.col("n") > 0) & (pl.col("diverged") == 0))
+    found = []
+    for same in sound.partition_by("dataset", maintain_order=True) or [sound]:
+        compared = same["configuration"].head(MOST_COMPARED)
+        rows = pl.DataFrame({"configuration": compared}).with_row_index("row")
+        cells = reached.join(rows, on="configuration").with_columns(
+            column=pl.col("seed").rank("dense").cast(pl.Int64) - 1
+        )
+        values = np.full((compared.len(), cells["seed"].n_unique()), np.nan)
+        values[cells["row"], cells["column"]] = cells[CHOICE]
+        replicated = int((same["n"] > 1).sum())
+        family = replicated * (replicated - 1) // 2 if same.height > MOST_COMPARED else None
+        found.append((pairwise(values, compared.to_numpy(), family), compared))
+    return found
 
 
 _IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
@@ -223,8 +337,8 @@ _FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_o
 
 def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, ...]:
     def varies(column: str, within: str | None) -> bool:
-        groups = configurations.group_by(within) if within else configurations.group_by(pl.lit(0))
-        return bool(groups.agg(pl.col(column).n_unique())[column].max() > 1)
+        groups = configurations.group_by(within or pl.lit(0))
+        return bool((groups.agg(pl.col(column).n_unique())[column] > 1).any())
 
     found: list[str] = []
     for kind in SETTINGS_OF:
@@ -253,3 +367,7 @@ def _text(value: object) -> str:
     return (
         f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
     )
+
+
+if __name__ == "__main__":
+    main()

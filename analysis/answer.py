@@ -1,4 +1,4 @@
-"""The answer in sentences, generated from the statistics: what is best, how sure that is, and what could be wrong with it."""
+"""The answer in sentences, generated from the statistics: what is best, how sure that is, and what to beware of."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def describe(values: Array) -> dict[str, Array]:
         values: Shape (rows, n), no NaN, n at least 1.
 
     Returns:
-        Arrays of shape (rows,); NaN for the deviation (over n - 1) of a single value and for intervals that do not exist.
+        Arrays of shape (rows,); NaN where there is no interval, and for the deviation (over n - 1) of a single value.
     """
     rows, n = values.shape
     low, high = bootstrap_intervals(values)
@@ -119,5 +119,4 @@ _ROUNDING = 1e-12
 def _rounded_mean(values: Array, axis: int) -> Array:
     # The bias correction counts resamples equal to the data's own mean: they must not differ in their last bit only
     # because they add the same values in another order.
-    rounded: Array = np.round(np.mean(values, axis=axis), 12)
-    return rounded
+    return np.asarray(np.round(np.mean(values, axis=axis), 12), dtype=np.float64)

@@ -78,7 +78,8 @@ def synthetic_sweep(
     Args:
         name: Name of the sweep.
         optimizers: Names of optimizers.
-        schedulers: Names of schedules (`none`, `step`, `exponential`, `cosine`, `time_based`, `plateau`), or each with its settings.
+        schedulers: Names of schedules (`none`, `step`, `exponential`, `cosine`, `time_based`, `plateau`), or each with
+            its settings.
         lrs: Initial learning rates.
         seeds: Seeds.
         epochs: Epochs of each trial.
@@ -192,7 +193,13 @@ def synthetic_records(
     errors = {"diverged": "train_loss became infinite in epoch 2", "failed": "WorkerCrashedError: the worker died"}
     statuses = pl.DataFrame(
         [
-            {"sweep": name, "trial_id": trials[i].trial_id, "status": status[i], "error": errors.get(status[i])}
+            {
+                "sweep": name,
+                "trial_id": trials[i].trial_id,
+                "status": status[i],
+                "epochs_run": int(run[i]),
+                "error": errors.get(status[i]),
+            }
             for i in ended
         ],
         schema=polars_schema(STATUS_COLUMNS),

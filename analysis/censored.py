@@ -1,0 +1,90 @@
+"""Epochs to reach a target, with the trials that never get there censored, not dropped.
+
+A trial that ended without reaching the target has told that it takes longer than it ran. Shares are Kaplan-Meier
+estimates (Kaplan and Meier 1958, "Nonparametric Estimation from Incomplete Observations"). A diverged trial will never
+reach anything: it counts as watched for all the epochs planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+LADDER: tuple[float, ...] = (
+    *(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88),
+    *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995),
+)
+"""Validation accuracies worth asking for."""
+
+
+def usual_targets(epochs: pl.DataFrame, count: int = 3) -> tuple[float, ...]:
+    """Returns the highest accuracies of `LADDER` that some record reached, in rising order."""
+    highest = epochs["val_accuracy"].max()
+    reached = [target for target in LADDER if isinstance(highest, float) and target <= highest]
+    return tuple(reached[-count:])
+
+
+def epochs_to_target(trials: pl.DataFrame, epochs: pl.DataFrame, target: float) -> pl.DataFrame:
+    """Returns how long each trial took to reach a validation accuracy, or how long it was watched in vain.
+
+    Args:
+        trials: `trial_id, configuration, seed, status, epochs, epochs_run`; others are ignored.
+        epochs: `trial_id, epoch, val_accuracy`; others are ignored.
+        target: Validation accuracy to reach.
+
+    Returns:
+        `configuration, seed, trial_id, epoch, reached`: `epoch` (Int32) is the first with at least the target where
+        `reached`, else the last watched. Trials without a record that did not diverge are left out: nothing is known.
+    """
+    first = epochs.filter(pl.col("val_accuracy") >= target).group_by("trial_id").agg(pl.col("epoch").min())
+    watched = pl.when(pl.col("status") == "diverged").then("epochs").otherwise("epochs_run")
+    return (
+        trials.join(first, on="trial_id", how="left", maintain_order="left")
+        .with_columns(reached=pl.col("epoch").is_not_null(), epoch=pl.coalesce("epoch", watched))
+        .filter(pl.col("epoch") > 0)
+        .select("configuration", "seed", "trial_id", pl.col("epoch").cast(pl.Int32), "reached")
+    )
+
+
+def reached_share(times: pl.DataFrame, by: Sequence[str] = ("configuration",)) -> pl.DataFrame:
+    """Returns the estimated share of trials that have reached the target by each epoch (1 minus Kaplan-Meier).
+
+    Args:
+        times: `epoch` and `reached` of each trial, and the columns of `by`.
+        by: Columns whose values make the groups, e.g. the configuration.
+
+    Returns:
+        The columns of `by`, `epoch`, `share`, `trials` (of the group): a row for each epoch at which a trial reached
+        the target or was last watched, in order. A share holds until the next row's epoch; before the first it is 0.
+    """
+    counts = (
+        times.group_by(*by, "epoch")
+        .agg(reached=pl.col("reached").sum(), left=pl.len())
+        .sort(*by, "epoch")
+        .with_columns(trials=pl.col("left").sum().over(by))
+        .with_columns(at_risk=pl.col("trials") - pl.col("left").cum_sum().over(by) + pl.col("left"))
+    )
+    share = 1 - (1 - pl.col("reached") / pl.col("at_risk")).cum_prod().over(by)
+    return counts.select(*by, "epoch", share=share, trials="trials")
+
+
+def median_epochs(times: pl.DataFrame, by: Sequence[str] = ("configuration",)) -> pl.DataFrame:
+    """Returns the epoch by which half of the trials have reached the target.
+
+    Args:
+        times: As for `reached_share`.
+        by: As for `reached_share`.
+
+    Returns:
+        The columns of `by`, `median` (Int32; null where fewer than half are known to reach it) and `reached`, the
+        number of trials that did (Int32).
+    """
+    half = pl.col("epoch").filter(pl.col("share") >= 0.5 - 1e-9).min()
+    medians = reached_share(times, by).group_by(by).agg(median=half)
+    return (
+        times.group_by(by)
+        .agg(pl.col("reached").sum().cast(pl.Int32))
+        .join(medians, on=by)
+        .select(*by, "median", "reached")
+    )

@@ -1,0 +1,189 @@
+"""Which configurations can be told apart, and what it would take: paired differences, Holm's correction, shared ranks.
+
+Trials with equal seeds start from equal weights and see equal batches, so configurations are compared seed by seed
+(paired t-test). A pair is untestable (no p-value) when it has fewer than two seeds in common, or when its difference is
+the same on every seed: accuracies come in steps of one image, so with few seeds that happens by chance and says nothing
+about the spread.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy.optimize import brentq
+from scipy.special import ndtr, stdtr, stdtrit
+from scipy.stats import chi2
+
+from analysis.schema import Column, polars_schema
+
+Array = npt.NDArray[np.float64]
+
+LEVEL = 0.05
+"""Pairs with a corrected p-value below this are told apart."""
+POWER = 0.8
+"""How often a difference has to be found for a number of seeds to be called enough."""
+MOST_SEEDS = 1_000_000
+"""Where the search for enough seeds ends."""
+
+PAIR_COLUMNS: tuple[Column, ...] = (
+    Column("first", pl.Int32, "a configuration"),
+    Column("second", pl.Int32, "another, further down in the order given"),
+    Column("n", pl.Int32, "seeds that both have"),
+    Column("difference", pl.Float64, "mean over these seeds of the first's value minus the second's; null without any"),
+    Column("deviation", pl.Float64, "standard deviation of the differences (n - 1); null below 2 seeds"),
+    Column("low", pl.Float64, "lower end of the 95% t interval of this difference alone; null where untestable"),
+    Column("high", pl.Float64, "its upper end"),
+    Column("p", pl.Float64, "two-sided p-value of the paired t-test; null where untestable"),
+    Column("p_holm", pl.Float64, "the same, corrected for all pairs"),
+)
+"""What `pairwise` returns."""
+
+
+def pairwise(values: Array, configurations: Array, family: int | None = None) -> pl.DataFrame:
+    """Compares every pair of configurations on the seeds they have in common.
+
+    Args:
+        values: Shape (configurations, seeds), NaN where a configuration lacks a seed.
+        configurations: Shape (configurations,), their indices.
+        family: How many comparisons to correct for; the testable ones when None. More is cautious: for when the
+            configurations given are those that look best of many.
+
+    Returns:
+        One row for each pair, with the columns of `PAIR_COLUMNS`.
+    """
+    count = len(values)
+    row, column = np.triu_indices(count, 1)
+    has = (~np.isnan(values)).astype(np.float64)
+    means = np.nansum(values, axis=1) / np.maximum(has.sum(axis=1), 1)
+    residual = np.where(has > 0, values - means[:, None], 0.0)  # small numbers: their squares lose no digits
+    n = (has @ has.T)[row, column]
+    sums, squares = residual @ has.T, (residual**2) @ has.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shift = (sums[row, column] - sums[column, row]) / n
+        total = squares[row, column] + squares[column, row] - 2 * (residual @ residual.T)[row, column]
+        variance = np.maximum(total - n * shift**2, 0) / (n - 1)
+        deviation = np.where(n > 1, np.sqrt(np.where(n > 1, variance, np.nan)), np.nan)
+        difference = np.where(n > 0, means[row] - means[column] + shift, np.nan)
+        deviation[deviation < _ROUNDING] = 0.0
+        difference[np.abs(difference) < _ROUNDING] = 0.0
+        error = np.where(deviation > 0, deviation / np.sqrt(n), np.nan)
+        p = 2 * stdtr(n - 1, -np.abs(difference / error))
+        degrees, which = np.unique(n - 1, return_inverse=True)
+        half = stdtrit(degrees, 1 - LEVEL / 2)[which] * error
+    columns = {
+        "first": configurations[row],
+        "second": configurations[column],
+        "n": n,
+        "difference": difference,
+        "deviation": deviation,
+        "low": difference - half,
+        "high": difference + half,
+        "p": p,
+        "p_holm": holm(p, family),
+    }
+    schema = polars_schema(PAIR_COLUMNS)
+    return pl.DataFrame(columns).fill_nan(None).select(pl.col(name).cast(type_) for name, type_ in schema.items())
+
+
+_ROUNDING = 1e-10
+
+
+def holm(p: Array, family: int | None = None) -> Array:
+    """Returns p-values corrected so that any false finding among them all is as unlikely as one alone.
+
+    Args:
+        p: Shape (m,), NaN where there is none; those do not count.
+        family: How many comparisons there are, if more than these.
+
+    Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
+    """
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
+    factors = max(family or 0, len(order)) - np.arange(len(order))
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    return corrected
+
+
+def shared_ranks(pairs: pl.DataFrame, configurations: pl.Series) -> pl.DataFrame:
+    """Returns each configuration's rank: 1 + the number of configurations shown to be better.
+
+    Two that share rank 1 are never told apart from each other; further down, a shared rank says that equally many are
+    better.
+
+    Args:
+        pairs: `pairwise` of values where more is better.
+        configurations: The configurations to rank.
+
+    Returns:
+        `configuration, rank`; the rank is null for one that has no two seeds in common with any other.
+    """
+    told = pairs.filter(pl.col("p_holm") < LEVEL)
+    worse = told.select(configuration=pl.when(pl.col("difference") > 0).then("second").otherwise("first"))
+    better = worse.group_by("configuration").agg(better=pl.len())
+    known = pairs.filter(pl.col("deviation").is_not_null()).select(pl.concat_list("first", "second")).explode("first")
+    ranks = known.unique().select(configuration="first").join(better, on="configuration", how="left")
+    ranks = ranks.select("configuration", rank=(1 + pl.col("better").fill_null(0)).cast(pl.Int32))
+    return pl.DataFrame({"configuration": configurations}).join(ranks, on="configuration", how="left")
+
+
+def power(difference: float, deviation: float, n: int, level: float = LEVEL) -> float:
+    """Returns how often n seeds show a true mean difference (two-sided paired t-test, normal differences).
+
+    Args:
+        difference: The true mean difference.
+        deviation: Standard deviation of the differences, above 0.
+        n: Number of seeds, at least 2.
+        level: Level of the test.
+    """
+    # The noncentral t distribution, as the normal one averaged over the deviations that may be seen: unlike scipy's
+    # it keeps its accuracy for few seeds and many comparisons, where critical values reach into the thousands.
+    seen = np.sqrt(chi2.ppf(_PROBABILITIES, n - 1) / (n - 1))
+    shift, critical = abs(difference) / deviation * math.sqrt(n), -stdtrit(n - 1, level / 2)
+    return float(np.mean(ndtr(shift - critical * seen) + ndtr(-shift - critical * seen)))
+
+
+_PROBABILITIES = (np.arange(4096) + 0.5) / 4096
+
+
+def detectable_difference(deviation: float, n: int, comparisons: int = 1) -> float | None:
+    """Returns the smallest true difference that n seeds show with a probability of `POWER`.
+
+    Args:
+        deviation: Standard deviation of the differences.
+        n: Number of seeds.
+        comparisons: How many pairs are compared: the test is as strict as Holm's first step.
+
+    Returns:
+        The difference, or None below 2 seeds or without spread.
+    """
+    if n < 2 or not deviation > 0:
+        return None
+
+    def missing(difference: float) -> float:
+        return power(difference, deviation, n, LEVEL / comparisons) - POWER
+
+    enough = deviation
+    while missing(enough) < 0:
+        enough *= 2
+    return float(brentq(missing, 0.0, enough, xtol=1e-6 * deviation))
+
+
+def seeds_to_decide(difference: float, deviation: float) -> int | None:
+    """Returns how many seeds show a difference between two configurations with a probability of `POWER`.
+
+    Args:
+        difference: Their mean difference, taken as the true one.
+        deviation: Standard deviation of the differences from seed to seed, taken as the true one.
+
+    Returns:
+        At least 2, or None when `MOST_SEEDS` are not enough, as without any difference.
+    """
+    if deviation == 0:
+        return 2 if difference else None
+    numbers = range(2, MOST_SEEDS + 1)
+    found = bisect_left(numbers, POWER, key=lambda n: power(difference, deviation, n))
+    return numbers[found] if found < len(numbers) else None
