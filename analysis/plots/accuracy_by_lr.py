@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.aggregate import SweepData
-from analysis.plots import style
+from analysis.plots import scales, style
 from analysis.plots.selection import families
 
 Edge = Literal["lowest", "highest"]
@@ -61,39 +61,56 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
 
 
 def _series(rows: pl.DataFrame, names: list[str]) -> Series:
-    label = ", ".join(str(value) for value in rows.select(names).row(0)) or "all"
-    lrs = sorted(rows["lr"])
     finished = rows.filter(pl.col("n") > 0)
-    best = finished["lr"].first()
     ascending = finished.sort("lr")
+    lowest, highest = rows["lr"].sort().gather([0, -1])
+    best = finished["lr"].item(0) if finished.height else None
+    ends: dict[float, Edge] = {lowest: "lowest", highest: "highest"} if lowest < highest else {}
     return Series(
-        label,
-        tuple(ascending["lr"]),
-        *(tuple(ascending[f"final_val_accuracy_{name}"]) for name in ("mean", "low", "high")),
+        label=", ".join(str(value) for value in rows.select(names).row(0)) or "all",
+        lrs=tuple(ascending["lr"]),
+        mean=tuple(ascending["final_val_accuracy_mean"]),
+        low=tuple(ascending["final_val_accuracy_low"]),
+        high=tuple(ascending["final_val_accuracy_high"]),
         diverged_lrs=tuple(rows.filter(pl.col("diverged") > 0)["lr"].sort()),
-        best_lr=best if isinstance(best, float) else None,
-        edge=None if len(lrs) < 2 or best not in (lrs[0], lrs[-1]) else "lowest" if best == lrs[0] else "highest",
+        best_lr=best,
+        edge=ends.get(best) if best is not None else None,
     )
 
 
 def draw(data: ByRate, figure: Figure) -> None:
-    """Draws the series on a logarithmic axis; diverged rates are crosses at the foot."""
+    """Draws the series on a logarithmic axis; rates that diverged are crosses in a strip at the foot."""
     axes = figure.add_subplot()
-    accuracies = [value for one in data.series for value in (*one.mean, *(low for low in one.low if low is not None))]
-    style.rate_axis(axes, [lr for one in data.series for lr in (*one.lrs, *one.diverged_lrs)])
-    if accuracies:
-        style.accuracy_axis(axes, accuracies)
+    crosses = feet(data)
+    foot = 0.055 * (max(crosses.values()) + 1) if crosses else 0.0
+    accuracies = [value for one in data.series for value in (*one.mean, *filter(None, (*one.low, *one.high)))]
+    scales.rate_axis(axes, [lr for one in data.series for lr in (*one.lrs, *one.diverged_lrs)])
+    scales.accuracy_axis(axes, accuracies or [0.0, 1.0], foot=foot)
     handles = [_draw_series(axes, one, index) for index, one in enumerate(data.series)]
-    if any(one.edge for one in data.series):
-        ring = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "color": style.INK}
-        handles.append(Line2D([], [], linestyle="none", label="best at end of grid", **ring))  # type: ignore[arg-type]
-    if any(one.diverged_lrs for one in data.series):
+    for (index, lr), level in crosses.items():
+        style.cross(axes, lr, 0.0275 + 0.055 * level, style.line(index)["color"], at_foot=True)
+    if crosses:
         handles.append(style.cross_handle())
+    if any(one.edge for one in data.series):
+        handles.append(Line2D([], [], linestyle="none", label="best at end of grid", **_RING))
     axes.set_xlabel("initial learning rate")
     axes.set_ylabel("final validation accuracy")
     style.title(figure, "Final validation accuracy by learning rate")
     if len(handles) > 1:
         style.legend(figure, handles)
+
+
+_RING: dict[str, Any] = {"marker": "o", "markersize": 14, "markerfacecolor": "none", "markeredgecolor": style.INK}
+
+
+def feet(data: ByRate) -> dict[tuple[int, float], int]:
+    """Returns how high the cross of each series (by its index) and diverged rate sits: 0 unless others are there."""
+    taken: dict[float, int] = {}
+    levels = {}
+    for index, one in enumerate(data.series):
+        for lr in one.diverged_lrs:
+            levels[index, lr] = taken[lr] = taken.get(lr, -1) + 1
+    return levels
 
 
 def _draw_series(axes: Axes, one: Series, index: int) -> Line2D:
@@ -102,10 +119,6 @@ def _draw_series(axes: Axes, one: Series, index: int) -> Line2D:
     for lr, low, high in zip(one.lrs, one.low, one.high, strict=True):
         if low is not None and high is not None:
             axes.plot([lr, lr], [low, high], color=look["color"], linewidth=3.5, alpha=0.45, solid_capstyle="butt")
-    if one.edge:
-        ring = {"marker": "o", "markersize": 15, "markerfacecolor": "none", "markeredgecolor": style.INK}
-        axes.plot([one.best_lr], [one.mean[one.lrs.index(one.best_lr)]], linestyle="none", markeredgewidth=1.8, **ring)
-        # type: ignore[arg-type]
-    for lr in one.diverged_lrs:
-        style.cross_at_foot(axes, lr, index, look["color"])
+    if one.edge and one.best_lr is not None:
+        axes.plot([one.best_lr], [one.mean[one.lrs.index(one.best_lr)]], linestyle="none", **_RING)
     return handle

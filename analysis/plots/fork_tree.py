@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.aggregate import SweepData
-from analysis.plots import style
+from analysis.plots import scales, style
 from analysis.plots.selection import describe
 
 _MOST_BRANCHES = 40
@@ -63,20 +64,15 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
         .sort("epoch")
         .group_by("computed_by", maintain_order=True)
         .agg(pl.col("epoch").first(), "trials", pl.col("parent").first())
-        .sort(pl.col("trials").list.first(), descending=True, maintain_order=True)
     )
-    shown = branches.head(_MOST_BRANCHES)
-    first = dict(shown.select("computed_by", "epoch").iter_rows())
-    parents = dict(shown.select("computed_by", "parent").iter_rows())
-    trials = dict(shown.select("computed_by", "trials").iter_rows())
+    parents = dict(branches.select("computed_by", "parent").iter_rows())
+    first = dict(branches.select("computed_by", "epoch").iter_rows())
+    trials = dict(branches.select("computed_by", "trials").iter_rows())
     leaves = _leaves(sweep, epochs)
-    order = depth_first(parents, first)
+    every = depth_first(parents, first)
+    order = most_shared(every, parents, trials)
     place = {name: index for index, name in enumerate(order)}
-    note = (
-        ""
-        if shown.height == branches.height
-        else f"Shown: the {shown.height} most shared of {branches.height} branches."
-    )
+    note = "" if len(order) == len(every) else f"Shown: the {len(order)} most shared of {len(every)} branches."
     return Tree(
         tuple(
             Branch(
@@ -108,6 +104,33 @@ def depth_first(parents: Mapping[str, str | None], first: Mapping[str, int]) -> 
     return order
 
 
+def most_shared(
+    order: Sequence[str], parents: Mapping[str, str | None], trials: Mapping[str, Sequence[int]]
+) -> list[str]:
+    """Returns the branches to draw when there are too many: whole trees, those that saved the most epochs first.
+
+    Of a tree that is too large itself, the branches that the most trials share.
+
+    Args:
+        order: Every branch, as `depth_first` returns them.
+        parents: Branch -> the one it forked off.
+        trials: Branch -> for each of its epochs, how many trials share it.
+    """
+    trees: list[list[str]] = []
+    for name in order:
+        if parents[name] is None:
+            trees.append([])
+        trees[-1].append(name)
+    trees.sort(key=lambda tree: -sum(sum(trials[name]) - len(trials[name]) for name in tree))
+    kept: set[str] = set()
+    for tree in trees:
+        if len(kept) + len(tree) <= _MOST_BRANCHES:
+            kept.update(tree)
+        elif not kept:  # a fork begins with fewer trials than what it forked off, so no branch loses its parent
+            kept.update(sorted(tree, key=lambda name: -trials[name][0])[:_MOST_BRANCHES])
+    return [name for name in order if name in kept]
+
+
 def _leaves(sweep: SweepData, epochs: pl.DataFrame) -> dict[str, tuple[str, float | None]]:
     """Returns for each branch where trials ended their label and final validation accuracy."""
     last = epochs.group_by("trial_id", maintain_order=True).last()
@@ -133,19 +156,20 @@ def draw(data: Tree, figure: Figure) -> None:
     """Draws the tree: lines are wider where more trials share them, leaves coloured by outcome."""
     figure.set_size_inches(11, max(3.0, 1.9 + 0.36 * len(data.branches)))
     axes = figure.add_subplot()
-    colours = style.accuracy_colours([branch.accuracy for branch in data.branches])
+    colours = scales.AccuracyColours([branch.accuracy for branch in data.branches])
     for row, branch in enumerate(data.branches):
         if branch.parent is not None:
             axes.plot([branch.first - 1] * 2, [branch.parent, row], color=style.MUTED, linewidth=1.5, zorder=1)
-        for offset, sharing in enumerate(branch.trials):
-            start = branch.first - 1 + offset
+        start = branch.first - 1
+        for sharing, epochs in groupby(branch.trials):
+            end = start + len(list(epochs))
             width = 1.5 + 1.6 * np.log2(sharing)
-            axes.plot([start, start + 1], [row, row], color=style.SKY, linewidth=width, solid_capstyle="butt", zorder=2)
-        colour = style.MUTED if branch.accuracy is None else colours.to_rgba(branch.accuracy)
+            axes.plot([start, end], [row, row], color=style.SKY, linewidth=width, solid_capstyle="butt", zorder=2)
+            start = end
+        colour = style.MUTED if branch.accuracy is None else colours(branch.accuracy)
         axes.scatter([branch.last], [row], s=110, color=colour, edgecolors=style.INK, linewidths=0.9, zorder=3)
-    style.epoch_axis(axes, max(branch.last for branch in data.branches))
-    axes.set_xlim(left=-0.2)
+    scales.epoch_axis(axes, max(branch.last for branch in data.branches), first=0)
     style.rows(axes, [branch.label for branch in data.branches], right=True)
-    style.accuracy_bar(figure, axes, colours)
+    colours.bar(figure, axes)
     ratio = data.delivered / data.trained
     style.title(figure, f"{data.trained:,} epochs trained for {data.delivered:,} delivered: {ratio:.1f} times fewer")

@@ -9,11 +9,10 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from analysis.aggregate import SweepData
-from analysis.plots import style
+from analysis.plots import scales, style
 from analysis.plots.selection import axis_name, value_text
 
 _MOST_CELLS_WITH_TEXT = 12
@@ -28,6 +27,8 @@ class Map:
     x: tuple[str, ...]
     y_name: str
     y: tuple[str, ...]
+    y_named: bool
+    """The rows are names, not numbers: they are read from the top."""
     values: tuple[tuple[float | None, ...], ...]
     """One row for each y; None where nothing completed."""
     diverged: tuple[tuple[bool, ...], ...]
@@ -89,18 +90,21 @@ def over(sweep: SweepData, x: str, y: str) -> Map:
         x=tuple(value_text(value) for value in xs),
         y_name=axis_name(y),
         y=tuple(value_text(value) for value in ys),
+        y_named=sweep.trials[y].dtype == pl.String,
         values=tuple(tuple(found.get((i, j), empty)[0] for i in xs) for j in ys),
         diverged=tuple(tuple(found.get((i, j), empty)[1] for i in xs) for j in ys),
     )
 
 
 def _levels(trials: pl.DataFrame, name: str) -> list[object]:
-    return trials[name].unique(maintain_order=name == "scheduler").sort(nulls_last=True).to_list()
+    """Returns a column's values: numbers rising, names as planned."""
+    values = trials[name].unique(maintain_order=True)
+    return (values if values.dtype == pl.String else values.sort(nulls_last=True)).to_list()
 
 
 def draw(data: Maps, figure: Figure) -> None:
-    """Draws the maps side by side on one colour scale, best cell framed."""
-    columns = min(len(data.maps), 3)
+    """Draws the maps side by side on one colour scale, the best cells bold."""
+    columns = min(len(data.maps), 2)
     rows = -(-len(data.maps) // columns)
     cells_wide = sum(len(one.x) for one in data.maps[:columns])
     cells_high = max(len(one.y) for one in data.maps)
@@ -108,39 +112,41 @@ def draw(data: Maps, figure: Figure) -> None:
         max(style.WIDTH, 0.72 * cells_wide + 1.6 * columns + 1), max(3.6, 0.5 * cells_high + 1.6) * rows
     )
     every = [value for one in data.maps for line in one.values for value in line if value is not None]
-    colours = style.accuracy_colours(every)
+    colours = scales.AccuracyColours(every)
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, one in zip(panels.flat, data.maps, strict=False):
         _panel(axes, one, colours)
     for axes in panels.flat[len(data.maps) :]:
         axes.set_visible(False)
-    style.accuracy_bar(figure, panels, colours)
+    colours.bar(figure, panels)
     style.title(figure, data.title)
 
 
-def _panel(axes: Axes, data: Map, colours: ScalarMappable) -> None:
+def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
     values = np.array([[np.nan if value is None else value for value in line] for line in data.values], dtype=float)
     shown = np.ma.masked_invalid(values)
-    axes.pcolormesh(shown, cmap=colours.cmap, norm=colours.norm, edgecolors=style.PAPER, linewidth=1.5)
+    axes.pcolormesh(shown, cmap=colours.map, norm=colours.scale, edgecolors=style.PAPER, linewidth=1.5)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xticks(np.arange(len(data.x)) + 0.5, data.x, rotation=0 if max(map(len, data.x)) <= 7 else 30)
     axes.set_yticks(np.arange(len(data.y)) + 0.5, data.y)
+    if data.y_named:
+        axes.invert_yaxis()
     axes.set_xlabel(data.x_name)
     axes.set_ylabel(data.y_name)
     if len(data.x) <= _MOST_CELLS_WITH_TEXT:
         _label_cells(axes, data, colours)
 
 
-def _label_cells(axes: Axes, data: Map, colours: ScalarMappable) -> None:
-    best = max((value for line in data.values for value in line if value is not None), default=None)
+def _label_cells(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
+    best = max((round(value, 3) for line in data.values for value in line if value is not None), default=None)
     for j, line in enumerate(data.values):
         for i, value in enumerate(line):
             text = "–" if value is None else f"{value:.3f}".removeprefix("0")
             if data.diverged[j][i]:
                 text = "×" if value is None else text + "×"
-            dark = value is not None and colours.norm(value) < 0.55
+            dark = value is not None and colours.position(value) < 0.6
             colour = style.MUTED if value is None else style.ON_DARK if dark else style.ON_LIGHT
-            weight = "bold" if value is not None and value == best else "normal"
+            weight = "bold" if value is not None and round(value, 3) == best else "normal"
             axes.text(i + 0.5, j + 0.5, text, ha="center", va="center", fontsize=11, color=colour, fontweight=weight)

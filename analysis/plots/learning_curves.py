@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis.aggregate import SweepData
 from analysis.intervals import bootstrap_intervals
-from analysis.plots import style
+from analysis.plots import scales, style
 from analysis.plots.selection import Selection, best_and_worst
 
 METRICS = {
@@ -80,8 +80,8 @@ def _curve(label: str, series: list[list[float]], diverged: bool) -> Curve:
     low, high = bootstrap_intervals(values.T)
     if np.isnan(low).all():
         return Curve(label, tuple(mean.tolist()), None, None, diverged)
-    ends = (tuple(np.where(np.isnan(end), mean, end).tolist()) for end in (low, high))
-    return Curve(label, tuple(mean.tolist()), *ends, diverged)
+    low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)  # seeds that agree exactly
+    return Curve(label, tuple(mean.tolist()), tuple(low.tolist()), tuple(high.tolist()), diverged)
 
 
 def draw(data: Curves, figure: Figure) -> None:
@@ -108,8 +108,8 @@ def lines(axes: Axes, data: Curves) -> list[Line2D]:
         if curve.diverged:
             style.cross(axes, len(curve.mean), curve.mean[-1], look["color"])
     shown = [value for curve in data.curves for value in curve.mean]
-    style.epoch_axis(axes, longest)
-    (style.loss_axis if data.metric.endswith("loss") else style.accuracy_axis)(axes, shown)
+    scales.epoch_axis(axes, longest)
+    (scales.loss_axis if data.metric.endswith("loss") else scales.accuracy_axis)(axes, shown)
     if any(curve.diverged for curve in data.curves):
         handles.append(style.cross_handle())
     return handles

@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.aggregate import SweepData
-from analysis.plots import style
+from analysis.plots import scales, style
 from analysis.plots.selection import describe
 
 _MOST_LINES = 30
@@ -90,9 +90,9 @@ def draw(data: Timeline, figure: Figure) -> None:
     """Draws the timeline, coloured by final validation accuracy."""
     figure.set_size_inches(11, max(2.6, 1.5 + 0.36 * len(data.lines)))
     axes = figure.add_subplot()
-    colours = style.accuracy_colours([line.accuracy for line in data.lines])
+    colours = scales.AccuracyColours([line.accuracy for line in data.lines])
     for row, line in enumerate(data.lines):
-        colour = style.MUTED if line.accuracy is None else colours.to_rgba(line.accuracy)
+        colour = style.MUTED if line.accuracy is None else colours(line.accuracy)
         axes.plot([1, line.epochs], [row, row], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)
         spread = np.linspace(-0.3, 0.3, len(line.fell)) if len(line.fell) > 1 else [0.0]
         size = 90 if len(line.fell) == 1 else 40
@@ -109,7 +109,7 @@ def draw(data: Timeline, figure: Figure) -> None:
             )
         if line.diverged:
             style.cross(axes, line.epochs, row)
-    style.epoch_axis(axes, max(line.epochs for line in data.lines))
+    scales.epoch_axis(axes, max(line.epochs for line in data.lines))
     style.rows(axes, [line.label for line in data.lines])
-    style.accuracy_bar(figure, axes, colours)
+    colours.bar(figure, axes)
     style.title(figure, "Epochs at which the plateau schedule lowered the rate (▼)")

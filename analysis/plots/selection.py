@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from analysis.aggregate import SweepData
-from analysis.plots.style import MAX_LINES, number
+from analysis.plots.scales import number
+from analysis.plots.style import MAX_LINES
 
 FAMILY = ("workload", "dataset", "optimizer", "scheduler")
 """Axes whose values are names: their combinations are compared, each at its best other settings."""

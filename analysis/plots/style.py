@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 INK = "#1f2328"
 MUTED = "#66707a"
@@ -39,9 +35,6 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (6, 1.5, 1.4, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 MAX_LINES = len(COLOURS)
 """More lines than this in one picture cannot be told apart."""
-
-COLOUR_MAP = "cividis"
-"""Heat maps: even in lightness and the same to any kind of colour vision."""
 
 DARK = {
     INK: "#e6edf3",
@@ -108,7 +101,7 @@ class Picture:
 @contextmanager
 def styled() -> Iterator[None]:
     """Within this context matplotlib draws in the project's style."""
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(cast(Any, _SETTINGS)):
         yield
 
 
@@ -143,139 +136,12 @@ def adaptive(svg: str) -> str:
     return head + style + tag + pattern.sub(lambda match: f"var({names[match[0]]})", rest)
 
 
-# -- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def number(value: float) -> str:
-    """Returns a number as short as it can be read: `0.001`, `3e-5`."""
-    return re.sub(r"e([+-])0*", lambda m: "e" + m[1].replace("+", ""), f"{value:.4g}")
-
-
-def spaced(candidates: Iterable[float], taken: Callable[[float], float], gap: float) -> list[float]:
-    """Returns, in order, the candidates that keep a distance, earlier ones before later ones.
-
-    Args:
-        candidates: Possible ticks, the most wanted first.
-        taken: A tick's position on the axis.
-        gap: The least distance between two positions.
-    """
-    kept: list[float] = []
-    for value in candidates:
-        if all(abs(taken(value) - taken(other)) >= gap for other in kept):
-            kept.append(value)
-    return sorted(kept)
-
-
-# -- axes -------------------------------------------------------------------------------------------------------------
-
-
-def epoch_axis(axes: Axes, last: int) -> None:
-    """Sets up the horizontal axis for epochs 1 to `last`: whole numbers only."""
-    axes.set_xlim(min(1, last) - 0.02 * last, last * 1.02 + 0.05)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("epoch")
-
-
-def rate_axis(axes: Axes, rates: Sequence[float], which: str = "x") -> None:
-    """Makes an axis logarithmic, with its ticks at learning rates that were used, as many as there is room for."""
-    low, high = min(rates), max(rates)
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    room = max(np.log10(high / low), 0.3)
-    first = sorted({low, high}) + sorted(set(rates), key=lambda rate: (-_roundness(rate), rate))
-    axis.set_major_locator(FixedLocator(spaced(first, lambda rate: float(np.log10(rate)), room / 7)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    margin = 10 ** (0.06 * room)
-    (axes.set_xlim if which == "x" else axes.set_ylim)(low / margin, high * margin)
-
-
-def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
-    """Sets up the vertical axis for losses: logarithmic when they span more than a factor of five."""
-    low, high = min(losses), max(losses)
-    if low <= 0 or high / low < 5:
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        return
-    axes.set_yscale("log")
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    wanted = [m * 10.0**d for m in (1, 3, 2, 5, 4, 7) for d in decades if low * 0.9 <= m * 10.0**d <= high * 1.1]
-    span = np.log10(high / low)
-    axes.yaxis.set_major_locator(FixedLocator(spaced(wanted, lambda loss: float(np.log10(loss)), span / 7)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    axes.set_ylim(low * 0.93, high * 1.07)
-
-
-def accuracy_axis(axes: Axes, accuracies: Sequence[float], which: str = "y") -> None:
-    """Sets up an axis for accuracies.
-
-    When they span more than a quarter it is logarithmic in the error (one minus accuracy): the gap between 0.90 and
-    0.91 stays visible beside a trial that learned nothing.
-    """
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    low, high = min(accuracies), max(accuracies)
-    if high - low < 0.25:
-        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-        return
-    (axes.set_yscale if which == "y" else axes.set_xscale)("function", functions=(_stretched, _unstretched))
-    top = _unstretched(_stretched(high) + 0.04)
-    bottom = max(0.0, _unstretched(_stretched(low) - 0.04))
-    (axes.set_ylim if which == "y" else axes.set_xlim)(bottom, top)
-    steps = (0.1, 0.05, 0.01, 0.005, 0.001)
-    wanted = [round(k * step, 3) for step in steps for k in range(round(1 / step)) if bottom <= k * step <= top]
-    gap = (_stretched(top) - _stretched(bottom)) / 8
-    axis.set_major_locator(FixedLocator(spaced(sorted(wanted[:10], reverse=True) + wanted[10:], _stretched, gap)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-
-
-def _stretched(accuracy: Any) -> Any:
-    return -np.log10(np.clip(1 - np.asarray(accuracy, dtype=float), 1e-4, None))
-
-
-def _unstretched(position: Any) -> Any:
-    return 1 - 10.0 ** (-np.asarray(position, dtype=float))
-
-
-def _roundness(rate: float) -> int:
-    """How round a learning rate reads: 2 for powers of ten, 1 for one other digit, else 0."""
-    digits = f"{rate:.6e}".partition("e")[0].rstrip("0").rstrip(".")
-    return 2 if digits == "1" else int("." not in digits)
-
-
 # -- parts of pictures ------------------------------------------------------------------------------------------------
 
 
 def title(figure: Figure, text: str) -> None:
     """Writes a picture's title over all of its axes."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
-
-
-def accuracy_colours(accuracies: Iterable[float | None]) -> ScalarMappable:
-    """Returns the colours of accuracies.
-
-    The range ends at the best and begins not far below the middle one, so that a few failures do not make all others
-    look alike.
-    """
-    values = [value for value in accuracies if value is not None] or [0.0]
-    high, middle = max(values), float(np.median(values))
-    low = max(min(values), middle - 3 * max(high - middle, 1e-3))
-    colours = ScalarMappable(Normalize(low, max(high, low + 1e-3)), COLOUR_MAP)
-    colours.set_array(values)
-    return colours
-
-
-def accuracy_bar(figure: Figure, axes: Any, colours: ScalarMappable) -> None:
-    """Adds the colour bar of `accuracy_colours` below axes."""
-    lowest = float(np.min(colours.get_array()))  # type: ignore[arg-type]
-    beyond = "min" if colours.norm.vmin is not None and lowest < colours.norm.vmin else "neither"
-    bar = figure.colorbar(
-        colours, ax=axes, location="bottom", extend=beyond, fraction=0.05, shrink=0.6, aspect=40, anchor=(0, 1)
-    )
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label("final validation accuracy")
-    bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
 def rows(axes: Axes, labels: Sequence[str], *, right: bool = False) -> None:
@@ -316,17 +182,19 @@ def legend(figure: Figure, handles: Sequence[Line2D], heading: str | None = None
         figure.set_figheight(figure.get_figheight() + 0.24 * rows)
 
 
-def cross(axes: Axes, x: float, y: float, colour: str = INK) -> None:
-    """Marks where a training diverged."""
-    axes.plot([x], [y], marker="X", markersize=11, color=colour, markeredgecolor=PAPER, markeredgewidth=1.2, zorder=5)
-
-
-def cross_at_foot(axes: Axes, x: float, index: int, colour: str) -> None:
-    """Marks a rate that diverged, below the points, lines of several series side by side."""
+def cross(axes: Axes, x: float, y: float, colour: str = INK, *, at_foot: bool = False) -> None:
+    """Marks where a training diverged; `at_foot`, y is a share of the axes' height."""
     axes.plot(
-        [x], [0.03 + 0.045 * index], marker="X", markersize=10, color=colour, markeredgecolor=PAPER,
-        transform=axes.get_xaxis_transform(), zorder=5, clip_on=False,
-    )  # fmt: skip
+        [x],
+        [y],
+        marker="X",
+        markersize=11,
+        color=colour,
+        markeredgecolor=PAPER,
+        markeredgewidth=1.2,
+        zorder=5,
+        transform=axes.get_xaxis_transform() if at_foot else axes.transData,
+    )
 
 
 def cross_handle(label: str = "diverged") -> Line2D:

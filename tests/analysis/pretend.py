@@ -95,10 +95,13 @@ def store_sweep(
     store = SweepStore(str(storage_path), name)
     store.write_spec(SweepSpec(name=name, trials=tuple(trials), **(usual | spec)))
     run = list(records([t for t in trials if t.trial_id not in failed and t.trial_id not in pending]))
-    store.append_epochs([record for record in run if isinstance(record, EpochRecord)])
+    store.append_epochs([record.to_json() for record in run if isinstance(record, EpochRecord)])
     store.append_statuses(
         [status for status in run if isinstance(status, TrialStatus)]
-        + [TrialStatus(trial_id=id_, status="failed", error=why, traceback=why) for id_, why in failed.items()]
+        + [
+            TrialStatus(trial_id=id_, status="failed", epochs_run=0, error=why, traceback=f"Traceback\n  {why}")
+            for id_, why in failed.items()
+        ]
     )
     return store.location
 
@@ -192,5 +195,6 @@ def _outcome(branch: _Branch, diverged: bool) -> Iterator[EpochRecord | TrialSta
         yield TrialStatus(
             trial_id=trial.trial_id,
             status="diverged" if diverged else "completed",
+            epochs_run=len(branch.rates),
             error="train loss became nan in epoch 4" if diverged else None,
         )

@@ -1,0 +1,197 @@
+"""Axes for the quantities of a sweep: epochs, learning rates, losses, accuracies; and colours for accuracies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+Which = Literal["x", "y"]
+
+_MOST_TICKS = 8
+_NICE_STEPS = (1, 2, 2.5, 5, 10)
+_LOG_LOSS_FROM = 5
+"""Losses that span at least this factor are shown on a logarithmic axis."""
+_STRETCH_FROM = 0.1
+"""Accuracies that span at least this much are shown on an axis that is logarithmic in the error."""
+_SMALLEST_ERROR = 1e-4
+
+
+def number(value: float) -> str:
+    """Returns a number as short as it can be read: `0.001`, `3e-5`."""
+    return re.sub(r"e([+-])0*", lambda match: "e" + match[1].replace("+", ""), f"{value:.4g}")
+
+
+def spaced(candidates: Iterable[float], position: Callable[[float], float], gap: float) -> list[float]:
+    """Returns, in order, those candidates that keep a distance from all that come before them.
+
+    Args:
+        candidates: Possible ticks, the most wanted first.
+        position: Where on the axis a tick is.
+        gap: The least distance between two positions.
+    """
+    kept: list[float] = []
+    for value in candidates:
+        if all(abs(position(value) - position(other)) >= gap for other in kept):
+            kept.append(value)
+    return sorted(kept)
+
+
+def epoch_axis(axes: Axes, last: int, first: int = 1) -> None:
+    """Sets up the horizontal axis for epochs: whole numbers only."""
+    margin = 0.02 * (last - first) + 0.1
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=_MOST_TICKS, integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel("epoch" if first else "epochs trained")
+
+
+def rate_axis(axes: Axes, rates: Sequence[float], which: Which = "x") -> None:
+    """Makes an axis logarithmic, with its ticks at learning rates that were used, as many as there is room for."""
+    low, high = min(rates), max(rates)
+    span = max(float(np.log10(high / low)), 0.5)
+    margin = 10 ** (0.05 * span)
+    wanted = sorted(set(rates), key=lambda rate: (-_roundness(rate), rate not in (low, high), rate))
+    _scale(axes, which, "log", low / margin, high * margin)
+    _ticks(axes, which, spaced(wanted, lambda rate: float(np.log10(rate)), span / _MOST_TICKS))
+
+
+def _roundness(rate: float) -> int:
+    """How round a number reads: 2 for powers of ten, 1 for another single digit, else 0."""
+    digits = f"{rate:.6e}".partition("e")[0].rstrip("0").rstrip(".")
+    return 2 if digits == "1" else int("." not in digits)
+
+
+def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
+    """Sets up the vertical axis for losses, logarithmic when they span a large factor."""
+    low, high = min(losses), max(losses)
+    if low <= 0 or high / low < _LOG_LOSS_FROM:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=_MOST_TICKS, steps=_NICE_STEPS))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        return
+    span = float(np.log10(high / low))
+    margin = 10 ** (0.04 * span)
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    wanted = [digit * 10.0**decade for digit in (1, 2, 5, 3, 1.5, 7, 4) for decade in decades]
+    inside = [loss for loss in wanted if low / margin <= loss <= high * margin]
+    _scale(axes, "y", "log", low / margin, high * margin)
+    _ticks(axes, "y", spaced(inside, lambda loss: float(np.log10(loss)), span / _MOST_TICKS))
+
+
+def accuracy_axis(axes: Axes, accuracies: Sequence[float], which: Which = "y", foot: float = 0.0) -> None:
+    """Sets up an axis for accuracies.
+
+    When they span much it is logarithmic in the error (one minus accuracy): the gap between 0.90 and 0.91 stays visible
+    beside a trial that learned nothing.
+
+    Args:
+        axes: The axes.
+        accuracies: What is to be shown.
+        which: The axis.
+        foot: Share of the axis to leave free at its low end.
+    """
+    low, high = min(accuracies), max(accuracies)
+    stretch = high - low >= _STRETCH_FROM
+    position, accuracy = (_stretched, _accuracy) if stretch else (_same, _same)
+    start, end = position(low), position(high)
+    room = max(end - start, 1e-3)
+    start, end = start - 0.05 * room, end + 0.05 * room
+    bottom, top = accuracy(start - foot / (1 - foot) * (end - start)), min(accuracy(end), 1 + 0.02 * room)
+    _scale(axes, which, "function" if stretch else "linear", bottom, top, (position, accuracy))
+    if not stretch:
+        ticks = MaxNLocator(nbins=_MOST_TICKS, steps=_NICE_STEPS).tick_values(low, high)
+        _ticks(axes, which, [tick for tick in ticks if accuracy(start) <= tick <= top])
+        return
+    wanted = [round(k * step, 4) for step in (0.1, 0.05, 0.01, 0.005, 0.001) for k in range(round(1 / step), -1, -1)]
+    inside = [tick for tick in wanted if max(0.0, accuracy(start)) <= tick <= min(top, 1 - _SMALLEST_ERROR)]
+    _ticks(axes, which, spaced(inside, position, room / _MOST_TICKS))
+
+
+def _same(value: float) -> float:
+    return value
+
+
+def _stretched(accuracy: Any) -> Any:
+    return -np.log10(np.clip(1 - np.asarray(accuracy, dtype=float), _SMALLEST_ERROR, None))
+
+
+def _accuracy(position: Any) -> Any:
+    return 1 - 10.0 ** -np.asarray(position, dtype=float)
+
+
+def _scale(axes: Axes, which: Which, scale: str, low: float, high: float, functions: Any = None) -> None:
+    options = {"functions": functions} if scale == "function" else {}
+    if which == "x":
+        axes.set_xscale(scale, **options)
+        axes.set_xlim(low, high)
+    else:
+        axes.set_yscale(scale, **options)
+        axes.set_ylim(low, high)
+
+
+def _ticks(axes: Axes, which: Which, ticks: Sequence[float]) -> None:
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+# -- colours ----------------------------------------------------------------------------------------------------------
+
+
+class AccuracyColours:
+    """Colours of accuracies, from dark (low) to light (high); told apart with any kind of colour vision.
+
+    The range ends at the best and begins not far below the middle one, so that a few failures do not make all others
+    look alike.
+
+    Args:
+        accuracies: What is to be shown; None is left out.
+    """
+
+    def __init__(self, accuracies: Iterable[float | None]) -> None:
+        values = [value for value in accuracies if value is not None] or [0.0]
+        high, middle = max(values), float(np.median(values))
+        self.low = max(min(values), middle - 3 * max(high - middle, 1e-3))
+        self.high = max(high, self.low + 1e-3)
+        self.map = _colour_map()
+        self.scale = Normalize(self.low, self.high)
+        self._beyond = min(values) < self.low
+
+    def __call__(self, accuracy: float) -> str:
+        """Returns the colour of an accuracy, as `#rrggbb`."""
+        return to_hex(self.map(self.position(accuracy)))
+
+    def position(self, accuracy: float) -> float:
+        """Returns where in the range an accuracy is: 0 for the darkest, 1 for the lightest."""
+        return min(1.0, max(0.0, (accuracy - self.low) / (self.high - self.low)))
+
+    def bar(self, figure: Figure, axes: Any) -> None:
+        """Adds the colour bar below axes, the same size on any figure."""
+        height = figure.get_figheight()
+        bar = figure.colorbar(
+            ScalarMappable(self.scale, self.map),
+            ax=axes,
+            location="bottom",
+            extend="min" if self._beyond else "neither",
+            fraction=0.2 / height,
+            pad=0.1 / height,
+            shrink=0.5,
+            aspect=30,
+            anchor=(0.0, 1.0),
+        )
+        bar.outline.set_visible(False)
+        bar.set_label("final validation accuracy")
+        bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=_NICE_STEPS))
+
+
+def _colour_map() -> Colormap:
+    """Returns viridis without its ends, which are too close to black and to white paper."""
+    return LinearSegmentedColormap.from_list("accuracy", mpl.colormaps["viridis"](np.linspace(0.12, 0.93, 64)))
