@@ -106,6 +106,7 @@ def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], note
     kept = kept.unique(("configuration", "seed"), keep="first").select("trial_id", origin)
     if repeated := trials.height - kept.height:
         notes = [*notes, f"{repeated} trials are in more than one place and are counted once."]
+    notes = [*notes, *_incomparable([spec for spec, _, _ in sweeps])]
     trials = trials.join(kept, on=("trial_id", origin), how="semi", maintain_order="left")
     epochs = pl.concat([records.with_columns(pl.lit(i).alias(origin)) for i, (_, records, _) in enumerate(sweeps)])
     order = trials.select("trial_id", origin, "configuration").with_row_index("order")
@@ -326,9 +327,17 @@ def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataF
         values = np.full((compared.len(), cells["seed"].n_unique()), np.nan)
         values[cells["row"], cells["column"]] = cells[CHOICE]
         replicated = int((same["n"] > 1).sum())
-        family = replicated * (replicated - 1) // 2 if same.height > MOST_COMPARED else None
+        family = replicated * (replicated - 1) // 2 if same.height > MOST_COMPARED else 0
         found.append((pairwise(values, compared.to_numpy(), family), compared))
     return found
+
+
+def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
+    first = specs[0]
+    for other in specs[1:]:
+        keys = sorted({*first.fingerprint, *other.fingerprint})
+        if differ := [key for key in keys if first.fingerprint.get(key) != other.fingerprint.get(key)]:
+            yield f"{first.name} and {other.name} ran with different {', '.join(differ)}: compare them with care."
 
 
 _IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")

@@ -2,20 +2,133 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import polars as pl
 
-from analysis.aggregate import SweepData
+from analysis.aggregate import CHOICE, SweepData, compare
+from analysis.compare import LEVEL, detectable_difference, seeds_to_decide
+
+MOST_NAMED = 3
+"""Configurations or groups named in a sentence; the others are counted."""
+FEW_SEEDS = 10
+"""Below that many seeds a bootstrap interval is known to be too narrow."""
 
 
 def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
-    """Returns the answer to the sweep's question: two sentences, then a sentence for each thing to beware of.
+    """Returns the answer to the sweep's question: two sentences, then one for each thing to beware of.
+
+    Several optimizers or schedules are compared each at its best settings, otherwise all configurations are; several
+    data sets get two sentences each.
 
     Args:
         data: The sweeps.
         summary: `summarise(data)`.
     """
-    best = summary.filter(pl.col("n") > 0).head(1)
-    if best.is_empty():
-        return (f"No trial has finished yet: 0 of {data.trials.height}.",)
-    row = best.row(0, named=True)
-    return (f"{row['label']} has the highest validation accuracy, {row['final_val_accuracy_mean']:.4f}.",)
+    finished = summary.filter(pl.col("n") > 0)
+    if finished.is_empty():
+        return (f"No trial has finished yet, so there is no answer: 0 of {data.trials.height}.", *data.notes)
+    pairs = compare(data, summary)
+    parts = finished.partition_by("dataset", maintain_order=True)
+    verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs)]
+    return (*verdicts, *_cautions(data, summary), *data.notes)
+
+
+def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:
+    return f"On {part['dataset'][0]}: " if len(parts) > 1 else ""
+
+
+def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, str]:
+    """Returns what is best and how sure that is, from the configurations of one data set that have a result."""
+    groups = ranking.filter("best_of_group")
+    candidates = groups if groups.height > 1 else ranking
+    best, *others = candidates.rows(named=True)
+    return _best(best, others), _certainty(best, others, pairs)
+
+
+def _best(best: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    mean, low, high = (best[f"{CHOICE}_{name}"] for name in ("mean", "low", "high"))
+    equal = [row["label"] for row in others if row["position"] == best["position"]]
+    behind = [row for row in others if row["position"] > best["position"] and row["diverged"] == best["diverged"]]
+    seeds = "one seed" if best["n"] == 1 else f"{best['n']} seeds"
+    sure = f"95% interval {low:.4f} to {high:.4f}, {seeds}" if low is not None else seeds
+    text = f"{_listed([best['label'], *equal])} {'have' if equal else 'has'} the highest final validation accuracy, "
+    text += f"{mean:.4f} ({sure})"
+    if behind:
+        lead = mean - behind[0][f"{CHOICE}_mean"]
+        text += f", {f'{lead:.4f}' if lead >= 0.00005 else 'less than 0.0001'} more than {behind[0]['label']}"
+    if (test := best["final_test_accuracy_mean"]) is not None:
+        text += f"; test accuracy {'of the first ' if equal else ''}{test:.4f}"
+    return f"{text}."
+
+
+def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.DataFrame) -> str:
+    if not others:
+        return "There is nothing to compare it with."
+    labels = {row["configuration"]: row["label"] for row in others}
+    against = pairs.filter(pl.col("first") == best["configuration"], pl.col("second").is_in(list(labels)))
+    worse = against.filter(pl.col("p_holm") < LEVEL, pl.col("difference") > 0)
+    settled = {*worse["second"], *(row["configuration"] for row in others if row["diverged"] > best["diverged"])}
+    tied = [configuration for configuration in labels if configuration not in settled]
+    if best["diverged"]:
+        return f"Cannot tell more: every configuration diverged on some seed, this one on {best['diverged']}."
+    if not tied:
+        sure = f"are shown to be worse (p < {LEVEL:g} after Holm's correction)" if worse.height else ""
+        diverge = "diverge on some seed" if len(settled) > worse.height else ""
+        return f"All others ({len(others)}) {' or '.join(filter(None, (sure, diverge)))}."
+    if best["n"] == 1:
+        return (
+            "Cannot tell whether other seeds would agree: with one seed there is no interval, "
+            "and as no spread is known, nor can it be told how many seeds would decide."
+        )
+    cannot = f"Cannot tell it from {_listed([labels[configuration] for configuration in tied])}"
+    nearest = against.filter(pl.col("second") == tied[0], pl.col("n") > 1)
+    if nearest.is_empty():
+        return f"{cannot}: the first of these has fewer than two seeds in common with it."
+    pair = nearest.row(0, named=True)
+    if pair["deviation"] == 0:
+        alike = "equal" if pair["difference"] == 0 else "as far apart"
+        return f"{cannot}: it and the first of these are {alike} on every seed, so no number of seeds can be named."
+    smallest = detectable_difference(pair["deviation"], pair["n"], pair["comparisons"])
+    needed = seeds_to_decide(pair["difference"], pair["deviation"], pair["comparisons"])
+    decide = f"about {float(f'{needed:.2g}'):,.0f}" if needed else "no number of"
+    return (
+        f"{cannot}: {pair['n']} seeds can show a difference of {smallest:.4f} or more, "
+        f"and {decide} seeds would decide between it and the first of these at the spread seen."
+    )
+
+
+def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
+    edges = summary.filter(pl.col("lr_edge").is_not_null())
+    if edges.height:
+        names = [
+            f"{row['optimizer']}{' with ' + row['scheduler'] if 'scheduler' in data.axes else ''} {row['lr']:g} "
+            f"({row['lr_edge']})"
+            for row in edges.rows(named=True)
+        ]
+        yield f"Best learning rate at the edge of its grid, so that a better one may lie beyond: {_listed(names)}."
+    seeds = int(summary["n"].cast(pl.Int64)[0])
+    if 1 < seeds < FEW_SEEDS:
+        yield f"Intervals from {seeds} seeds are too narrow: they never reach beyond the seeds seen."
+    counts = dict(data.trials.group_by("status").len().iter_rows())
+    missing = [f"{counts[status]} {words}" for status, words in _MISSING.items() if status in counts]
+    if missing:
+        preliminary = ", so the answer is preliminary" if "pending" in counts else ""
+        yield f"Of {data.trials.height} trials these have no result: {', '.join(missing)}{preliminary}."
+
+
+_MISSING = {
+    "pending": "pending",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "out_of_memory": "out of memory",
+}
+"""Statuses of trials that say nothing about their settings -> in words."""
+
+
+def _listed(names: list[str]) -> str:
+    """Returns names as a phrase: `a`, `a and b`, `a; b and 4 more`; semicolons where names hold commas."""
+    shown = names if len(names) <= MOST_NAMED + 1 else [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} more"]
+    comma = "; " if any("," in name for name in shown) else ", "
+    return " and ".join(part for part in (comma.join(shown[:-1]), shown[-1]) if part)

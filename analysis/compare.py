@@ -3,7 +3,8 @@
 Trials with equal seeds start from equal weights and see equal batches, so configurations are compared seed by seed
 (paired t-test). A pair is untestable (no p-value) when it has fewer than two seeds in common, or when its difference is
 the same on every seed: accuracies come in steps of one image, so with few seeds that happens by chance and says nothing
-about the spread.
+about the spread. Configurations with equal values on every seed (a plateau that never acted, whatever its settings) are
+one training, so comparing either with a third is one comparison.
 """
 
 from __future__ import annotations
@@ -38,19 +39,20 @@ PAIR_COLUMNS: tuple[Column, ...] = (
     Column("low", pl.Float64, "lower end of the 95% t interval of this difference alone; null where untestable"),
     Column("high", pl.Float64, "its upper end"),
     Column("p", pl.Float64, "two-sided p-value of the paired t-test; null where untestable"),
-    Column("p_holm", pl.Float64, "the same, corrected for all pairs"),
+    Column("p_holm", pl.Float64, "the same, corrected for all comparisons"),
+    Column("comparisons", pl.Int32, "how many it is corrected for"),
 )
 """What `pairwise` returns."""
 
 
-def pairwise(values: Array, configurations: Array, family: int | None = None) -> pl.DataFrame:
+def pairwise(values: Array, configurations: npt.NDArray[np.int32], family: int = 0) -> pl.DataFrame:
     """Compares every pair of configurations on the seeds they have in common.
 
     Args:
         values: Shape (configurations, seeds), NaN where a configuration lacks a seed.
         configurations: Shape (configurations,), their indices.
-        family: How many comparisons to correct for; the testable ones when None. More is cautious: for when the
-            configurations given are those that look best of many.
+        family: How many comparisons to correct for if more than those made: for when the configurations given are the
+            ones that look best of many.
 
     Returns:
         One row for each pair, with the columns of `PAIR_COLUMNS`.
@@ -74,6 +76,13 @@ def pairwise(values: Array, configurations: Array, family: int | None = None) ->
         p = 2 * stdtr(n - 1, -np.abs(difference / error))
         degrees, which = np.unique(n - 1, return_inverse=True)
         half = stdtrit(degrees, 1 - LEVEL / 2)[which] * error
+    trainings = np.unique(np.nan_to_num(values, nan=-np.inf), axis=0, return_inverse=True)[1]
+    pair = np.sort(np.stack([trainings[row], trainings[column]]), axis=0)
+    testable = ~np.isnan(p)
+    _, first, which = np.unique((pair[0] * count + pair[1])[testable], return_index=True, return_inverse=True)
+    comparisons = max(family, len(first))
+    p_holm = np.full(len(p), np.nan)
+    p_holm[testable] = holm(p[testable][first], comparisons)[which]
     columns = {
         "first": configurations[row],
         "second": configurations[column],
@@ -83,7 +92,8 @@ def pairwise(values: Array, configurations: Array, family: int | None = None) ->
         "low": difference - half,
         "high": difference + half,
         "p": p,
-        "p_holm": holm(p, family),
+        "p_holm": p_holm,
+        "comparisons": np.full(len(p), comparisons),
     }
     schema = polars_schema(PAIR_COLUMNS)
     return pl.DataFrame(columns).fill_nan(None).select(pl.col(name).cast(type_) for name, type_ in schema.items())
@@ -92,19 +102,18 @@ def pairwise(values: Array, configurations: Array, family: int | None = None) ->
 _ROUNDING = 1e-10
 
 
-def holm(p: Array, family: int | None = None) -> Array:
-    """Returns p-values corrected so that any false finding among them all is as unlikely as one alone.
+def holm(p: Array, comparisons: int) -> Array:
+    """Returns p-values corrected so that any false finding among all comparisons is as unlikely as one alone.
 
     Args:
-        p: Shape (m,), NaN where there is none; those do not count.
-        family: How many comparisons there are, if more than these.
+        p: Shape (m,).
+        comparisons: How many there are, at least m; the others are taken to be the least significant.
 
     Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
     """
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]
-    factors = max(family or 0, len(order)) - np.arange(len(order))
-    corrected = np.full(len(p), np.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * (comparisons - np.arange(len(p)))), 1)
     return corrected
 
 
@@ -172,18 +181,19 @@ def detectable_difference(deviation: float, n: int, comparisons: int = 1) -> flo
     return float(brentq(missing, 0.0, enough, xtol=1e-6 * deviation))
 
 
-def seeds_to_decide(difference: float, deviation: float) -> int | None:
+def seeds_to_decide(difference: float, deviation: float, comparisons: int = 1) -> int | None:
     """Returns how many seeds show a difference between two configurations with a probability of `POWER`.
 
     Args:
         difference: Their mean difference, taken as the true one.
         deviation: Standard deviation of the differences from seed to seed, taken as the true one.
+        comparisons: As of `detectable_difference`.
 
     Returns:
-        At least 2, or None when `MOST_SEEDS` are not enough, as without any difference.
+        At least 2, or None without spread or when `MOST_SEEDS` are not enough, as without any difference.
     """
-    if deviation == 0:
-        return 2 if difference else None
+    if not deviation > 0:
+        return None
     numbers = range(2, MOST_SEEDS + 1)
-    found = bisect_left(numbers, POWER, key=lambda n: power(difference, deviation, n))
+    found = bisect_left(numbers, POWER, key=lambda n: power(difference, deviation, n, LEVEL / comparisons))
     return numbers[found] if found < len(numbers) else None
