@@ -14,7 +14,18 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.aggregate import SweepData
-from analysis.plots import accuracy_by_lr, fork_tree, heat_map, learning_curves, plateau_reductions
+from analysis.plots import (
+    accuracy_by_lr,
+    applied_rates,
+    budget,
+    fork_tree,
+    heat_map,
+    learning_curves,
+    parallel_coordinates,
+    plateau_reductions,
+    seeds,
+    targets,
+)
 from analysis.plots.style import Picture, picture
 
 
@@ -43,16 +54,22 @@ class Drawn:
 
 PLOTS: tuple[Plot, ...] = (
     Plot(
-        "val_accuracy",
-        "Fraction of the validation images right after each epoch.",
-        learning_curves.data("val_accuracy"),
-        learning_curves.draw,
+        "seeds",
+        "Validation accuracy after the last epoch: a point for each seed, the mean and its 95% interval.",
+        seeds.data,
+        seeds.draw,
     ),
     Plot(
         "accuracy_by_lr",
         "Validation accuracy after the last epoch for each learning rate.",
         accuracy_by_lr.data,
         accuracy_by_lr.draw,
+    ),
+    Plot(
+        "schedules",
+        "Training loss by epoch and, below, the learning rate that each schedule really applied.",
+        applied_rates.schedules,
+        applied_rates.draw,
     ),
     Plot(
         "lr_by_schedule",
@@ -73,9 +90,21 @@ PLOTS: tuple[Plot, ...] = (
         plateau_reductions.draw,
     ),
     Plot(
+        "plateau_extremes",
+        "Training loss and learning rate by epoch of the settings that ended best and worst.",
+        applied_rates.plateau_extremes,
+        applied_rates.draw,
+    ),
+    Plot(
         "train_loss",
         "Mean loss over the training images, measured while training.",
         learning_curves.data("train_loss"),
+        learning_curves.draw,
+    ),
+    Plot(
+        "val_loss",
+        "Mean loss over the validation images after each epoch.",
+        learning_curves.data("val_loss"),
         learning_curves.draw,
     ),
     Plot(
@@ -85,10 +114,34 @@ PLOTS: tuple[Plot, ...] = (
         learning_curves.draw,
     ),
     Plot(
-        "val_loss",
-        "Mean loss over the validation images after each epoch.",
-        learning_curves.data("val_loss"),
+        "val_accuracy",
+        "Fraction of the validation images right after each epoch.",
+        learning_curves.data("val_accuracy"),
         learning_curves.draw,
+    ),
+    Plot(
+        "learning_rates",
+        "Training loss by epoch and, below, the learning rate that was really applied.",
+        applied_rates.learning_rates,
+        applied_rates.draw,
+    ),
+    Plot(
+        "epochs_to_target",
+        "Epochs until a validation accuracy is first reached, median over seeds.",
+        targets.data,
+        targets.draw,
+    ),
+    Plot(
+        "budget",
+        "The best validation accuracy that so many trials find, drawn at random from the sweep's.",
+        budget.data,
+        budget.draw,
+    ),
+    Plot(
+        "parallel_coordinates",
+        "Every configuration as a line through its settings to its validation accuracy after the last epoch.",
+        parallel_coordinates.data,
+        parallel_coordinates.draw,
     ),
     Plot(
         "fork_tree",

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis.aggregate import SweepData
 from analysis.plots import scales, style
-from analysis.plots.selection import families
+from analysis.plots.selection import by_family, families
 
 Edge = Literal["lowest", "highest"]
 
@@ -46,35 +46,32 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
     ran = summary.filter(pl.col("n") + pl.col("diverged") > 0)
     if "lr" not in sweep.axes or ran.is_empty():
         return None
-    names = families(sweep)
-    best = ran.unique([*names, "lr"], keep="first", maintain_order=True)
-    groups = best.partition_by(names, maintain_order=True) if names else [best]
+    best = ran.unique([*families(sweep), "lr"], keep="first", maintain_order=True)
+    groups = by_family(sweep, best)
     notes = []
     if best.height < ran.height:
         notes.append("Each point is the best of the other settings at its rate.")
     if len(groups) > style.MAX_LINES:
         notes.append(f"Shown: the best {style.MAX_LINES} of {len(groups)}.")
-    series = tuple(_series(group, names) for group in groups[: style.MAX_LINES])
+    series = tuple(_series(label, group) for label, group in groups[: style.MAX_LINES])
     if any(one.edge for one in series):
         notes.append("A ring marks a best rate at the end of its grid: a better one may lie beyond.")
     return ByRate(series, " ".join(notes))
 
 
-def _series(rows: pl.DataFrame, names: list[str]) -> Series:
+def _series(label: str, rows: pl.DataFrame) -> Series:
     finished = rows.filter(pl.col("n") > 0)
     ascending = finished.sort("lr")
-    lowest, highest = rows["lr"].sort().gather([0, -1])
-    best = finished["lr"].item(0) if finished.height else None
-    ends: dict[float, Edge] = {lowest: "lowest", highest: "highest"} if lowest < highest else {}
+    best = finished.row(0, named=True) if finished.height else {"lr": None, "lr_edge": None}
     return Series(
-        label=", ".join(str(value) for value in rows.select(names).row(0)) or "all",
+        label=label,
         lrs=tuple(ascending["lr"]),
         mean=tuple(ascending["final_val_accuracy_mean"]),
         low=tuple(ascending["final_val_accuracy_low"]),
         high=tuple(ascending["final_val_accuracy_high"]),
         diverged_lrs=tuple(rows.filter(pl.col("diverged") > 0)["lr"].sort()),
-        best_lr=best,
-        edge=ends.get(best) if best is not None else None,
+        best_lr=best["lr"],
+        edge=best["lr_edge"],
     )
 
 

@@ -63,6 +63,15 @@ def rate_axis(axes: Axes, rates: Sequence[float], which: Which = "x") -> None:
     _ticks(axes, which, spaced(wanted, lambda rate: float(np.log10(rate)), span / _MOST_TICKS))
 
 
+def count_axis(axes: Axes, highest: int) -> None:
+    """Makes the horizontal axis logarithmic for counts from 1 on."""
+    wanted = [digit * 10**decade for digit in (1, 2, 5, 3, 7, 4) for decade in range(len(str(highest)))]
+    span = max(float(np.log10(highest)), 0.3)
+    _scale(axes, "x", "log", 10 ** (-0.03 * span), highest * 10 ** (0.03 * span))
+    inside = [count for count in wanted if count <= highest]
+    _ticks(axes, "x", spaced(inside, lambda count: float(np.log10(count)), span / _MOST_TICKS))
+
+
 def _roundness(rate: float) -> int:
     """How round a number reads: 2 for powers of ten, 1 for another single digit, else 0."""
     digits = f"{rate:.6e}".partition("e")[0].rstrip("0").rstrip(".")

@@ -33,6 +33,15 @@ def families(sweep: SweepData) -> list[str]:
     return [name for name in FAMILY if name in sweep.axes]
 
 
+def by_family(sweep: SweepData, rows: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Returns rows by optimizer, schedule or what else has names in this sweep, with their labels, in order of rows."""
+    names = families(sweep)
+    if not names:
+        return [("all", rows)]
+    parts = rows.partition_by(names, maintain_order=True)
+    return [(", ".join(str(value) for value in part.select(names).row(0)), part) for part in parts]
+
+
 def best_and_worst(sweep: SweepData, summary: pl.DataFrame, at_most: int = MAX_LINES) -> Selection:
     """Returns the configurations that stand for a sweep.
 

@@ -1,0 +1,121 @@
+"""All axes of a sweep side by side: every configuration is a line through its values, coloured by its outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from analysis.aggregate import CHOICE, SweepData
+from analysis.plots import scales, style
+from analysis.plots.selection import axis_name, value_text
+
+_MOST_LINES = 400
+_MOST_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One upright axis; positions run from 0 at its foot to 1 at its top."""
+
+    name: str
+    ticks: tuple[tuple[float, str], ...]
+    """Position and text of each tick."""
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Configurations as lines, the worst first so that the best are drawn over them."""
+
+    axes: tuple[Axis, ...]
+    lines: tuple[tuple[float, ...], ...]
+    """For each configuration its position on each axis."""
+    accuracies: tuple[float | None, ...]
+    """Mean final validation accuracy of each; None where every seed diverged."""
+    note: str
+
+
+def data(sweep: SweepData, summary: pl.DataFrame) -> Parallel | None:
+    """Returns the configurations' values on all axes, or None with fewer than two axes or configurations."""
+    ran = summary.filter(pl.col("n") + pl.col("diverged") > 0)
+    if len(sweep.axes) < 2 or ran.height < 2:
+        return None
+    shown = ran.sort(f"{CHOICE}_mean", descending=True, nulls_last=True).head(_MOST_LINES).reverse()
+    columns = [_axis(name, sweep.trials[name], shown[name]) for name in sweep.axes]
+    note = f"Shown: the best {shown.height} of {ran.height:,}." if shown.height < ran.height else ""
+    return Parallel(
+        axes=tuple(axis for axis, _ in columns),
+        lines=tuple(zip(*(positions for _, positions in columns), strict=True)),
+        accuracies=tuple(shown[f"{CHOICE}_mean"]),
+        note=note,
+    )
+
+
+def _axis(name: str, every: pl.Series, shown: pl.Series) -> tuple[Axis, list[float]]:
+    """Returns an axis and where on it the shown values are.
+
+    Few values are spread evenly, in order. Many numbers keep their distances, logarithmic ones if they span much.
+    """
+    levels = every.unique(maintain_order=True)
+    levels = levels if levels.dtype == pl.String else levels.sort(nulls_last=False)
+    if not levels.dtype.is_numeric() or levels.len() <= _MOST_LEVELS or levels.null_count():
+        place = {level: index / max(1, levels.len() - 1) for index, level in enumerate(levels)}
+        every_so_many = -(-levels.len() // _MOST_LEVELS)
+        ticks = tuple((place[level], value_text(level)) for level in levels.to_list()[::every_so_many])
+        return Axis(axis_name(name), ticks), [place[value] for value in shown]
+    low, high = levels[0], levels[-1]
+    scale = np.log if low > 0 and high / low >= 10 else np.asarray
+    start, room = float(scale(low)), float(scale(high) - scale(low))
+    spread = levels.gather([round(k * (levels.len() - 1) / 6) for k in range(7)])
+    ticks = tuple(((float(scale(value)) - start) / room, scales.number(value)) for value in spread)
+    return Axis(axis_name(name), ticks), ((scale(shown.to_numpy()) - start) / room).tolist()
+
+
+def draw(data: Parallel, figure: Figure) -> None:
+    """Draws the axes from left to right and the outcome as the last."""
+    figure.set_size_inches(max(style.WIDTH, 1.75 * (len(data.axes) + 1)), 5.6)
+    axes = figure.add_subplot()
+    colours = scales.AccuracyColours(data.accuracies)
+    outcome = Axis("final validation\naccuracy", _outcome_ticks(data, colours))
+    ends = [_DIVERGED if one is None else colours.position(one) for one in data.accuracies]
+    lines = [list(enumerate((*line, end))) for line, end in zip(data.lines, ends, strict=True)]
+    shades = [style.MUTED if one is None else colours(one) for one in data.accuracies]
+    alpha = 0.85 if len(lines) < 60 else 0.5
+    axes.add_collection(LineCollection(lines, colors=shades, linewidths=1.8, alpha=alpha, zorder=2))
+    for place, axis in enumerate((*data.axes, outcome)):
+        axes.plot([place, place], [0, 1], color=style.INK, linewidth=1.2, zorder=3)
+        for position, text in axis.ticks:
+            axes.annotate(text, (place, position), **_BESIDE)
+    axes.set_xticks(range(len(data.axes) + 1), [axis.name for axis in (*data.axes, outcome)])
+    axes.set_xlim(-0.1, len(data.axes) + 0.45)
+    axes.set_ylim(min(ends) - 0.06 if min(ends) < 0 else -0.05, 1.05)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(axis="x", length=0, labelsize=12, labeltop=True, labelbottom=False)
+    style.title(figure, "Every configuration and its outcome")
+
+
+_DIVERGED = -0.12
+_BESIDE: dict[str, Any] = {
+    "xytext": (6, 0),
+    "textcoords": "offset points",
+    "va": "center",
+    "fontsize": 11,
+    "zorder": 4,
+    "bbox": {"boxstyle": "square,pad=0.12", "facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.8},
+}
+
+
+def _outcome_ticks(data: Parallel, colours: scales.AccuracyColours) -> tuple[tuple[float, str], ...]:
+    values = [one for one in data.accuracies if one is not None]
+    if not values:
+        return ((_DIVERGED, "diverged"),)
+    ticks = [(place, f"{colours.low + place * (colours.high - colours.low):.3f}") for place in (0.25, 0.5, 0.75, 1.0)]
+    lowest = (0.0, f"{'≤ ' if min(values) < colours.low else ''}{colours.low:.3f}")
+    diverged = [(_DIVERGED, "diverged")] if len(values) < len(data.accuracies) else []
+    return (*diverged, lowest, *ticks)

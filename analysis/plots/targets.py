@@ -1,0 +1,106 @@
+"""How many epochs it takes to reach a validation accuracy, for a range of accuracies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis.aggregate import SweepData
+from analysis.censored import epochs_to_target, median_epochs
+from analysis.plots import style
+from analysis.plots.selection import best_and_worst
+
+_MOST_TARGETS = 14
+_STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When one configuration reached the targets, rising."""
+
+    label: str
+    targets: tuple[float, ...]
+    epochs: tuple[int, ...]
+    """Median over seeds; those that never reach a target count as later than all that do."""
+    missed: float | None
+    """The lowest target that fewer than half of the seeds reach."""
+    watched: int
+    """Epochs that it was trained."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Epochs to target of the chosen configurations, the best first."""
+
+    configurations: tuple[Reached, ...]
+    note: str
+
+
+def data(sweep: SweepData, summary: pl.DataFrame) -> Targets | None:
+    """Returns epochs to target, or None when nothing learned enough for a target to exist."""
+    selection = best_and_worst(sweep, summary)
+    chosen = pl.DataFrame({"configuration": selection.configurations}, schema={"configuration": pl.Int32})
+    trials = sweep.trials.join(chosen, on="configuration", how="semi").filter(pl.col("epochs_run") > 0)
+    epochs = sweep.epochs.join(chosen, on="configuration", how="semi")
+    targets = useful_targets(epochs)
+    if not targets:
+        return None
+    medians = {
+        target: dict(
+            median_epochs(epochs_to_target(trials, epochs, target)).select("configuration", "median").iter_rows()
+        )
+        for target in targets
+    }
+    watched = dict(trials.group_by("configuration").agg(pl.col("epochs_run").max()).iter_rows())
+    found = []
+    for configuration, label in zip(selection.configurations, selection.labels, strict=True):
+        needed = {target: medians[target].get(configuration) for target in targets}
+        reached = {target: epoch for target, epoch in needed.items() if epoch is not None}
+        missed = min(set(targets) - set(reached), default=None)
+        found.append(Reached(label, tuple(reached), tuple(reached.values()), missed, watched[configuration]))
+    censored = [_CENSORED] if any(one.missed is not None for one in found) else []
+    return Targets(tuple(found), " ".join(filter(None, [selection.note, *censored])))
+
+
+_CENSORED = "An open triangle: fewer than half of the seeds reach that accuracy in the epochs trained."
+
+
+def useful_targets(epochs: pl.DataFrame) -> tuple[float, ...]:
+    """Returns round accuracies between what is common after the first epoch and the highest recorded."""
+    first = epochs.filter(pl.col("epoch") == 1)["val_accuracy"].median()
+    highest = epochs["val_accuracy"].max()
+    if not isinstance(first, float) or not isinstance(highest, float) or highest <= first:
+        return ()
+    step = next((step for step in _STEPS if (highest - first) / step <= _MOST_TARGETS), _STEPS[-1])
+    multiples = range(int(np.ceil(first / step - 1e-9)), int(np.floor(highest / step + 1e-9)) + 1)
+    return tuple(round(k * step, 3) for k in multiples)
+
+
+def draw(data: Targets, figure: Figure) -> None:
+    """Draws epochs by target, one line a configuration; what was not reached is an open triangle at the last epoch."""
+    axes = figure.add_subplot()
+    handles = []
+    for index, one in enumerate(data.configurations):
+        look = style.line(index)
+        handles += axes.plot(one.targets, one.epochs, **look, label=one.label)
+        if one.missed is not None:
+            ends = [*one.targets[-1:], one.missed], [*one.epochs[-1:], one.watched]
+            axes.plot(*ends, color=look["color"], linewidth=1, linestyle=":")
+            axes.plot(one.missed, one.watched, **_OPEN, markeredgecolor=look["color"])
+    if any(one.missed is not None for one in data.configurations):
+        handles.append(Line2D([], [], linestyle="none", **_OPEN, markeredgecolor=style.MUTED, label="not reached"))
+    axes.set_xlabel("validation accuracy to reach")
+    axes.set_ylabel("epochs needed")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    style.title(figure, "Epochs to reach a validation accuracy")
+    style.legend(figure, handles)
+
+
+_OPEN: dict[str, Any] = {"marker": "^", "markersize": 10, "markerfacecolor": style.PAPER, "markeredgewidth": 1.8}
