@@ -78,15 +78,16 @@ def _series(label: str, rows: pl.DataFrame) -> Series:
 def draw(data: ByRate, figure: Figure) -> None:
     """Draws the series on a logarithmic axis; rates that diverged are crosses in a strip at the foot."""
     axes = figure.add_subplot()
-    crosses = feet(data)
-    foot = 0.055 * (max(crosses.values()) + 1) if crosses else 0.0
+    diverged = [index for index, one in enumerate(data.series) if one.diverged_lrs]
+    height = min(0.055, 0.25 / max(1, len(diverged)))
     accuracies = [value for one in data.series for value in (*one.mean, *filter(None, (*one.low, *one.high)))]
     scales.rate_axis(axes, [lr for one in data.series for lr in (*one.lrs, *one.diverged_lrs)])
-    scales.accuracy_axis(axes, accuracies or [0.0, 1.0], foot=foot)
+    scales.accuracy_axis(axes, accuracies or [0.0, 1.0], foot=height * len(diverged))
     handles = [_draw_series(axes, one, index) for index, one in enumerate(data.series)]
-    for (index, lr), level in crosses.items():
-        style.cross(axes, lr, 0.0275 + 0.055 * level, style.line(index)["color"], at_foot=True)
-    if crosses:
+    for level, index in enumerate(diverged):
+        for lr in data.series[index].diverged_lrs:
+            style.cross(axes, lr, height * (level + 0.5), style.line(index)["color"], at_foot=True)
+    if diverged:
         handles.append(style.cross_handle())
     if any(one.edge for one in data.series):
         handles.append(Line2D([], [], linestyle="none", label="best at end of grid", **_RING))
@@ -98,16 +99,6 @@ def draw(data: ByRate, figure: Figure) -> None:
 
 
 _RING: dict[str, Any] = {"marker": "o", "markersize": 14, "markerfacecolor": "none", "markeredgecolor": style.INK}
-
-
-def feet(data: ByRate) -> dict[tuple[int, float], int]:
-    """Returns how high the cross of each series (by its index) and diverged rate sits: 0 unless others are there."""
-    taken: dict[float, int] = {}
-    levels = {}
-    for index, one in enumerate(data.series):
-        for lr in one.diverged_lrs:
-            levels[index, lr] = taken[lr] = taken.get(lr, -1) + 1
-    return levels
 
 
 def _draw_series(axes: Axes, one: Series, index: int) -> Line2D:

@@ -21,8 +21,8 @@ class Group:
 
     label: str
     budgets: tuple[int, ...]
-    low: tuple[float, ...]
-    """A tenth of the draws find no more."""
+    low: tuple[float | None, ...]
+    """A tenth of the draws find no more; None where they find nothing, because all diverged."""
     median: tuple[float, ...]
     high: tuple[float, ...]
     """Nine tenths of the draws find no more."""
@@ -52,8 +52,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Budget | None:
 
 
 def _group(label: str, part: pl.DataFrame) -> Group:
-    found = part.with_columns(pl.col("low").fill_null(pl.col("median")))
-    return Group(label, tuple(found["budget"]), tuple(found["low"]), tuple(found["median"]), tuple(found["high"]))
+    return Group(label, tuple(part["budget"]), tuple(part["low"]), tuple(part["median"]), tuple(part["high"]))
 
 
 def draw(data: Budget, figure: Figure) -> None:
@@ -64,8 +63,12 @@ def draw(data: Budget, figure: Figure) -> None:
         look = style.line(index)
         marks = style.mark_every(len(group.budgets), index)
         handles += axes.plot(group.budgets, group.median, **look, markevery=marks, label=group.label)
-        axes.fill_between(group.budgets, group.low, group.high, color=look["color"], alpha=0.13)
-    scales.accuracy_axis(axes, [value for group in data.groups for value in (*group.low, *group.high)])
+    shown = [value for group in data.groups for value in (*group.median, *group.high, *filter(None, group.low))]
+    scales.accuracy_axis(axes, shown)
+    foot = axes.get_ylim()[0]
+    for group, handle in zip(data.groups, handles, strict=True):
+        low = [foot if value is None else value for value in group.low]
+        axes.fill_between(group.budgets, low, group.high, color=handle.get_color(), alpha=0.12)
     scales.count_axis(axes, max(group.budgets[-1] for group in data.groups))
     axes.set_xlabel("random trials you can afford")
     axes.set_ylabel("best final validation accuracy found")

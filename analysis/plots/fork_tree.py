@@ -68,9 +68,9 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
     parents = dict(branches.select("computed_by", "parent").iter_rows())
     first = dict(branches.select("computed_by", "epoch").iter_rows())
     trials = dict(branches.select("computed_by", "trials").iter_rows())
-    leaves = _leaves(sweep, epochs)
     every = depth_first(parents, first)
     order = most_shared(every, parents, trials)
+    leaves = _leaves(sweep, epochs, order)
     place = {name: index for index, name in enumerate(order)}
     note = "" if len(order) == len(every) else f"Shown: the {len(order)} most shared of {len(every)} branches."
     return Tree(
@@ -131,10 +131,11 @@ def most_shared(
     return [name for name in order if name in kept]
 
 
-def _leaves(sweep: SweepData, epochs: pl.DataFrame) -> dict[str, tuple[str, float | None]]:
-    """Returns for each branch where trials ended their label and final validation accuracy."""
+def _leaves(sweep: SweepData, epochs: pl.DataFrame, branches: list[str]) -> dict[str, tuple[str, float | None]]:
+    """Returns for each of these branches, where trials ended, their label and final validation accuracy."""
     last = epochs.group_by("trial_id", maintain_order=True).last()
     ended = last.join(sweep.trials.select("trial_id", "status", "seed"), on="trial_id", maintain_order="left")
+    ended = ended.filter(pl.col("computed_by").is_in(branches))
     groups = ended.group_by("computed_by", maintain_order=True).agg(
         "configuration",
         pl.col("seed").unique(),

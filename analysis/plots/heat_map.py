@@ -16,7 +16,9 @@ from analysis.plots import scales, style
 from analysis.plots.selection import axis_name, value_text
 
 _MOST_CELLS_WITH_TEXT = 12
+_MOST_INCHES = 12
 _MOST_PANELS = 6
+_LONGEST_LEVEL = 7
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,8 @@ def draw(data: Maps, figure: Figure) -> None:
     rows = -(-len(data.maps) // columns)
     cells_wide = sum(len(one.x) for one in data.maps[:columns])
     cells_high = max(len(one.y) for one in data.maps)
-    figure.set_size_inches(
-        max(style.WIDTH, 0.72 * cells_wide + 1.6 * columns + 1), max(3.6, 0.5 * cells_high + 1.6) * rows
-    )
+    width = min(_MOST_INCHES, max(style.WIDTH, 0.72 * cells_wide + 1.6 * columns + 1))
+    figure.set_size_inches(width, max(3.6, 0.5 * cells_high + 1.6) * rows)
     every = [value for one in data.maps for line in one.values for value in line if value is not None]
     colours = scales.AccuracyColours(every)
     panels = figure.subplots(rows, columns, squeeze=False)
@@ -125,11 +126,20 @@ def draw(data: Maps, figure: Figure) -> None:
 def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
     values = np.array([[np.nan if value is None else value for value in line] for line in data.values], dtype=float)
     shown = np.ma.masked_invalid(values)
-    axes.pcolormesh(shown, cmap=colours.map, norm=colours.scale, edgecolors=style.PAPER, linewidth=1.5)
+    axes.pcolormesh(
+        shown,
+        cmap=colours.map,
+        norm=colours.scale,
+        edgecolors=style.PAPER,
+        linewidth=1.5 if len(data.x) <= _MOST_CELLS_WITH_TEXT else 0,
+    )
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_xticks(np.arange(len(data.x)) + 0.5, data.x, rotation=0 if max(map(len, data.x)) <= 7 else 30)
+    places = np.arange(0, len(data.x), -(-len(data.x) // _MOST_CELLS_WITH_TEXT))
+    axes.set_xticks(places + 0.5, [data.x[place] for place in places])
+    if max(map(len, data.x)) > _LONGEST_LEVEL:
+        axes.tick_params(axis="x", rotation=30)
     axes.set_yticks(np.arange(len(data.y)) + 0.5, data.y)
     if data.y_named:
         axes.invert_yaxis()

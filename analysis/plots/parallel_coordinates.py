@@ -71,7 +71,7 @@ def _axis(name: str, every: pl.Series, shown: pl.Series) -> tuple[Axis, list[flo
     scale = np.log if low > 0 and high / low >= 10 else np.asarray
     start, room = float(scale(low)), float(scale(high) - scale(low))
     spread = levels.gather([round(k * (levels.len() - 1) / 6) for k in range(7)])
-    ticks = tuple(((float(scale(value)) - start) / room, scales.number(value)) for value in spread)
+    ticks = tuple(((float(scale(value)) - start) / room, f"{value:.2g}") for value in spread)
     return Axis(axis_name(name), ticks), ((scale(shown.to_numpy()) - start) / room).tolist()
 
 
@@ -101,6 +101,7 @@ def draw(data: Parallel, figure: Figure) -> None:
 
 
 _DIVERGED = -0.12
+_NARROW = 0.01
 _BESIDE: dict[str, Any] = {
     "xytext": (6, 0),
     "textcoords": "offset points",
@@ -115,7 +116,9 @@ def _outcome_ticks(data: Parallel, colours: scales.AccuracyColours) -> tuple[tup
     values = [one for one in data.accuracies if one is not None]
     if not values:
         return ((_DIVERGED, "diverged"),)
-    ticks = [(place, f"{colours.low + place * (colours.high - colours.low):.3f}") for place in (0.25, 0.5, 0.75, 1.0)]
-    lowest = (0.0, f"{'≤ ' if min(values) < colours.low else ''}{colours.low:.3f}")
+    room = colours.high - colours.low
+    digits = 3 if room > _NARROW else 4
+    ticks = [(place, f"{colours.low + place * room:.{digits}f}") for place in (0.25, 0.5, 0.75, 1.0)]
+    lowest = (0.0, f"{'≤ ' if min(values) < colours.low else ''}{colours.low:.{digits}f}")
     diverged = [(_DIVERGED, "diverged")] if len(values) < len(data.accuracies) else []
     return (*diverged, lowest, *ticks)

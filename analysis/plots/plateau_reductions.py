@@ -82,7 +82,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
     if shown.height < settings.height:
         notes.append(f"Shown: the best {shown.height} of {settings.height} different trainings.")
     if ran["seed"].n_unique() > 1:
-        notes.append("Each row of marks is a seed.")
+        notes.append("Where seeds differ, each has its own row of marks.")
     return Timeline(lines, " ".join(notes))
 
 
@@ -94,9 +94,10 @@ def draw(data: Timeline, figure: Figure) -> None:
     for row, line in enumerate(data.lines):
         colour = style.MUTED if line.accuracy is None else colours(line.accuracy)
         axes.plot([1, line.epochs], [row, row], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)
-        spread = np.linspace(-0.3, 0.3, len(line.fell)) if len(line.fell) > 1 else [0.0]
-        size = 90 if len(line.fell) == 1 else 40
-        for offset, fell in zip(spread, line.fell, strict=True):
+        differing = line.fell if len(set(line.fell)) > 1 else line.fell[:1]
+        spread = np.linspace(-0.3, 0.3, len(differing)) if len(differing) > 1 else [0.0]
+        size = max(14, 90 / len(differing))
+        for offset, fell in zip(spread, differing, strict=True):
             axes.scatter(
                 fell,
                 np.full(len(fell), row + offset),

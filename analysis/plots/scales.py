@@ -17,11 +17,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 Which = Literal["x", "y"]
 
 _MOST_TICKS = 8
+_ENOUGH_TICKS = 6
 _NICE_STEPS = (1, 2, 2.5, 5, 10)
 _LOG_LOSS_FROM = 5
 """Losses that span at least this factor are shown on a logarithmic axis."""
 _STRETCH_FROM = 0.1
 """Accuracies that span at least this much are shown on an axis that is logarithmic in the error."""
+_MOST_DIGITS, _FEWEST_USED = 2, 3
+"""Learning rates with more digits are no ticks; with fewer ticks than that, powers of ten help out."""
 _SMALLEST_ERROR = 1e-4
 
 
@@ -54,11 +57,15 @@ def epoch_axis(axes: Axes, last: int, first: int = 1) -> None:
 
 
 def rate_axis(axes: Axes, rates: Sequence[float], which: Which = "x") -> None:
-    """Makes an axis logarithmic, with its ticks at learning rates that were used, as many as there is room for."""
+    """Makes an axis logarithmic, with ticks at round learning rates that were used, as many as there is room for."""
     low, high = min(rates), max(rates)
     span = max(float(np.log10(high / low)), 0.5)
     margin = 10 ** (0.05 * span)
-    wanted = sorted(set(rates), key=lambda rate: (-_roundness(rate), rate not in (low, high), rate))
+    used = {rate for rate in rates if len(number(rate).strip("0.")) <= _MOST_DIGITS}
+    if len(used) < _FEWEST_USED:
+        used |= {digit * 10.0**decade for digit in (1, 3) for decade in _decades(low, high)}
+    inside = [rate for rate in used if low / margin <= rate <= high * margin]
+    wanted = sorted(inside, key=lambda rate: (-_roundness(rate), rate not in (low, high), rate))
     _scale(axes, which, "log", low / margin, high * margin)
     _ticks(axes, which, spaced(wanted, lambda rate: float(np.log10(rate)), span / _MOST_TICKS))
 
@@ -78,6 +85,11 @@ def _roundness(rate: float) -> int:
     return 2 if digits == "1" else int("." not in digits)
 
 
+def _decades(low: float, high: float) -> range:
+    """Returns the powers of ten around a range."""
+    return range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+
+
 def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
     """Sets up the vertical axis for losses, logarithmic when they span a large factor."""
     low, high = min(losses), max(losses)
@@ -87,8 +99,7 @@ def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
         return
     span = float(np.log10(high / low))
     margin = 10 ** (0.04 * span)
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    wanted = [digit * 10.0**decade for digit in (1, 2, 5, 3, 1.5, 7, 4) for decade in decades]
+    wanted = [digit * 10.0**decade for digit in (1, 2, 5, 3, 1.5, 7, 4) for decade in _decades(low, high)]
     inside = [loss for loss in wanted if low / margin <= loss <= high * margin]
     _scale(axes, "y", "log", low / margin, high * margin)
     _ticks(axes, "y", spaced(inside, lambda loss: float(np.log10(loss)), span / _MOST_TICKS))
@@ -118,9 +129,14 @@ def accuracy_axis(axes: Axes, accuracies: Sequence[float], which: Which = "y", f
         ticks = MaxNLocator(nbins=_MOST_TICKS, steps=_NICE_STEPS).tick_values(low, high)
         _ticks(axes, which, [tick for tick in ticks if accuracy(start) <= tick <= top])
         return
-    wanted = [round(k * step, 4) for step in (0.1, 0.05, 0.01, 0.005, 0.001) for k in range(round(1 / step), -1, -1)]
-    inside = [tick for tick in wanted if max(0.0, accuracy(start)) <= tick <= min(top, 1 - _SMALLEST_ERROR)]
-    _ticks(axes, which, spaced(inside, position, room / _MOST_TICKS))
+    lowest, highest = max(0.0, accuracy(start)), min(top, 1 - _SMALLEST_ERROR)
+    ticks = []
+    for step in (0.1, 0.05, 0.02, 0.01, 0.005, 0.001):
+        multiples = [round(k * step, 4) for k in range(round(1 / step), -1, -1) if lowest <= k * step <= highest]
+        ticks = spaced([*ticks, *multiples], position, room / _MOST_TICKS)
+        if len(ticks) >= _ENOUGH_TICKS:
+            break
+    _ticks(axes, which, ticks)
 
 
 def _same(value: float) -> float:

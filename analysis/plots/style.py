@@ -188,7 +188,7 @@ def cross(axes: Axes, x: float, y: float, colour: str = INK, *, at_foot: bool = 
         [x],
         [y],
         marker="X",
-        markersize=11,
+        markersize=9 if at_foot else 11,
         color=colour,
         markeredgecolor=PAPER,
         markeredgewidth=1.2,

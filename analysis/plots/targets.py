@@ -99,6 +99,7 @@ def draw(data: Targets, figure: Figure) -> None:
     axes.set_ylabel("epochs needed")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     style.title(figure, "Epochs to reach a validation accuracy")
     style.legend(figure, handles)
 
