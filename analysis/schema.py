@@ -54,6 +54,7 @@ STATUS_COLUMNS: tuple[Column, ...] = (
     Column("sweep", pl.String, "name of the sweep"),
     Column("trial_id", pl.String, "the trial"),
     Column("status", pl.String, "its status from here on; the last row of a trial holds"),
+    Column("epochs_run", pl.Int32, "records it had by then; with fewer at hand the status does not hold", "epochs"),
     Column("error", pl.String, "why, in one line; null when all is well"),
     Column("traceback", pl.String, "the traceback of a failed trial"),
     Column("checkpoint", pl.String, "its final checkpoint, relative to the sweep's folder"),

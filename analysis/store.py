@@ -30,7 +30,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from analysis.schema import EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Column, polars_schema
-from workloads.trial import EpochRecord, Status, TrialConfig, canonical_json, digest
+from workloads.trial import Status, TrialConfig, canonical_json, digest
 
 SPEC_FILE = "sweep.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -49,6 +49,7 @@ class TrialStatus:
 
     trial_id: str
     status: Status
+    epochs_run: int
     error: str | None = None
     traceback: str | None = None
     checkpoint: str | None = None
@@ -127,10 +128,10 @@ class SweepStore:
 
     def __init__(self, storage_path: str, name: str) -> None:
         self.name = check_name(name)
-        self.storage_path = storage_path
         self.filesystem, root = open_filesystem(storage_path)
         self.root = f"{root}/{name}"
         self.is_local = isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
+        self.storage_path = root if self.is_local else storage_path
         self.damaged: list[str] = []
         """Files that a read found damaged, relative to the sweep's folder."""
 
@@ -234,9 +235,9 @@ class SweepStore:
 
     # -- what happened ----------------------------------------------------------------------------------------------
 
-    def append_epochs(self, records: Sequence[EpochRecord]) -> None:
-        """Adds records, as one part."""
-        rows = [record.to_json() | {"sweep": self.name} for record in records]
+    def append_epochs(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Adds records (`EpochRecord.to_json`), as one part."""
+        rows = [{**record, "sweep": self.name} for record in records]
         self._append("epochs", pl.DataFrame(rows, schema=polars_schema(EPOCH_COLUMNS)))
 
     def append_statuses(self, statuses: Sequence[TrialStatus]) -> None:

@@ -25,7 +25,7 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
     measured = epochs.sort("trial_id", "epoch").group_by("trial_id", maintain_order=True).agg(*_MEASURES)
     table = (
         _configs(spec)
-        .join(statuses.drop("sweep"), on="trial_id", how="left", maintain_order="left")
+        .join(statuses.drop("sweep", "epochs_run"), on="trial_id", how="left", maintain_order="left")
         .join(measured, on="trial_id", how="left", maintain_order="left")
         .with_columns(
             pl.col("status").fill_null("pending"),

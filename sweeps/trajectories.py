@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 Metrics = Mapping[str, object]
@@ -183,6 +183,10 @@ class ForkTree:
         """The paths that wait or are being trained."""
         return self._paths.values()
 
+    def is_live(self, leader: str) -> bool:
+        """Whether the leader's path waits or is being trained."""
+        return leader in self._paths
+
     def take(self) -> Path | None:
         """Returns the waiting path with most epochs left, which is now being trained; None when none waits."""
         while self._waiting:
@@ -324,3 +328,31 @@ class ForkTree:
             self._anchors[path.anchor] -= 1
             if not self._anchors[path.anchor]:
                 del self._anchors[path.anchor]
+
+
+def count_epochs(members: Iterable[Member], *, share: bool = True) -> int:
+    """Returns how many epochs are left to train when no metric-driven schedule acts any more.
+
+    Args:
+        members: The trials.
+        share: Whether they may share training.
+    """
+    tree = ForkTree(members, share=share)
+    for _ in tree.walk_known():
+        pass
+    count = 0
+    while path := tree.take():
+        leader = path.leader.trial_id
+        while tree.is_live(leader):
+            if len(path.members) == 1:
+                count += path.remaining
+                tree.diverge(leader)
+            else:
+                count += 1
+                tree.advance(leader, {"epoch": path.epoch + 1, "computed_by": leader})
+    return count
+
+
+def apart(members: Iterable[Member], alone: Callable[[Member], bool]) -> list[Member]:
+    """Returns the members, some of them in groups of their own: nothing of theirs is shared."""
+    return [replace(m, group=(m.group, m.trial_id)) if alone(m) else m for m in members]

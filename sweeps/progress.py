@@ -1,0 +1,143 @@
+"""What a person watches while a sweep runs: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_SECONDS = 5.0
+"""Away from a terminal, at most one line in that time."""
+
+
+@dataclass
+class Counts:
+    """How far a sweep is."""
+
+    trials: int = 0
+    trials_done: int = 0
+    failed: int = 0
+    trial_epochs: int = 0
+    """Epochs of all trials, as if each trained alone."""
+    delivered: int = 0
+    """Trial-epochs there is a record for."""
+    trained: int = 0
+    """Epochs really trained in this run."""
+    running: int = 0
+    waiting: int = 0
+    epochs_left: int = 0
+    """Epochs the current paths still have to train: a lower bound while schedules may fork."""
+    slots: int = 1
+    """Trainings that fit at once."""
+
+
+@dataclass
+class Progress:
+    """Draws the state of a running sweep.
+
+    Args:
+        console: Where to.
+        labels: Trial id -> what a person calls it.
+    """
+
+    console: Console
+    labels: Mapping[str, str]
+    counts: Counts = field(default_factory=Counts)
+    _running: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _followers: dict[str, int] = field(default_factory=dict)
+    _epoch_seconds: float | None = None
+    _live: Live | None = None
+    _started: float = field(default_factory=time.monotonic)
+    _printed: float = float("-inf")
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, leader: str, members: int) -> None:
+        """A path is being trained."""
+        self._running[leader] = {}
+        self._followers[leader] = members - 1
+
+    def record(self, leader: str, record: Mapping[str, Any], members: int) -> None:
+        """A path has trained an epoch."""
+        self._running[leader] = record
+        self._followers[leader] = members - 1
+        seconds = record["train_seconds"] + record["eval_seconds"]
+        before = self._epoch_seconds
+        self._epoch_seconds = seconds if before is None else 0.9 * before + 0.1 * seconds
+
+    def ended(self, leader: str) -> None:
+        """A path is no longer trained."""
+        self._running.pop(leader, None)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate, None before the first epoch."""
+        if self._epoch_seconds is None:
+            return None
+        lanes = max(1, min(self.counts.slots, self.counts.running + self.counts.waiting))
+        return self.counts.epochs_left * self._epoch_seconds / lanes
+
+    def update(self) -> None:
+        """Something changed: on a terminal the live view shows it, elsewhere a line is due now and then."""
+        now = time.monotonic()
+        if self._live is None and now - self._printed >= PLAIN_SECONDS:
+            self._printed = now
+            losses = ", ".join(self._describe(leader) for leader in self._running)
+            self.console.print(f"{self._summary()}; now: {losses or 'starting'}", soft_wrap=True, highlight=False)
+
+    def _summary(self) -> str:
+        c = self.counts
+        left = self.seconds_left
+        failed = f", {c.failed} failed" if c.failed else ""
+        shared = f" ({c.trained} trained)" if c.trained != c.delivered else ""
+        return (
+            f"{c.trials_done}/{c.trials} trials done{failed}, {c.running} running, "
+            f"{c.delivered}/{c.trial_epochs} epochs{shared}, {duration(time.monotonic() - self._started)} so far, "
+            f"{'about ' + duration(left) if left is not None else '?'} left"
+        )
+
+    def _describe(self, leader: str) -> str:
+        record = self._running[leader]
+        label = self.labels.get(leader, leader)
+        if not record:
+            return f"{label} starting"
+        return f"{label} epoch {record['epoch']} loss {record['train_loss']:.3f} val {record['val_accuracy']:.3f}"
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name, justify in (("training now", "left"), ("with", "right"), ("epoch", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for name in ("train loss", "val loss", "val accuracy"):
+            table.add_column(name, justify="right")
+        for leader, record in list(self._running.items()):
+            followers = self._followers.get(leader, 0)
+            values = [f"{record[n]:.4f}" for n in ("train_loss", "val_loss", "val_accuracy")] if record else [""] * 3
+            others = f"+{followers}" if followers else ""
+            table.add_row(self.labels.get(leader, leader), others, str(record.get("epoch", "-")), *values)
+        done = ProgressBar(total=max(1, self.counts.trial_epochs), completed=self.counts.delivered, width=60)
+        return Group(Text(self._summary()), done, table)
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a time as people say it: `42 s`, `7 min`, `2 h 05 min`."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
