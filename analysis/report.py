@@ -1,16 +1,15 @@
-"""The report: what a sweep found, how sure that is, and how to see for oneself; for people.
+"""The report: what a sweep found, how sure that is, and how to see for oneself.
 
     python analysis/report.py results/optimizers [more sweeps ...]
 
-Writes `summary.parquet`, `plots/*.png`, `plots/*.svg` and `report.html` beside the (first) sweep and prints the ranked
-table. `report.html` is one file: it loads nothing, so it can be mailed, archived and opened anywhere.
+Writes `summary.parquet`, `plots/*.png`, `plots/*.svg` and `report.html` into the folder of the (first) sweep and prints
+the ranked table. `report.html` is one file that loads nothing else: it can be mailed, archived and opened anywhere.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,20 +20,18 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from analysis import aggregate
-from analysis.aggregate import SweepData
+from analysis.aggregate import FINISHED, SweepData, load, open_store, summarise, user_errors, write_summary
 from analysis.answer import answer
-from analysis.plots import PLOTS, Drawn, drawn
+from analysis.plots import Drawn, draw_plots
 from analysis.plots.style import adaptive
-from analysis.schema import SCHEMA_VERSION
-from analysis.store import DamagedFileError, SweepSpec
+from analysis.store import SweepSpec, SweepStore
 from workloads.trial import STATUSES
 
 MOST_ROWS = 200
 """Configurations in the report's table; all are in `summary.parquet`."""
 MOST_EXCEPTIONS = 100
 """Trials in the report's list of those that did not complete; all are in `trials.parquet`."""
-_PRINTED_ROWS = 20
+_MOST_PRINTED = 20
 
 
 @dataclass(frozen=True)
@@ -49,62 +46,21 @@ class Report:
     """Where everything is that was written."""
 
 
-def write_report(sweeps: Sequence[str]) -> Report:
-    """Aggregates sweeps, draws every plot that says something about them and writes the report beside the first.
-
-    Args:
-        sweeps: Folders or URIs of sweeps, finished or running.
-
-    Raises:
-        ValueError: There is no sweep at one of these places.
-        DamagedFileError: A `sweep.json` is damaged.
-    """
-    data = aggregate.load(sweeps)
-    summary = aggregate.summarise(data)
-    sentences = answer(data, summary)
-    store = aggregate.open_store(sweeps[0])
-    pictures = [one for plot in PLOTS if (one := drawn(plot, data, summary)) is not None]
-    page = render(data, summary, sentences, pictures, sweeps)
-    files = [store.write_table("summary", summary, _provenance(data))]
-    for one in pictures:
-        store.write(f"plots/{one.name}.svg", one.picture.svg)
-        store.write(f"plots/{one.name}.png", one.picture.png)
-        files.append(f"{store.location}/plots/{one.name}.png")
-    store.write("report.html", page.encode())
-    return Report(summary, sentences, (*files, f"{store.location}/report.html"))
-
-
-def print_report(report: Report, console: Console) -> None:
-    """Prints the ranked table, the answer and where the files are."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column.title, justify="right" if column.numeric else "left")
-    for row in report.ranking.head(_PRINTED_ROWS).iter_rows(named=True):
-        table.add_row(*(column.text(row) for column in COLUMNS))
-    console.print(table)
-    if report.ranking.height > _PRINTED_ROWS:
-        console.print(f"… and {report.ranking.height - _PRINTED_ROWS} more", style="dim")
-    console.print()
-    for sentence in report.answer:
-        console.print(sentence, markup=False, highlight=False)
-    console.print()
-    for file in report.files:
-        console.print(file, style="dim", markup=False, highlight=False, soft_wrap=True)
-
-
 @dataclass(frozen=True)
 class RankingColumn:
     """A column of the ranked table, printed and in the report."""
 
     title: str
     doc: str
-    numeric: bool
     value: str
-    """Column of the summary that it sorts by."""
+    """Column of the summary that it shows and sorts by."""
     form: str = "{}"
-    """How the value is written."""
+    """How a value is written."""
     to: str | None = None
-    """Column that the written range goes to."""
+    """Column of the summary that the written range goes to."""
+    printed: bool = True
+    """Shown in the terminal too."""
+    numeric: bool = True
 
     def text(self, row: Mapping[str, Any]) -> str:
         """Returns the cell's text; empty where there is no value."""
@@ -115,19 +71,93 @@ class RankingColumn:
 
 
 COLUMNS: tuple[RankingColumn, ...] = (
-    RankingColumn("#", "place by mean final validation accuracy", True, "position"),
-    RankingColumn("configuration", "the settings that vary", False, "label"),
+    RankingColumn("#", "place by mean final validation accuracy", "position"),
+    RankingColumn("rank", "1 + how many are shown to be better: equal ranks are ties", "rank"),
+    RankingColumn("configuration", "the settings that vary", "label", numeric=False),
+    RankingColumn("val accuracy", "of the last epoch, mean over seeds", "final_val_accuracy_mean", "{:.4f}"),
     RankingColumn(
-        "validation accuracy", "mean over seeds, after the last epoch", True, "final_val_accuracy_mean", "{:.4f}"
+        "95% interval", "of that mean, bootstrap", "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
     ),
+    RankingColumn("val loss", "of the last epoch, mean over seeds", "final_val_loss_mean", "{:.4f}", printed=False),
+    RankingColumn("seeds", "trials that finished", "n"),
+    RankingColumn("diverged", "trials that diverged", "diverged"),
     RankingColumn(
-        "95% interval", "of that mean", True, "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
+        "edge of grid",
+        "the best learning rate of its group is an end of the grid: a better one may lie beyond",
+        "lr_edge",
+        "{} lr",
+        numeric=False,
     ),
-    RankingColumn("validation loss", "mean over seeds, after the last epoch", True, "final_val_loss_mean", "{:.4f}"),
-    RankingColumn("seeds", "trials that finished", True, "n"),
-    RankingColumn("diverged", "trials that diverged", True, "diverged"),
 )
-"""The ranked table."""
+"""The ranked table; a column without any value is left out."""
+
+
+def columns_of(summary: pl.DataFrame) -> list[RankingColumn]:
+    """Returns the columns that have something to say about this summary."""
+    return [c for c in COLUMNS if summary[c.value].null_count() < summary.height and not _all_zero(summary[c.value])]
+
+
+def _all_zero(column: pl.Series) -> bool:
+    return column.dtype.is_integer() and bool((column == 0).all())
+
+
+def write_report(sweeps: Sequence[str]) -> Report:
+    """Aggregates sweeps, draws every plot that says something about them and writes the report beside the first.
+
+    Args:
+        sweeps: Folders or URIs of sweeps, finished or running.
+
+    Raises:
+        ValueError: There is no sweep at one of these places.
+        DamagedFileError: A `sweep.json` is damaged.
+    """
+    data = load(sweeps)
+    summary = summarise(data)
+    sentences = answer(data, summary)
+    store = open_store(sweeps[0])
+    pictures = in_order_of_answer(draw_plots(data, summary), data.specs)
+    files = [write_summary(store, data, summary), *write_pictures(store, pictures)]
+    store.write("report.html", render(data, summary, sentences, pictures, sweeps).encode())
+    return Report(summary, sentences, (*files, f"{store.location}/report.html"))
+
+
+def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) -> list[Drawn]:
+    """Returns the pictures, those first that the sweeps name as showing their answer."""
+    named = [name for spec in specs for name in spec.plots]
+    return sorted(pictures, key=lambda one: named.index(one.name) if one.name in named else len(named))
+
+
+def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
+    """Writes each picture as `plots/<name>.png` and `.svg` and returns where the former are."""
+    for one in pictures:
+        store.write(f"plots/{one.name}.png", one.picture.png)
+        store.write(f"plots/{one.name}.svg", one.picture.svg)
+    return [f"{store.location}/plots/{one.name}.png" for one in pictures]
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Prints the ranked table, the answer and where the files are."""
+    shown = report.ranking.head(_MOST_PRINTED)
+    columns = [column for column in columns_of(shown) if column.printed]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=column.numeric)
+    for row in shown.iter_rows(named=True):
+        table.add_row(*(column.text(row) for column in columns))
+    console.print(table, markup=False, highlight=False)
+    if report.ranking.height > shown.height:
+        console.print(f"and {report.ranking.height - shown.height:,} more", style="dim", highlight=False)
+    console.print()
+    for sentence in report.answer:
+        console.print(sentence, markup=False, highlight=False)
+    console.print()
+    pictures = [file for file in report.files if file.endswith(".png")]
+    for file in report.files:
+        if file not in pictures:
+            console.print(file, markup=False, highlight=False, soft_wrap=True)
+    if pictures:
+        folder = pictures[0].rpartition("/")[0]
+        console.print(f"{folder}/ ({len(pictures)} pictures)", markup=False, highlight=False, soft_wrap=True)
 
 
 def render(
@@ -137,7 +167,7 @@ def render(
 
     Args:
         data: The sweeps.
-        summary: `aggregate.summarise(data)`.
+        summary: `summarise(data)`.
         sentences: The answer.
         pictures: What to show, in order.
         sweeps: The command line's sweeps, to say how to write the report again.
@@ -151,6 +181,7 @@ def render(
     )
     style, script = (environment.get_template(f"report.{kind}").render() for kind in ("css", "js"))
     shown, unfinished = summary.head(MOST_ROWS), exceptions(data)
+    columns = columns_of(shown)
     return environment.get_template("report.html.j2").render(
         style=style,
         script=script,
@@ -160,16 +191,15 @@ def render(
         questions=list(dict.fromkeys(spec.question for spec in data.specs)),
         specs=data.specs,
         sentences=sentences,
-        columns=COLUMNS,
-        rows=[[(column.text(row), row[column.value]) for column in COLUMNS] for row in shown.iter_rows(named=True)],
+        columns=columns,
+        rows=[[(column.text(row), row[column.value]) for column in columns] for row in shown.iter_rows(named=True)],
         configurations=summary.height,
-        pictures=[(one.name, one.caption, _data_uri(one)) for one in pictures],
+        pictures=[(one.name, one.caption, _data_uri(one), one.picture.wide) for one in pictures],
         ledger=ledger(data),
         exceptions=unfinished.head(MOST_EXCEPTIONS).to_dicts(),
         exceptions_in_all=unfinished.height,
         provenance=[(spec.name, flat(_facts(spec))) for spec in data.specs],
-        again=[*(spec.command for spec in data.specs), "python analysis/report.py " + " ".join(sweeps)],
-        notes=data.notes,
+        again=[*(spec.command for spec in data.specs), " ".join(["python analysis/report.py", *sweeps])],
     )
 
 
@@ -180,10 +210,9 @@ def ledger(data: SweepData) -> list[tuple[str, int]]:
 
 
 def exceptions(data: SweepData) -> pl.DataFrame:
-    """Returns the trials that ended otherwise than completed and why."""
-    return data.trials.filter(~pl.col("status").is_in(("completed", "pending"))).select(
-        "label", "seed", "status", "epochs_run", "error", "traceback"
-    )
+    """Returns the trials that ended without a result and why."""
+    ended = ~pl.col("status").is_in((*FINISHED, "pending"))
+    return data.trials.filter(ended).select("label", "seed", "status", "epochs_run", "error", "traceback")
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -196,37 +225,32 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _facts(spec: SweepSpec) -> dict[str, Any]:
-    return {**spec.provenance, **spec.fingerprint, "schema version": spec.schema_version}
-
-
-def _provenance(data: SweepData) -> dict[str, Any]:
-    return {"schema_version": SCHEMA_VERSION, "sweeps": {spec.name: _facts(spec) for spec in data.specs}}
+    return {**spec.provenance, **spec.fingerprint, "schema_version": spec.schema_version}
 
 
 def _csp_hash(text: str) -> str:
+    """Returns what a Content-Security-Policy calls an inline style or script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _data_uri(one: Drawn) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(adaptive(one.picture.svg.decode()).encode()).decode()
+    svg = adaptive(one.picture.svg.decode())
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Aggregates sweeps, draws their pictures and writes the report beside the first."""
+    """Writes summary.parquet, pictures and report.html into the folder of the first sweep, finished or running."""
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
-    """Folders or URIs of sweeps, e.g. results/optimizers."""
+    """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
 
 
 def main() -> None:
     """Runs the script."""
-    arguments = tyro.cli(Arguments)
-    try:
-        report = write_report(arguments.sweeps)
-    except (ValueError, OSError, DamagedFileError) as error:
-        sys.exit(f"error: {error}")
-    print_report(report, Console())
+    sweeps = tyro.cli(Arguments).sweeps
+    with user_errors():
+        print_report(write_report(sweeps), Console())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ add one, write both in a file here and add a row to `PLOTS`: report, command lin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from analysis.plots import (
     accuracy_by_lr,
     applied_rates,
     budget,
+    effects,
     fork_tree,
     heat_map,
     learning_curves,
@@ -132,6 +133,12 @@ PLOTS: tuple[Plot, ...] = (
         targets.draw,
     ),
     Plot(
+        "effects",
+        "Shares of the variance of the final validation accuracy over all finished trials, by axis and pair of axes.",
+        effects.data,
+        effects.draw,
+    ),
+    Plot(
         "budget",
         "The best validation accuracy that so many trials find, drawn at random from the sweep's.",
         budget.data,
@@ -153,8 +160,19 @@ PLOTS: tuple[Plot, ...] = (
 """Every picture, in the order of the report."""
 
 
-def drawn(plot: Plot, sweep: SweepData, summary: pl.DataFrame) -> Drawn | None:
-    """Returns a plot of a sweep, or None when it says nothing about this one."""
+def draw_plots(sweep: SweepData, summary: pl.DataFrame, names: Collection[str] | None = None) -> list[Drawn]:
+    """Returns the pictures that say something about a sweep, in the order of `PLOTS`.
+
+    Args:
+        sweep: The sweep.
+        summary: `summarise(sweep)`.
+        names: Only these plots; all when None.
+    """
+    pictures = (_drawn(plot, sweep, summary) for plot in PLOTS if names is None or plot.name in names)
+    return [one for one in pictures if one is not None]
+
+
+def _drawn(plot: Plot, sweep: SweepData, summary: pl.DataFrame) -> Drawn | None:
     numbers = plot.data(sweep, summary)
     if numbers is None:
         return None

@@ -13,6 +13,7 @@ from analysis.plots import scales, style
 from analysis.plots.selection import by_family, families
 
 _FEWEST_TRIALS = 3
+_MOST_BANDS = 4
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Budget | None:
     if curves.is_empty():
         return None
     groups = sorted((_group(*part) for part in by_family(sweep, curves)), key=lambda group: -group.median[-1])
-    note = "Lines: median over random choices of trials; bands: from a tenth to nine tenths of them."
+    bands = "; bands: from a tenth to nine tenths of them" if len(groups) <= _MOST_BANDS else ""
+    note = f"Lines: median over random choices of trials{bands}."
     if len(groups) > style.MAX_LINES:
         note += f" Shown: the best {style.MAX_LINES} of {len(groups)}."
     return Budget(tuple(groups[: style.MAX_LINES]), note)
@@ -66,7 +68,8 @@ def draw(data: Budget, figure: Figure) -> None:
     shown = [value for group in data.groups for value in (*group.median, *group.high, *filter(None, group.low))]
     scales.accuracy_axis(axes, shown)
     foot = axes.get_ylim()[0]
-    for group, handle in zip(data.groups, handles, strict=True):
+    banded = data.groups if len(data.groups) <= _MOST_BANDS else ()
+    for group, handle in zip(banded, handles, strict=False):
         low = [foot if value is None else value for value in group.low]
         axes.fill_between(group.budgets, low, group.high, color=handle.get_color(), alpha=0.12)
     scales.count_axis(axes, max(group.budgets[-1] for group in data.groups))

@@ -59,9 +59,9 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
     if trained == epochs.height:
         return None
     branches = (
-        epochs.group_by("computed_by", "epoch")
+        epochs.group_by("computed_by", "epoch", maintain_order=True)
         .agg(pl.len().alias("trials"), pl.col("parent").first())
-        .sort("epoch")
+        .sort("epoch", maintain_order=True)
         .group_by("computed_by", maintain_order=True)
         .agg(pl.col("epoch").first(), "trials", pl.col("parent").first())
     )

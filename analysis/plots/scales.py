@@ -17,7 +17,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 Which = Literal["x", "y"]
 
 _MOST_TICKS = 8
-_ENOUGH_TICKS = 6
 _NICE_STEPS = (1, 2, 2.5, 5, 10)
 _LOG_LOSS_FROM = 5
 """Losses that span at least this factor are shown on a logarithmic axis."""
@@ -129,14 +128,19 @@ def accuracy_axis(axes: Axes, accuracies: Sequence[float], which: Which = "y", f
         ticks = MaxNLocator(nbins=_MOST_TICKS, steps=_NICE_STEPS).tick_values(low, high)
         _ticks(axes, which, [tick for tick in ticks if accuracy(start) <= tick <= top])
         return
-    lowest, highest = max(0.0, accuracy(start)), min(top, 1 - _SMALLEST_ERROR)
-    ticks = []
-    for step in (0.1, 0.05, 0.02, 0.01, 0.005, 0.001):
-        multiples = [round(k * step, 4) for k in range(round(1 / step), -1, -1) if lowest <= k * step <= highest]
-        ticks = spaced([*ticks, *multiples], position, room / _MOST_TICKS)
-        if len(ticks) >= _ENOUGH_TICKS:
+    _ticks(axes, which, round_accuracies(max(0.0, accuracy(start)), min(top, 1 - _SMALLEST_ERROR), _MOST_TICKS))
+
+
+def round_accuracies(low: float, high: float, at_most: int) -> list[float]:
+    """Returns round accuracies in a range, spread evenly over the logarithm of the error."""
+    gap = (_stretched(high) - _stretched(low)) / at_most
+    found: list[float] = []
+    for step in (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
+        multiples = [round(k * step, 4) for k in range(round(1 / step), -1, -1) if low <= round(k * step, 4) <= high]
+        found = spaced([*found, *multiples], _stretched, gap)
+        if len(found) >= 0.75 * at_most:
             break
-    _ticks(axes, which, ticks)
+    return found
 
 
 def _same(value: float) -> float:

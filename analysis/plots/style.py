@@ -96,6 +96,8 @@ class Picture:
 
     png: bytes
     svg: bytes
+    wide: bool
+    """Needs more width than others to be read."""
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def picture(draw: Callable[[Figure], None]) -> Picture:
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return Picture(png.getvalue(), svg.getvalue().encode())
+    return Picture(png.getvalue(), svg.getvalue().encode(), wide=figure.get_figwidth() > 1.1 * WIDTH)
 
 
 def adaptive(svg: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,11 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.aggregate import SweepData
 from analysis.censored import epochs_to_target, median_epochs
-from analysis.plots import style
+from analysis.plots import scales, style
 from analysis.plots.selection import best_and_worst
 
 _MOST_TARGETS = 14
-_STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,7 @@ def useful_targets(epochs: pl.DataFrame) -> tuple[float, ...]:
     highest = epochs["val_accuracy"].max()
     if not isinstance(first, float) or not isinstance(highest, float) or highest <= first:
         return ()
-    step = next((step for step in _STEPS if (highest - first) / step <= _MOST_TARGETS), _STEPS[-1])
-    multiples = range(int(np.ceil(first / step - 1e-9)), int(np.floor(highest / step + 1e-9)) + 1)
-    return tuple(round(k * step, 3) for k in multiples)
+    return tuple(scales.round_accuracies(first, highest, _MOST_TARGETS))
 
 
 def draw(data: Targets, figure: Figure) -> None:
@@ -99,7 +95,8 @@ def draw(data: Targets, figure: Figure) -> None:
     axes.set_ylabel("epochs needed")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    targets = [target for one in data.configurations for target in (*one.targets, *filter(None, [one.missed]))]
+    scales.accuracy_axis(axes, targets, "x")
     style.title(figure, "Epochs to reach a validation accuracy")
     style.legend(figure, handles)
 

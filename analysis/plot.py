@@ -1,0 +1,60 @@
+"""Pictures of a sweep without the rest of the report.
+
+    python analysis/plot.py results/optimizers [more sweeps ...] --plot accuracy_by_lr seeds
+
+Writes `plots/<name>.png` and `plots/<name>.svg` into the folder of the (first) sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from analysis.aggregate import load, open_store, summarise, user_errors
+from analysis.plots import PLOTS, draw_plots
+from analysis.report import write_pictures
+
+
+def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Draws plots of sweeps and returns where their PNG files are.
+
+    Args:
+        sweeps: Folders or URIs of sweeps, finished or running.
+        names: Names of plots; all that say something about these sweeps when empty.
+
+    Raises:
+        ValueError: A name is unknown, or its plot says nothing about these sweeps.
+    """
+    known = [plot.name for plot in PLOTS]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"unknown plot {unknown[0]!r}; known: {', '.join(known)}")
+    data = load(sweeps)
+    pictures = draw_plots(data, summarise(data), names or known)
+    drawn = [one.name for one in pictures]
+    if missing := [name for name in names if name not in drawn]:
+        raise ValueError(f"plot {missing[0]!r} says nothing about this sweep; leave out --plot to see which do")
+    return write_pictures(open_store(sweeps[0]), pictures)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Draws pictures of sweeps, finished or running, into the folder of the first."""
+
+    sweeps: tyro.conf.Positional[tuple[str, ...]]
+    """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
+    plot: tuple[str, ...] = ()
+    """Names of pictures; every one that says something about the sweeps when none is given."""
+
+
+def main() -> None:
+    """Runs the script."""
+    arguments = tyro.cli(Arguments)
+    with user_errors():
+        for file in write_plots(arguments.sweeps, arguments.plot):
+            print(file)
+
+
+if __name__ == "__main__":
+    main()

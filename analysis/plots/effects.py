@@ -1,0 +1,53 @@
+"""Where the differences come from: how much of the variance each axis, the seed and pairs of them explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from analysis.aggregate import SweepData
+from analysis.effects import variance_shares
+from analysis.plots import style
+from analysis.plots.selection import axis_name
+
+_MOST_BARS = 15
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Terms and the share of the variance that each explains, the largest first."""
+
+    terms: tuple[str, ...]
+    shares: tuple[float, ...]
+    note: str
+
+
+def data(sweep: SweepData, summary: pl.DataFrame) -> Shares | None:
+    """Returns the shares, or None when only one thing varies or nothing differs."""
+    del summary
+    found = variance_shares(sweep)
+    if found is None or found.height < 3:
+        return None
+    ordered = found.sort("share", descending=True, maintain_order=True)
+    shown = ordered.head(_MOST_BARS)
+    left_out = ordered.height - shown.height
+    note = f"{left_out} smaller terms are left out." if left_out else ""
+    terms = (" × ".join(axis_name(part) for part in term.split(" x ")) for term in shown["term"])
+    return Shares(tuple(terms), tuple(shown["share"]), note)
+
+
+def draw(data: Shares, figure: Figure) -> None:
+    """Draws a bar for each term."""
+    figure.set_size_inches(style.WIDTH, 1.4 + 0.36 * len(data.terms))
+    axes = figure.add_subplot()
+    axes.barh(range(len(data.terms)), data.shares, color=style.BLUE, height=0.7)
+    for row, share in enumerate(data.shares):
+        axes.annotate(f"{share:.1%}", (share, row), xytext=(5, 0), textcoords="offset points", va="center")
+    style.rows(axes, data.terms)
+    axes.set_xlim(0, max(data.shares) * 1.12)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("share of the variance of the final validation accuracy")
+    style.title(figure, "Where the differences come from")
