@@ -366,7 +366,8 @@ def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
         unique = list(short.values()).count(name) == 1
         phrases[axis] = f"{name if unique else axis.replace('_', ' ')} {{}}"
     rows = configurations.select(axes or ("optimizer",)).iter_rows(named=True)
-    return [", ".join(phrases[k].format(_text(v)) for k, v in row.items() if v is not None) for row in rows]
+    texts = (", ".join(phrases[axis].format(_text(v)) for axis, v in row.items() if v is not None) for row in rows)
+    return [text or "default settings" for text in texts]
 
 
 _SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)

@@ -26,11 +26,11 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
         data: The sweeps.
         summary: `summarise(data)`.
     """
-    finished = summary.filter(pl.col("n") > 0)
-    if finished.is_empty():
+    ended = summary.filter(pl.col("position").is_not_null())
+    if ended.is_empty():
         return (f"No trial has finished yet, so there is no answer: 0 of {data.trials.height}.", *data.notes)
     pairs = compare(data, summary)
-    parts = finished.partition_by("dataset", maintain_order=True)
+    parts = ended.partition_by("dataset", maintain_order=True)
     verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs)]
     return (*verdicts, *_cautions(data, summary), *data.notes)
 
@@ -39,18 +39,19 @@ def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:
     return f"On {part['dataset'][0]}: " if len(parts) > 1 else ""
 
 
-def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, str]:
-    """Returns what is best and how sure that is, from the configurations of one data set that have a result."""
-    groups = ranking.filter("best_of_group")
-    candidates = groups if groups.height > 1 else ranking
-    best, *others = candidates.rows(named=True)
+def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, ...]:
+    """Returns what is best and how sure that is, from the configurations of one data set that ended."""
+    groups = ranking.unique(("optimizer", "scheduler"), keep="first", maintain_order=True)
+    best, *others = (groups if groups.height > 1 else ranking).rows(named=True)
+    if best["n"] == 0:
+        return ("Every trial that ended diverged, so there is no best one.",)
     return _best(best, others), _certainty(best, others, pairs)
 
 
 def _best(best: dict[str, Any], others: list[dict[str, Any]]) -> str:
     mean, low, high = (best[f"{CHOICE}_{name}"] for name in ("mean", "low", "high"))
     equal = [row["label"] for row in others if row["position"] == best["position"]]
-    behind = [row for row in others if row["position"] > best["position"] and row["diverged"] == best["diverged"]]
+    behind = [row for row in others if row["position"] > best["position"] and row["n"] and not row["diverged"]]
     seeds = "one seed" if best["n"] == 1 else f"{best['n']} seeds"
     sure = f"95% interval {low:.4f} to {high:.4f}, {seeds}" if low is not None else seeds
     text = f"{_listed([best['label'], *equal])} {'have' if equal else 'has'} the highest final validation accuracy, "
@@ -69,7 +70,7 @@ def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.Dat
     labels = {row["configuration"]: row["label"] for row in others}
     against = pairs.filter(pl.col("first") == best["configuration"], pl.col("second").is_in(list(labels)))
     worse = against.filter(pl.col("p_holm") < LEVEL, pl.col("difference") > 0)
-    settled = {*worse["second"], *(row["configuration"] for row in others if row["diverged"] > best["diverged"])}
+    settled = {*worse["second"], *(row["configuration"] for row in others if row["diverged"])}
     tied = [configuration for configuration in labels if configuration not in settled]
     if best["diverged"]:
         return f"Cannot tell more: every configuration diverged on some seed, this one on {best['diverged']}."

@@ -46,9 +46,14 @@ class Synthetic:
     statuses: pl.DataFrame
 
     @property
+    def parts(self) -> tuple[SweepSpec, pl.DataFrame, pl.DataFrame]:
+        """Spec, records and statuses, as `combine` takes them."""
+        return self.spec, self.epochs, self.statuses
+
+    @property
     def data(self) -> SweepData:
         """The sweep as the statistics see it."""
-        return combine([(self.spec, self.epochs, self.statuses)])
+        return combine([self.parts])
 
     def write(self, storage_path: str) -> SweepStore:
         """Writes spec, records and statuses below a storage path, as a sweep does."""
@@ -134,6 +139,60 @@ def synthetic_of_size(trials: int, *, seeds: int = 5, epochs: int = 30) -> Synth
         for seed in range(seeds)
     ]
     return synthetic_records(f"trials{trials}", tuple(sweep[:trials]))
+
+
+def handmade_sweep(
+    results: Mapping[TrialConfig, tuple[str, Sequence[float]]],
+    name: str = "handmade",
+    fingerprint: str = "a",
+    tests: bool = True,
+) -> Synthetic:
+    """Returns a sweep from the status and the validation accuracy of every epoch of its trials.
+
+    Of each epoch, training accuracy is 0.02 higher, test accuracy 0.1 lower; the validation loss is 1 - accuracy, the
+    test loss 0.1 higher, the training loss half of it.
+
+    Args:
+        results: Trial -> its status and accuracies.
+        name: Name of the sweep.
+        fingerprint: Digest of the code that is pretended to have run.
+        tests: Whether there are test metrics.
+    """
+    spec = SweepSpec(
+        name=name,
+        question="Which?",
+        command=f"python {name}.py",
+        trials=tuple(results),
+        datasets={trial.workload: f"{trial.workload} images" for trial in results},
+        fingerprint={"code": fingerprint, "torch": "2"},
+    )
+    records = [
+        {
+            "sweep": name,
+            "trial_id": trial.trial_id,
+            "epoch": epoch,
+            "lr": trial.lr,
+            "train_loss": (1 - accuracy) / 2,
+            "train_accuracy": accuracy + 0.02,
+            "val_loss": 1 - accuracy,
+            "val_accuracy": accuracy,
+            "test_loss": 1.1 - accuracy if tests else None,
+            "test_accuracy": accuracy - 0.1 if tests else None,
+            "computed_by": trial.trial_id,
+        }
+        for trial, (_, accuracies) in results.items()
+        for epoch, accuracy in enumerate(accuracies, 1)
+    ]
+    statuses = [
+        {"sweep": name, "trial_id": trial.trial_id, "status": status, "epochs_run": len(accuracies)}
+        for trial, (status, accuracies) in results.items()
+        if status != "pending"
+    ]
+    return Synthetic(
+        spec,
+        pl.DataFrame(records, schema=polars_schema(EPOCH_COLUMNS)),
+        pl.DataFrame(statuses, schema=polars_schema(STATUS_COLUMNS)),
+    )
 
 
 def synthetic_records(

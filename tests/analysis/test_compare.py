@@ -1,4 +1,4 @@
-"""Paired comparisons, Holm's correction, shared ranks and the seeds it takes, against scipy, R's tables and arithmetic."""
+"""Paired comparisons, Holm's correction, shared ranks and the seeds it takes, against scipy, R and arithmetic."""
 
 import math
 
