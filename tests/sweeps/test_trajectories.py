@@ -1,0 +1,332 @@
+"""The fork tree against a stand-in for training: whatever the schedules and the metrics, nobody notices the sharing."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.trajectories import Delivery, ForkTree, Member, apart, count_epochs
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A schedule known beforehand: the values of each epoch, the last one for ever."""
+
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Watching:
+    """A metric-driven schedule: lowers its value after more than `patience` epochs without improvement."""
+
+    start: int
+    patience: int
+    step: int
+
+
+Schedule = Fixed | Watching
+
+
+class StandInTrace:
+    """What `workloads.schedulers.Trace` is to real schedules."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.epoch = 0
+        self.value = schedule.start if isinstance(schedule, Watching) else 0
+        self.best = float("inf")
+        self.bad = 0
+
+    def next_epoch(self) -> Hashable:
+        if isinstance(self.schedule, Fixed):
+            return self.schedule.values[min(self.epoch, len(self.schedule.values) - 1)]
+        return self.value
+
+    def observe(self, metrics: dict[str, float]) -> None:
+        self.epoch += 1
+        if isinstance(self.schedule, Watching) and "loss" in metrics:
+            self.bad = 0 if metrics["loss"] < self.best else self.bad + 1
+            self.best = min(self.best, metrics["loss"])
+            if self.bad > self.schedule.patience:
+                self.value, self.bad = self.value - self.schedule.step, 0
+
+
+Applied = tuple[Hashable, ...]
+"""The values of the epochs trained so far: all that a training's result depends on."""
+
+
+def measured(group: Hashable, applied: Applied) -> dict[str, object]:
+    """The record of an epoch, as a function of the whole training so far; losses repeat, so that plateaus happen."""
+    number = int.from_bytes(hashlib.sha256(repr((group, applied)).encode()).digest()[:8], "big")
+    return {"epoch": len(applied), "loss": float(number % 4), "weights": number}
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    group: int
+    epochs: int
+    schedule: Schedule
+    diverges_at: int | None = None
+
+    def member(self) -> Member:
+        return Member(
+            trial_id=self.name,
+            group=self.group,
+            epochs=self.epochs,
+            trace=lambda: StandInTrace(self.schedule),
+            tests=lambda epoch: epoch == self.epochs,
+        )
+
+    def alone(self) -> list[tuple[Applied, dict[str, object]]]:
+        """What the trial applies and measures with nobody to share with."""
+        trace, applied, found = StandInTrace(self.schedule), (), []
+        for _ in range(self.epochs):
+            applied = (*applied, trace.next_epoch())
+            record = measured(self.group, applied)
+            trace.observe(record)
+            found.append((applied, record))
+        return found
+
+
+def plain(record: object) -> dict[str, object]:
+    """A record without who computed it and whether the test images happened to be evaluated."""
+    assert isinstance(record, dict)
+    return {key: value for key, value in record.items() if key not in ("computed_by", "test_loss")}
+
+
+class StandInRunner:
+    """Trains the paths of a tree a few at a time, in random order, with checkpoints that can be dropped."""
+
+    def __init__(self, trials: list[Trial], tree: ForkTree, chance: random.Random, slots: int) -> None:
+        self.trials = {trial.name: trial for trial in trials}
+        self.tree, self.chance, self.slots = tree, chance, slots
+        self.records: dict[str, list[dict[str, object]]] = {name: [] for name in self.trials}
+        self.trained: Counter[tuple[Hashable, Applied]] = Counter()
+        self.checkpoints: dict[tuple[str, int], Applied] = {}
+        self.finished: set[str] = set()
+        self.running: dict[str, tuple[Applied, StandInTrace]] = {}
+        for news in tree.walk_known():
+            assert isinstance(news, Delivery)
+            self.deliver(news)
+
+    def deliver(self, delivery: Delivery) -> None:
+        for member in delivery.receivers:
+            assert len(self.records[member.trial_id]) == delivery.epoch - 1, "records come in order, once"
+            self.records[member.trial_id].append(dict(delivery.record))
+        self.finished |= {member.trial_id for member in delivery.finished}
+
+    def start(self) -> bool:
+        path = self.tree.take()
+        if path is None:
+            return False
+        applied: Applied = ()
+        if path.anchor is not None:
+            assert path.anchor in self.checkpoints, f"the checkpoint {path.anchor} was dropped too early"
+            applied = self.checkpoints[path.anchor]
+        trace = StandInTrace(self.trials[path.leader.trial_id].schedule)
+        for epoch in range(len(applied)):
+            trace.observe(measured(path.leader.group, applied[: epoch + 1]))
+        self.running[path.leader.trial_id] = (applied, trace)
+        return True
+
+    def train_one(self) -> None:
+        leader = self.chance.choice(sorted(self.running))
+        applied, trace = self.running[leader]
+        path = next(path for path in self.tree.paths if path.leader.trial_id == leader)
+        group, before, epoch = path.leader.group, path.anchor, path.epoch + 1
+        tests = 1.0 if epoch in path.test_epochs() else None
+        applied = (*applied, trace.next_epoch())
+        self.trained[group, applied] += 1
+        record = {**measured(group, applied), "computed_by": leader, "test_loss": tests}
+        trace.observe(record)
+        self.running[leader] = (applied, trace)
+        self.checkpoints[leader, epoch] = applied
+        delivery = self.tree.advance(leader, record)
+        assert delivery is not None
+        self.deliver(delivery)
+        if before is not None and not self.tree.needs(before):
+            del self.checkpoints[before]
+        if not self.tree.is_live(leader):
+            del self.running[leader]
+
+    def run(self, epochs: int | None = None) -> None:
+        """Trains to the end, or that many epochs."""
+        while not self.tree.done and (epochs is None or epochs > 0):
+            while len(self.running) < self.slots and self.start():
+                pass
+            assert self.running, "something waits, nothing runs, nothing can start"
+            self.train_one()
+            epochs = None if epochs is None else epochs - 1
+
+
+schedules = st.one_of(
+    st.builds(Fixed, st.lists(st.integers(0, 2), min_size=1, max_size=5).map(tuple)),
+    st.builds(Watching, start=st.integers(0, 2), patience=st.integers(0, 3), step=st.integers(1, 2)),
+)
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> list[Trial]:
+    parts = st.tuples(st.integers(0, 1), st.integers(1, 9), schedules)
+    return [Trial(f"t{i}", *part) for i, part in enumerate(draw(st.lists(parts, min_size=1, max_size=9)))]
+
+
+def distinct(trials: list[Trial]) -> set[tuple[Hashable, Applied]]:
+    return {(trial.group, applied) for trial in trials for applied, _ in trial.alone()}
+
+
+@settings(max_examples=300, deadline=None)
+@given(trials=sweeps(), seed=st.integers(0, 999), slots=st.integers(1, 4))
+def test_every_trial_ends_with_its_own_records_and_no_epoch_is_trained_twice(
+    trials: list[Trial], seed: int, slots: int
+) -> None:
+    runner = StandInRunner(trials, ForkTree(t.member() for t in trials), random.Random(seed), slots)
+    runner.run()
+    for trial in trials:
+        assert [plain(record) for record in runner.records[trial.name]] == [record for _, record in trial.alone()]
+        assert runner.records[trial.name][-1]["test_loss"] is not None
+    assert runner.finished == {trial.name for trial in trials}
+    assert set(runner.trained) == distinct(trials)
+    assert set(runner.trained.values()) == {1}
+
+
+@settings(max_examples=100, deadline=None)
+@given(trials=sweeps(), seed=st.integers(0, 999))
+def test_computed_by_adds_up_to_the_epochs_trained(trials: list[Trial], seed: int) -> None:
+    runner = StandInRunner(trials, ForkTree(t.member() for t in trials), random.Random(seed), 2)
+    runner.run()
+    own = sum(record["computed_by"] == name for name, records in runner.records.items() for record in records)
+    assert own == runner.trained.total()
+
+
+@settings(max_examples=200, deadline=None)
+@given(trials=sweeps(), more=sweeps(), seed=st.integers(0, 999), cut=st.integers(0, 30))
+def test_a_run_cut_anywhere_goes_on_and_widens_without_training_what_is_known(
+    trials: list[Trial], more: list[Trial], seed: int, cut: int
+) -> None:
+    first = StandInRunner(trials, ForkTree(t.member() for t in trials), random.Random(seed), 2)
+    first.run(cut)
+    more = [replace(trial, name=f"m{trial.name}") for trial in more]
+    members = [
+        replace(t.member(), known=tuple(first.records[t.name]), wanted=t.name not in first.finished) for t in trials
+    ] + [t.member() for t in more]
+    second = StandInRunner([*trials, *more], ForkTree([]), random.Random(seed), 2)
+    second.records |= {name: list(records) for name, records in first.records.items()}
+    second.checkpoints = AnyCheckpoint(trials + more)
+    second.tree = ForkTree(members)
+    for news in second.tree.walk_known():
+        assert isinstance(news, Delivery)
+        second.deliver(news)
+    second.run()
+    for trial in [*trials, *more]:
+        assert [plain(record) for record in second.records[trial.name]] == [record for _, record in trial.alone()]
+        assert second.records[trial.name][-1]["test_loss"] is not None
+    again = set(first.trained) & set(second.trained)
+    # Trained twice is only what had no test results the first time and needs them now.
+    ends = {(t.group, t.alone()[-1][0]) for t in [*trials, *more]}
+    assert again <= ends
+    assert set(second.trained.values()) <= {1}
+
+
+class AnyCheckpoint(dict[tuple[str, int], Applied]):
+    """Has every checkpoint that a first run could have left; what the second run adds and drops is real."""
+
+    def __init__(self, trials: list[Trial]) -> None:
+        super().__init__({(t.name, len(a)): a for t in trials for a, _ in t.alone()})
+
+
+@settings(max_examples=100, deadline=None)
+@given(trials=sweeps(), seed=st.integers(0, 999), after=st.integers(0, 12))
+def test_when_a_leader_fails_the_others_finish(trials: list[Trial], seed: int, after: int) -> None:
+    runner = StandInRunner(trials, ForkTree(t.member() for t in trials), random.Random(seed), 2)
+    runner.run(after)
+    failed = set()
+    if runner.running:
+        leader = sorted(runner.running)[0]
+        del runner.running[leader]
+        assert runner.tree.drop(leader).trial_id == leader
+        failed.add(leader)
+    runner.run()
+    assert runner.finished == {trial.name for trial in trials} - failed
+    for trial in trials:
+        if trial.name not in failed:
+            assert [plain(r) for r in runner.records[trial.name]] == [record for _, record in trial.alone()]
+
+
+def test_a_divergence_is_everybodys_on_the_path_and_nobody_elses() -> None:
+    same, other = Fixed((1, 1, 1)), Fixed((1, 2, 2))
+    trials = [Trial("a", 0, 3, same), Trial("b", 0, 3, same), Trial("c", 0, 3, other)]
+    runner = StandInRunner(trials, ForkTree(t.member() for t in trials), random.Random(0), 1)
+    runner.run(1)
+    diverged = runner.tree.diverge("a")
+    runner.running.clear()
+    assert sorted(member.trial_id for member in diverged) == ["a", "b"]
+    runner.run()
+    assert runner.finished == {"c"}
+
+
+def test_a_trial_equal_to_one_known_to_diverge_is_told_so_without_training() -> None:
+    schedule = Fixed((1,))
+    known = ({"epoch": 1, "loss": 1.0, "computed_by": "old", "test_loss": None},)
+    old = replace(Trial("old", 0, 3, schedule).member(), known=known, diverged=True, wanted=False)
+    tree = ForkTree([old, Trial("new", 0, 3, schedule).member()])
+    news = list(tree.walk_known())
+    assert isinstance(news[0], Delivery)
+    assert [member.trial_id for member in news[0].receivers] == ["new"]
+    assert [member.trial_id for member in news[1]] == ["new"]  # type: ignore[union-attr]
+    assert tree.done
+
+
+def test_trials_that_differ_only_in_length_share_their_common_part() -> None:
+    schedule = Fixed((3, 2, 1))
+    trials = [Trial("short", 0, 2, schedule), Trial("long", 0, 5, schedule)]
+    runner = StandInRunner(trials, ForkTree(t.member() for t in trials), random.Random(0), 2)
+    runner.run()
+    assert runner.trained.total() == 5
+    assert [record["computed_by"] for record in runner.records["short"]] == ["long", "long"]
+
+
+def test_without_sharing_every_trial_trains_alone() -> None:
+    trials = [Trial(f"t{i}", 0, 4, Fixed((1,))) for i in range(3)]
+    runner = StandInRunner(trials, ForkTree((t.member() for t in trials), share=False), random.Random(0), 2)
+    runner.run()
+    assert runner.trained.total() == 12
+    assert {r["computed_by"] for records in runner.records.values() for r in records} == {"t0", "t1", "t2"}
+
+
+def test_the_longest_remaining_path_goes_first() -> None:
+    trials = [Trial(f"t{i}", i, epochs, Fixed((1,))) for i, epochs in enumerate((2, 9, 5))]
+    tree = ForkTree(t.member() for t in trials)
+    assert list(tree.walk_known()) == []
+    taken = [tree.take() for _ in range(4)]
+    assert [path.leader.trial_id if path else None for path in taken] == ["t1", "t2", "t0", None]
+
+
+def test_an_epoch_reported_again_after_a_retry_counts_once() -> None:
+    tree = ForkTree([Trial("a", 0, 3, Fixed((1,))).member()])
+    list(tree.walk_known())
+    tree.take()
+    record = {"epoch": 1, "loss": 1.0, "computed_by": "a"}
+    assert tree.advance("a", record) is not None
+    assert tree.advance("a", record) is None
+
+
+@pytest.mark.parametrize(("share", "expected"), [(True, 3 + 2 + 1), (False, 9)])
+def test_count_epochs_forecasts_what_is_known_beforehand(share: bool, expected: int) -> None:
+    trials = [Trial("a", 0, 3, Fixed((1, 1, 1))), Trial("b", 0, 3, Fixed((1, 2, 2))), Trial("c", 0, 3, Fixed((1, 1, 2)))]
+    assert count_epochs([t.member() for t in trials], share=share) == expected
+
+
+def test_count_epochs_takes_metric_driven_schedules_as_never_acting_or_as_alone() -> None:
+    trials = [Trial(f"w{patience}", 0, 10, Watching(1, patience, 1)) for patience in range(4)]
+    members = [t.member() for t in trials]
+    assert count_epochs(members) == 10
+    assert count_epochs(apart(members, lambda m: True)) == 40
