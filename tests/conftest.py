@@ -1,0 +1,72 @@
+"""What tests of several packages share: the real data set, prepared once, and one Ray, started only if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from workloads import datasets
+from workloads.datasets import Dataset
+from workloads.training import Images
+
+
+def pytest_configure() -> None:
+    """Lets property tests take their time: how fast a shared machine is says nothing about the code."""
+    settings.register_profile("forksweep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("forksweep")
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """Fashion-MNIST, prepared; from the cache where there is one."""
+    return datasets.load("fashion_mnist")
+
+
+@pytest.fixture(scope="session")
+def images(dataset: Dataset) -> Images:
+    """Fashion-MNIST on the CPU."""
+    return Images(dataset, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def few_images(dataset: Dataset) -> Images:
+    """The first 320 training, 120 validation and 180 test images: a trial on them needs `train_limit` <= 320."""
+    sizes = {"train": 320, "val": 120, "test": 180}
+    chosen = np.concatenate([np.arange(count) + dataset.span(split)[0] for split, count in sizes.items()])  # type: ignore[arg-type]
+    small = replace(
+        dataset,
+        images=dataset.images[chosen],
+        labels=dataset.labels[chosen],
+        train=sizes["train"],
+        val=sizes["val"],
+    )
+    return Images(small, torch.device("cpu"))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> str:
+    """A storage path of the test's own; nothing is there yet."""
+    return str(tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray with two CPUs, the same for all tests of a session; it starts with the first that asks for it."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_AUTH_MODE", "disabled")
+        # Sets Ray's environment before it is imported.
+        from sweeps import tuning  # noqa: F401
+
+        import ray  # isort: skip
+
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
