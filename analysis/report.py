@@ -30,7 +30,7 @@ from workloads.trial import STATUSES
 MOST_ROWS = 200
 """Configurations in the report's table; all are in `summary.parquet`."""
 MOST_EXCEPTIONS = 100
-"""Trials in the report's list of those that did not complete; all are in `trials.parquet`."""
+"""Lines in the report's list of what did not complete; all trials are in `trials.parquet`."""
 _MOST_PRINTED = 20
 
 
@@ -72,12 +72,12 @@ class RankingColumn:
 
 COLUMNS: tuple[RankingColumn, ...] = (
     RankingColumn("#", "place by mean final validation accuracy", "position"),
-    RankingColumn("rank", "1 + how many are shown to be better: equal ranks are ties", "rank"),
     RankingColumn("configuration", "the settings that vary", "label", numeric=False),
     RankingColumn("val accuracy", "of the last epoch, mean over seeds", "final_val_accuracy_mean", "{:.4f}"),
     RankingColumn(
         "95% interval", "of that mean, bootstrap", "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
     ),
+    RankingColumn("rank", "1 + how many are shown to be better: equal ranks are ties", "rank"),
     RankingColumn("val loss", "of the last epoch, mean over seeds", "final_val_loss_mean", "{:.4f}", printed=False),
     RankingColumn("seeds", "trials that finished", "n"),
     RankingColumn("diverged", "trials that diverged", "diverged"),
@@ -210,9 +210,15 @@ def ledger(data: SweepData) -> list[tuple[str, int]]:
 
 
 def exceptions(data: SweepData) -> pl.DataFrame:
-    """Returns the trials that ended without a result and why."""
+    """Returns which configurations ended without a result, and why.
+
+    Returns:
+        One row for each configuration, status and reason: `label, status, error, seeds, epochs_run` (the two as lists),
+        `traceback` (of the first).
+    """
     ended = ~pl.col("status").is_in((*FINISHED, "pending"))
-    return data.trials.filter(ended).select("label", "seed", "status", "epochs_run", "error", "traceback")
+    reasons = data.trials.filter(ended).group_by("configuration", "label", "status", "error", maintain_order=True)
+    return reasons.agg(pl.col("seed").alias("seeds"), "epochs_run", pl.col("traceback").first())
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -51,17 +51,18 @@ def learning_rates(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
     None, too, when no rate ever changes.
     """
     changes = (pl.col("lr") != pl.col("lr_last")) | (pl.col("lr") != pl.col("lr").shift(1).over("trial_id"))
-    shown_elsewhere = "scheduler" in sweep.axes or set(sweep.trials["scheduler"]) == {"plateau"}
+    shown_elsewhere = "scheduler" in sweep.axes or plateau_extremes(sweep, summary) is not None
     if shown_elsewhere or not sweep.epochs.select(changes.any()).item():
         return None
     return _applied(sweep, best_and_worst(sweep, summary), "Training loss and applied learning rate")
 
 
 def plateau_extremes(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
-    """Returns the best and the worst plateau settings, or None when the sweep has another schedule or one setting."""
-    if set(sweep.trials["scheduler"]) != {"plateau"} or not sweep.axes:
+    """Returns the best and the worst plateau settings, or None when there is only one."""
+    plateau = summary.filter(pl.col("scheduler") == "plateau")
+    if not any(plateau[name].n_unique() > 1 for name in sweep.axes if name.startswith("scheduler_")):
         return None
-    selection = best_and_worst(sweep, summary, _EXTREMES)
+    selection = best_and_worst(sweep, plateau, _EXTREMES)
     return _applied(sweep, selection, "Best and worst plateau settings: training loss and learning rate")
 
 

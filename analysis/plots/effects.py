@@ -14,6 +14,7 @@ from analysis.plots import style
 from analysis.plots.selection import axis_name
 
 _MOST_BARS = 15
+_SMALLEST = 0.0005
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,16 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Shares | None:
     if found is None or found.height < 3:
         return None
     ordered = found.sort("share", descending=True, maintain_order=True)
-    shown = ordered.head(_MOST_BARS)
+    shown = ordered.filter(pl.col("share") >= _SMALLEST).head(_MOST_BARS)
     left_out = ordered.height - shown.height
-    note = f"{left_out} smaller terms are left out." if left_out else ""
+    note = f"Terms left out because they are smaller: {left_out}." if left_out else ""
     terms = (" × ".join(axis_name(part) for part in term.split(" x ")) for term in shown["term"])
     return Shares(tuple(terms), tuple(shown["share"]), note)
 
 
 def draw(data: Shares, figure: Figure) -> None:
     """Draws a bar for each term."""
-    figure.set_size_inches(style.WIDTH, 1.4 + 0.36 * len(data.terms))
+    style.size_for_rows(figure, data.terms, extra=1.2)
     axes = figure.add_subplot()
     axes.barh(range(len(data.terms)), data.shares, color=style.BLUE, height=0.7)
     for row, share in enumerate(data.shares):

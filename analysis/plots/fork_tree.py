@@ -107,7 +107,7 @@ def depth_first(parents: Mapping[str, str | None], first: Mapping[str, int]) -> 
 def most_shared(
     order: Sequence[str], parents: Mapping[str, str | None], trials: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Returns the branches to draw when there are too many: whole trees, those that saved the most epochs first.
+    """Returns the branches to draw: whole trees, those that saved the most epochs first, none that saved nothing.
 
     Of a tree that is too large itself, the branches that the most trials share.
 
@@ -121,9 +121,11 @@ def most_shared(
         if parents[name] is None:
             trees.append([])
         trees[-1].append(name)
-    trees.sort(key=lambda tree: -sum(sum(trials[name]) - len(trials[name]) for name in tree))
+    saved = {tree[0]: sum(sum(trials[name]) - len(trials[name]) for name in tree) for tree in trees}
     kept: set[str] = set()
-    for tree in trees:
+    for tree in sorted(trees, key=lambda tree: -saved[tree[0]]):
+        if not saved[tree[0]]:
+            break
         if len(kept) + len(tree) <= _MOST_BRANCHES:
             kept.update(tree)
         elif not kept:  # a fork begins with fewer trials than what it forked off, so no branch loses its parent
@@ -155,7 +157,7 @@ def _leaves(sweep: SweepData, epochs: pl.DataFrame, branches: list[str]) -> dict
 
 def draw(data: Tree, figure: Figure) -> None:
     """Draws the tree: lines are wider where more trials share them, leaves coloured by outcome."""
-    figure.set_size_inches(11, max(3.0, 1.9 + 0.36 * len(data.branches)))
+    style.size_for_rows(figure, [branch.label for branch in data.branches], extra=1.9, width=10)
     axes = figure.add_subplot()
     colours = scales.AccuracyColours([branch.accuracy for branch in data.branches])
     for row, branch in enumerate(data.branches):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.aggregate import SweepData
+from analysis.aggregate import CHOICE, FINISHED, SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import axis_name, value_text
 
@@ -51,48 +50,43 @@ def lr_by_schedule(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     del summary
     if not {"lr", "scheduler"} <= set(sweep.axes):
         return None
-    several = [name for name in sweep.axes if name not in ("lr", "scheduler")]
-    note = f"Each cell is the mean over seeds{_others(several)}."
-    return Maps("Final validation accuracy by learning rate and schedule", (over(sweep, "lr", "scheduler"),), note)
+    note = f"Each cell is the mean over seeds{' and all other settings' if len(sweep.axes) > 2 else ''}."
+    return Maps(
+        "Final validation accuracy by learning rate and schedule", (over(sweep.trials, "lr", "scheduler"),), note
+    )
 
 
 def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     """Returns a map for each pair of plateau settings that vary, or None when fewer than two do."""
     del summary
-    settings = [name for name in sweep.axes if name.startswith("scheduler_")]
-    if set(sweep.trials["scheduler"]) != {"plateau"} or len(settings) < 2:
+    trials = sweep.trials.filter(pl.col("scheduler") == "plateau")
+    axes = [name for name in sweep.axes if trials[name].n_unique() > 1]
+    settings = [name for name in axes if name.startswith("scheduler_")]
+    if len(settings) < 2:
         return None
     pairs = list(combinations(settings, 2))
     shown = pairs[:_MOST_PANELS]
-    note = f"Each cell is the mean over seeds{_others(list(sweep.axes)) if len(sweep.axes) > 2 else ''}."
+    note = f"Each cell is the mean over seeds{' and all other settings' if len(axes) > 2 else ''}."
     if len(shown) < len(pairs):
         note += f" Shown: {len(shown)} of {len(pairs)} pairs."
-    return Maps("Final validation accuracy by plateau settings", tuple(over(sweep, *pair) for pair in shown), note)
+    return Maps("Final validation accuracy by plateau settings", tuple(over(trials, *pair) for pair in shown), note)
 
 
-def _others(names: Sequence[str]) -> str:
-    return " and all other settings" if names else ""
-
-
-def over(sweep: SweepData, x: str, y: str) -> Map:
-    """Returns the mean final validation accuracy of completed trials over two columns of the trials table."""
-    cells = (
-        sweep.trials.filter(pl.col("epochs_run") > 0)
-        .group_by(x, y)
-        .agg(
-            pl.col("final_val_accuracy").filter(pl.col("status") != "diverged").mean().alias("value"),
-            (pl.col("status") == "diverged").any().alias("diverged"),
-        )
+def over(trials: pl.DataFrame, x: str, y: str) -> Map:
+    """Returns the mean final validation accuracy of finished trials over two columns of a trials table."""
+    cells = trials.group_by(x, y).agg(
+        pl.col(CHOICE).filter(pl.col("status").is_in(FINISHED)).mean().alias("value"),
+        (pl.col("status") == "diverged").any().alias("diverged"),
     )
     found = {(row[0], row[1]): (row[2], row[3]) for row in cells.select(x, y, "value", "diverged").iter_rows()}
-    xs, ys = _levels(sweep.trials, x), _levels(sweep.trials, y)
+    xs, ys = _levels(trials, x), _levels(trials, y)
     empty = (None, False)
     return Map(
         x_name=axis_name(x),
         x=tuple(value_text(value) for value in xs),
         y_name=axis_name(y),
         y=tuple(value_text(value) for value in ys),
-        y_named=sweep.trials[y].dtype == pl.String,
+        y_named=trials[y].dtype == pl.String,
         values=tuple(tuple(found.get((i, j), empty)[0] for i in xs) for j in ys),
         diverged=tuple(tuple(found.get((i, j), empty)[1] for i in xs) for j in ys),
     )

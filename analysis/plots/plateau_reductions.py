@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.aggregate import SweepData
+from analysis.aggregate import CHOICE, FINISHED, SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import describe
 
@@ -57,7 +57,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
         .agg(
             "fell",
             pl.col("epochs_run").max(),
-            pl.col("final_val_accuracy").filter(pl.col("status") != "diverged").mean().alias("accuracy"),
+            pl.col(CHOICE).filter(pl.col("status").is_in(FINISHED)).mean().alias("accuracy"),
             (pl.col("status") == "diverged").any().alias("diverged"),
             pl.col("final_train_loss").alias("losses"),
         )
@@ -88,7 +88,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
 
 def draw(data: Timeline, figure: Figure) -> None:
     """Draws the timeline, coloured by final validation accuracy."""
-    figure.set_size_inches(11, max(2.6, 1.5 + 0.36 * len(data.lines)))
+    style.size_for_rows(figure, [line.label for line in data.lines], extra=1.7, width=10)
     axes = figure.add_subplot()
     colours = scales.AccuracyColours([line.accuracy for line in data.lines])
     for row, line in enumerate(data.lines):

@@ -72,7 +72,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
 
 def draw(data: Seeds, figure: Figure) -> None:
     """Draws one row for each configuration, the best on top."""
-    figure.set_size_inches(9, 1.5 + 0.34 * len(data.rows))
+    style.size_for_rows(figure, [_name(row) for row in data.rows], extra=1.4)
     axes = figure.add_subplot()
     scales.accuracy_axis(axes, [accuracy for row in data.rows for accuracy in row.accuracies], "x")
     for place, row in enumerate(data.rows):

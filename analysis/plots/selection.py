@@ -49,8 +49,8 @@ def best_and_worst(sweep: SweepData, summary: pl.DataFrame, at_most: int = MAX_L
     configurations, those that were the same training as one. When there are still too many: the best, and the three
     worst.
     """
-    names = families(sweep)
     trained = distinct(sweep, summary)
+    names = [name for name in families(sweep) if trained[name].n_unique() > 1]
     notes = []
     if names:
         chosen = trained.unique(names, keep="first", maintain_order=True)
@@ -94,8 +94,8 @@ def alike_label(label: str, alike: int) -> str:
 def describe(sweep: SweepData, configurations: Sequence[int]) -> str:
     """Returns what some configurations have in common, e.g. `12 settings: patience 5, 10`.
 
-    Axes on which they take every value of the sweep are not named. `12 of 16 settings: patience 5, 10` says that they
-    are not all with these values.
+    Axes on which they take every value that the others named allow are not named. `12 of 16 settings: patience 5, 10`
+    says that they are not all with these values.
     """
     every = sweep.trials.unique("configuration", maintain_order=True)
     chosen = every.filter(pl.col("configuration").is_in(list(configurations)))
@@ -104,9 +104,9 @@ def describe(sweep: SweepData, configurations: Sequence[int]) -> str:
     parts, alike = [], every
     for axis in sweep.axes:
         values = chosen[axis].unique(maintain_order=True)
-        if values.len() < every[axis].n_unique():
+        if values.len() < alike[axis].n_unique():
             named = ", ".join(value_text(value) for value in values.sort())
-            parts.append(f"{axis_name(axis)} {named}")
+            parts.append(named if axis in FAMILY else f"{axis_name(axis)} {named}")
             alike = alike.filter(pl.col(axis).is_in(values.implode(), nulls_equal=True))
     count = f"{chosen.height}" if alike.height == chosen.height else f"{chosen.height} of {alike.height}"
     return f"{count} settings" + (f": {'; '.join(parts)}" if parts else "")

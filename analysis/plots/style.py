@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,9 +147,29 @@ def title(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
 
 
+_LONGEST_ROW = 48
+_LONGEST_BESIDE, _LONGEST_OF_TWO, _LONGEST_BELOW = 26, 44, 88
+"""Characters: legends with longer labels go below the axes, have one column, are broken into lines."""
+
+
+def size_for_rows(figure: Figure, labels: Sequence[str], extra: float, width: float = WIDTH) -> None:
+    """Makes room in a figure for rows with these labels.
+
+    Args:
+        figure: The figure.
+        labels: One for each row; long ones are broken into lines.
+        extra: Inches needed above and below the rows.
+        width: Inches when labels are short.
+    """
+    longest = max((len(label) for label in labels), default=0)
+    lines = max((len(textwrap.wrap(label, _LONGEST_ROW)) for label in labels), default=1)
+    width += 0.08 * max(0, min(longest, _LONGEST_ROW) - _LONGEST_BESIDE)
+    figure.set_size_inches(width, extra + (0.17 + 0.19 * lines) * len(labels))
+
+
 def rows(axes: Axes, labels: Sequence[str], *, right: bool = False) -> None:
     """Sets up the vertical axis for named rows, the first on top."""
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [textwrap.fill(label, _LONGEST_ROW) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -175,13 +196,15 @@ def mark_every(points: int, index: int) -> tuple[int, int]:
 def legend(figure: Figure, handles: Sequence[Line2D], heading: str | None = None) -> None:
     """Puts the legend beside the axes, or below them when its labels are long; never on the curves."""
     longest = max((len(str(handle.get_label())) for handle in handles), default=0)
-    if longest <= 26:
+    if longest <= _LONGEST_BESIDE:
         figure.legend(handles=handles, loc="outside right upper", title=heading, alignment="left")
     else:
-        columns = 2 if longest <= 44 and len(handles) > 3 else 1
+        columns = 2 if longest <= _LONGEST_OF_TWO and len(handles) > 3 else 1
+        for handle in handles:
+            handle.set_label(textwrap.fill(str(handle.get_label()), _LONGEST_BELOW))
         figure.legend(handles=handles, loc="outside lower left", ncols=columns, title=heading, alignment="left")
-        rows = -(-len(handles) // columns)
-        figure.set_figheight(figure.get_figheight() + 0.24 * rows)
+        lines = sum(str(handle.get_label()).count("\n") + 1 for handle in handles)
+        figure.set_figheight(figure.get_figheight() + 0.24 * -(-lines // columns))
 
 
 def cross(axes: Axes, x: float, y: float, colour: str = INK, *, at_foot: bool = False) -> None:
