@@ -232,9 +232,10 @@ def _write_cache(row: DatasetRow, images: NDArray[np.float32], labels: NDArray[n
     for path, array in zip(_cache_files(row), (images, labels), strict=True):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                np.save(file, array)
-            Path(file.name).replace(path)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                whole = Path(folder) / path.name
+                np.save(whole, array)
+                whole.replace(path)
             path.with_suffix(".sha256").write_text(_sha256(path))
         except OSError:
             return
@@ -245,7 +246,7 @@ def _cached(row: DatasetRow) -> tuple[NDArray[np.float32], NDArray[np.int64]] | 
     try:
         if all(path.with_suffix(".sha256").read_text() == _sha256(path) for path in (images, labels)):
             return np.load(images), np.load(labels)
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     return None
 
