@@ -15,14 +15,15 @@ ones are written under a temporary name and renamed, an object store shows an ob
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -33,10 +34,18 @@ from analysis.schema import EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Colum
 from workloads.trial import Status, TrialConfig, canonical_json, digest
 
 SPEC_FILE = "sweep.json"
+LOCK_FILE = ".lock"
+"""Held by the run that writes to the sweep."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<time>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
 _TEMPORARY = ".writing-"
+
+
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""How long to wait before trying again when storage does not answer: about 16 s in all."""
+_FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+_FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG}
 
 
 class DamagedFileError(Exception):
@@ -149,7 +158,9 @@ class SweepStore:
             path: Relative to the sweep's folder.
             content: The bytes.
         """
-        target = f"{self.root}/{path}"
+        patiently(lambda: self._write(f"{self.root}/{path}", content))
+
+    def _write(self, target: str, content: bytes) -> None:
         folder, _, file = target.rpartition("/")
         self.filesystem.create_dir(folder, recursive=True)
         temporary = f"{folder}/{_TEMPORARY}{file}" if self.is_local else target
@@ -158,7 +169,7 @@ class SweepStore:
                 stream.write(content)
             if temporary != target:
                 self.filesystem.move(temporary, target)
-        except OSError:
+        except BaseException:
             if temporary != target:
                 Path(temporary).unlink(missing_ok=True)
             raise
@@ -169,9 +180,13 @@ class SweepStore:
         Raises:
             FileNotFoundError: There is no such file.
         """
-        with self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
-            content: bytes = stream.read()
-        return content
+
+        def read() -> bytes:
+            with self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
+                content: bytes = stream.read()
+            return content
+
+        return patiently(read)
 
     def _read_named(self, path: str, sha: str) -> bytes | None:
         """Returns a file's bytes if they are those its name promises, else notes it as damaged."""
@@ -184,22 +199,45 @@ class SweepStore:
     def delete(self, path: str) -> None:
         """Deletes a file if it is there."""
         try:
-            self.filesystem.delete_file(f"{self.root}/{path}")
+            patiently(lambda: self.filesystem.delete_file(f"{self.root}/{path}"))
         except FileNotFoundError:
             return
 
-    def list(self, folder: str = "") -> list[str]:
+    def files(self, folder: str = "") -> list[str]:
         """Returns the files below a folder, relative to the sweep's, sorted; those half written are left out."""
         base = f"{self.root}/{folder}".rstrip("/")
         selector = pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
-        files = [info.path for info in self.filesystem.get_file_info(selector) if info.is_file]
+        files = [info.path for info in patiently(lambda: self.filesystem.get_file_info(selector)) if info.is_file]
         names = [path[path.index(self.root) + len(self.root) + 1 :] for path in files]
         return sorted(name for name in names if not name.rpartition("/")[2].startswith(_TEMPORARY))
 
+    def exists(self) -> bool:
+        """Whether the sweep's folder is there and holds anything."""
+        selector = pyarrow.fs.FileSelector(self.root, allow_not_found=True)
+        names = [info.base_name for info in patiently(lambda: self.filesystem.get_file_info(selector))]
+        return any(name != LOCK_FILE for name in names)
+
+    def is_sweep(self) -> bool:
+        """Whether the folder is a sweep's: it holds a `sweep.json`, whole or not."""
+        info = patiently(lambda: self.filesystem.get_file_info(f"{self.root}/{SPEC_FILE}"))
+        return bool(info.is_file)
+
+    def siblings(self) -> list[SweepStore]:
+        """Returns the other sweeps under the same storage path, in order of name."""
+        base = self.root.rpartition("/")[0]
+        selector = pyarrow.fs.FileSelector(base, allow_not_found=True)
+        found = patiently(lambda: self.filesystem.get_file_info(selector))
+        names = sorted(
+            info.base_name for info in found if info.base_name != self.name and _NAME.fullmatch(info.base_name)
+        )
+        stores = [SweepStore(self.storage_path, name) for name in names]
+        return [store for store in stores if store.is_sweep()]
+
     def clear(self) -> None:
-        """Deletes the sweep's files: the whole folder."""
-        if self.filesystem.get_file_info(self.root).type != pyarrow.fs.FileType.NotFound:
-            self.filesystem.delete_dir(self.root)
+        """Deletes the sweep's files, all but the lock of the run that does so."""
+        for path in self.files():
+            if path != LOCK_FILE:
+                self.delete(path)
 
     # -- what was asked ---------------------------------------------------------------------------------------------
 
@@ -255,14 +293,16 @@ class SweepStore:
 
     def read_epochs(self) -> pl.DataFrame:
         """Returns every record, one row for each (trial, epoch), ordered by both; the first of equals holds."""
-        return self._read_parts("epochs", EPOCH_COLUMNS).unique(("trial_id", "epoch"), keep="first", maintain_order=True)
+        return self._read_parts("epochs", EPOCH_COLUMNS).unique(
+            ("trial_id", "epoch"), keep="first", maintain_order=True
+        )
 
     def read_statuses(self) -> pl.DataFrame:
         """Returns the last status of every trial that has one."""
         return self._read_parts("statuses", STATUS_COLUMNS).unique("trial_id", keep="last", maintain_order=True)
 
     def _parts(self, kind: str) -> list[str]:
-        matches = [(path, _PART.fullmatch(path.removeprefix("parts/"))) for path in self.list("parts")]
+        matches = [(path, _PART.fullmatch(path.removeprefix("parts/"))) for path in self.files("parts")]
         return [path for path, match in matches if match and match["kind"] == kind]
 
     def _read_parts(self, kind: str, columns: Iterable[Column]) -> pl.DataFrame:
@@ -336,11 +376,32 @@ class SweepStore:
     def list_checkpoints(self, trial_id: str = "") -> list[Checkpoint]:
         """Returns the stored checkpoints, of one trial or of all."""
         found = []
-        for path in self.list(f"checkpoints/{trial_id}"):
+        for path in self.files(f"checkpoints/{trial_id}"):
             match = _CHECKPOINT.fullmatch(path.removeprefix("checkpoints/"))
             if match:
                 found.append(Checkpoint(match["trial"], int(match["epoch"]), path))
         return found
+
+
+T = TypeVar("T")
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Returns what an action on storage returns, trying again for a while when the storage does not answer.
+
+    Raises:
+        OSError: It still fails, or in a way that waiting does not mend (no such file, no permission, no space).
+    """
+    for seconds in RETRY_SECONDS:
+        try:
+            return action()
+        except _FINAL_ERRORS:
+            raise
+        except OSError as error:
+            if error.errno in _FINAL_NUMBERS:
+                raise
+            time.sleep(seconds)
+    return action()
 
 
 def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -366,7 +427,7 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
 def parquet_bytes(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> bytes:
     """Returns a frame as a Parquet file with page checksums; metadata values go into the footer as JSON."""
     table = frame.to_arrow()
-    footer = {f"forksweep.{key}": json.dumps(value) for key, value in metadata.items()}
+    footer: dict[Any, Any] = {f"forksweep.{key}": json.dumps(value) for key, value in metadata.items()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **footer})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)

@@ -112,6 +112,14 @@ class Ledger:
         for member in delivery.finished:
             self.set_status(member.trial_id, "completed", checkpoint=checkpoint.path if checkpoint else None)
 
+    def take_over(self, trial_id: str, records: Sequence[Mapping[str, Any]], sweep: str) -> None:
+        """Takes a completed trial's records over from another sweep; `computed_by` names that sweep too."""
+        rows = [{**record, "computed_by": f"{sweep}/{record['computed_by']}"} for record in records]
+        self.known[trial_id] = tuple(rows)
+        self._new_records += rows
+        self._delivered[trial_id] = len(rows)
+        self.set_status(trial_id, "completed", taken_from=sweep)
+
     def set_status(self, trial_id: str, status: Status, **details: str | None) -> None:
         """Notes what happened to a trial; details are the other fields of `TrialStatus`."""
         entry = TrialStatus(trial_id=trial_id, status=status, epochs_run=self._delivered[trial_id], **details)
@@ -124,7 +132,7 @@ class Ledger:
             self.final_checkpoints.add(status.checkpoint)
 
     def flush(self, *, only_if_due: bool = False) -> None:
-        """Writes what came in since the last time. Records go first: a status never promises records that are not there."""
+        """Writes what came in since the last time; records first, as a status promises records."""
         now = time.monotonic()
         if only_if_due and now - self._flushed < FLUSH_SECONDS:
             return

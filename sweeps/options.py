@@ -53,5 +53,9 @@ class Options:
     """Start over: delete what the sweep has stored under this name. Otherwise it goes on where it stopped."""
     retry_failed: bool = False
     """Run trials again that failed."""
+    fail_fast: bool = False
+    """Stop at the first trial that fails; the rest is cancelled, and the same command goes on with it."""
+    trial_timeout: float | None = None
+    """Seconds after which a training that finished no epoch is ended as failed; None: never."""
     smoke_test: bool = False
     """The whole path in under a minute: 2 epochs on 1,920 images, results under NAME-smoke-test."""

@@ -19,6 +19,7 @@ class Placement:
     address: str | None = None
     cudnn_benchmark: bool = False
     cudnn_deterministic: bool = True
+    trial_timeout: float | None = None
 
     @classmethod
     def of(cls, options: Options) -> Placement:

@@ -146,5 +146,3 @@ def _values(name: str, given: object) -> tuple[object, ...]:
     if ALL in values:
         return tuple(table)
     return tuple(find(name, table, str(value)).name for value in values)
-
-

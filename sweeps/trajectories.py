@@ -245,9 +245,7 @@ class ForkTree:
 
     # -- mechanics --------------------------------------------------------------------------------------------------
 
-    def _split(
-        self, members: dict[str, Member], traces: dict[str, Tracer], lineage: tuple[str, ...]
-    ) -> list[Path]:
+    def _split(self, members: dict[str, Member], traces: dict[str, Tracer], lineage: tuple[str, ...]) -> list[Path]:
         """Returns the paths of members that were together so far, by the values they apply next."""
         if len(members) == 1:
             return [self._path(members, {}, lineage)]

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import platformdirs
@@ -229,7 +229,8 @@ def _cache_files(row: DatasetRow) -> tuple[Path, Path]:
 
 def _write_cache(row: DatasetRow, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
     """Keeps prepared arrays; a cache folder that cannot be written costs time at the next start, nothing else."""
-    for path, array in zip(_cache_files(row), (images, labels), strict=True):
+    arrays: tuple[NDArray[Any], ...] = (images, labels)
+    for path, array in zip(_cache_files(row), arrays, strict=True):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:

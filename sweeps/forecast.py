@@ -1,0 +1,85 @@
+"""What a sweep would train, and about how long it takes: printed before the start, and all that `--plan` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from analysis.store import SweepSpec
+from sweeps.ledger import Ledger
+from sweeps.placement import Placement
+from sweeps.progress import duration
+from sweeps.trajectories import apart, count_epochs
+from workloads.training import seconds_per_epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What is ahead of a sweep."""
+
+    trials: int
+    trial_epochs: int
+    """Epochs of all trials, as if each trained alone."""
+    done: int
+    """Trials that have their answer from before."""
+    taken_over: Mapping[str, int]
+    """Other sweep -> trials whose records come from it."""
+    left_out: Mapping[str, int]
+    """Reason -> combinations that make no sense."""
+    least: int
+    """Epochs to train if no metric-driven schedule ever acts: what is known beforehand."""
+    most: int
+    """Epochs to train if metric-driven schedules share nothing."""
+    seconds: float
+    """What an epoch takes, divided by how many train at once."""
+
+    def lines(self) -> list[str]:
+        """Returns the forecast for people."""
+        found = [f"{self.trials:,} trials, {self.trial_epochs:,} trial-epochs"]
+        found += [f"left out: {count} x {reason}" for reason, count in self.left_out.items()]
+        if self.done:
+            found.append(f"done before: {self.done:,} trials")
+        found += [f"taken over from {sweep}: {count:,} trials" for sweep, count in self.taken_over.items()]
+        if self.most == 0:
+            return [*found, "everything is done: nothing to train"]
+        if self.least == self.most:
+            return [*found, f"epochs to train: {self.least:,}, about {duration(self.least * self.seconds)}"]
+        return [
+            *found,
+            f"epochs to train: at least {self.least:,}, at most {self.most:,} (schedules that watch a metric fork "
+            f"when it says so), {duration(self.least * self.seconds)} to {duration(self.most * self.seconds)}",
+        ]
+
+
+def forecast(
+    spec: SweepSpec, ledger: Ledger, taken_over: Mapping[str, int], placement: Placement, *, share: bool
+) -> Forecast:
+    """Returns what is ahead.
+
+    Args:
+        spec: What was asked.
+        ledger: What is known.
+        taken_over: Other sweep -> trials taken over from it.
+        placement: What each trial gets.
+        share: Whether trials share training.
+    """
+    left = ledger.open
+    members = ledger.members()
+    seconds = seconds_per_epoch(left[0], placement.hardware()) / min(_lanes(placement), len(left)) if left else 0.0
+    return Forecast(
+        trials=len(spec.trials),
+        trial_epochs=sum(trial.epochs for trial in spec.trials),
+        done=len(spec.trials) - len(left) - sum(taken_over.values()),
+        taken_over=taken_over,
+        left_out=spec.left_out,
+        least=count_epochs(members, share=share),
+        most=count_epochs(apart(members, ledger.metric_driven), share=share),
+        seconds=seconds,
+    )
+
+
+def _lanes(placement: Placement) -> int:
+    """Returns how many trials train at once on this machine (a cluster's size is known only once Ray runs)."""
+    lanes = int((os.cpu_count() or 1) / max(placement.cpus_per_trial, 0.01))
+    return max(1, min(lanes, placement.max_concurrent or lanes))

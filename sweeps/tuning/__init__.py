@@ -1,0 +1,27 @@
+"""Runs the paths of a fork tree on Ray Tune: the only package that imports Ray.
+
+The plan is the tree's, the execution Ray's. A `Searcher` hands Tune one path at a time; a worker trains it under the
+name of its leader, stores a checkpoint after every epoch and reports each record; the driver tells the tree, which says
+whose record it is and which trials fork off.
+"""
+
+import os
+
+# Read by Ray when it is imported: no usage statistics, none of Tune's own files, handlers and console output.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_THRESHOLD_S": "1000000000",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from sweeps.tuning.errors import PlacementError, StorageError  # noqa: E402
+from sweeps.tuning.execution import run_tree  # noqa: E402
+from sweeps.tuning.run import Run  # noqa: E402
+from sweeps.tuning.session import check_placement, ray_session  # noqa: E402
+
+__all__ = ["PlacementError", "Run", "StorageError", "check_placement", "ray_session", "run_tree"]

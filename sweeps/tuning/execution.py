@@ -1,0 +1,164 @@
+"""In the driver: what connects a run to Ray Tune."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune import Callback, FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.search import Searcher
+
+from sweeps.tuning.errors import StorageError
+from sweeps.tuning.run import MAX_FAILURES, Run
+from sweeps.tuning.session import check_placement, slots
+from sweeps.tuning.worker import Train, train_path
+from workloads import datasets
+from workloads.registry import dataset_of
+from workloads.training import train
+
+
+class _Paths(Searcher):  # type: ignore[misc]
+    """Hands Tune the run's paths, one trial each."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._run.stopping or self._run.tree.done:
+            finished: str = Searcher.FINISHED
+            return finished
+        job = self._run.next_job(trial_id)
+        return None if job is None else {"job": job.to_json()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "news" in result:
+            self._run.take_in(trial_id, json.loads(result["news"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._run.complete(trial_id, error=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Does nothing: a run is planned anew from the ledger, never from Tune's snapshots."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Does nothing, as `save`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Stop(Stopper):  # type: ignore[misc]
+    """Ends Tune when the run is to stop."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._run.stopping
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Beat(Callback):  # type: ignore[misc]
+    """Writes records that are due, also while no new ones come in."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._run.ledger.flush(only_if_due=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+@contextlib.contextmanager
+def stop_on_signals(run: Run) -> Iterator[None]:
+    """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once."""
+
+    def stop(signum: int, frame: object) -> None:
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.stopping = run.interrupted = True
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def run_tree(run: Run, *, train: Train = train, load_data: bool = True) -> None:
+    """Trains every path of a run's tree, on the Ray session that is there.
+
+    Args:
+        run: What to train; its ledger has the results afterwards.
+        train: The training function.
+        load_data: Whether workers are handed the data sets (a stand-in needs none).
+
+    Raises:
+        PlacementError: No node has what a trial asks for.
+        DataError: A data set's files are missing or damaged.
+    """
+    placement = run.placement
+    check_placement(placement)
+    run.progress.counts.slots = slots(placement)
+    names = {dataset_of(trial.workload).name for trial in run.ledger.open} if load_data else set()
+    data = {name: ray.put(datasets.load(name)) for name in names}
+    trainable = tune.with_resources(
+        tune.with_parameters(train_path, data=data, train=train),
+        {"cpu": placement.cpus_per_trial, "gpu": placement.gpus_per_trial},
+    )
+    with tempfile.TemporaryDirectory(prefix="forksweep-") as scratch, stop_on_signals(run), _quiet():
+        tuner = Tuner(
+            trainable,
+            tune_config=TuneConfig(search_alg=_Paths(run), num_samples=-1, reuse_actors=True),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                stop=_Stop(run),
+                callbacks=[_Beat(run)],
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+            run.end()
+        except OSError as error:
+            raise StorageError(f"cannot write to {run.store.location}: {error}") from error
+        except RayError as error:
+            raise StorageError(f"Ray ended: {str(error).partition(chr(10))[0]}") from error
+    if run.storage_error is not None:
+        raise StorageError(run.storage_error)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Tune's notes to itself: what a person should know, progress and report say."""
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

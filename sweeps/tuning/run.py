@@ -1,0 +1,157 @@
+"""In the driver: takes in what workers report, and says what to train next. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.store import Checkpoint
+from sweeps.ledger import Ledger
+from sweeps.placement import Placement
+from sweeps.progress import Progress
+from sweeps.trajectories import CheckpointKey, ForkTree, Path
+from sweeps.tuning.worker import Job
+
+MAX_FAILURES = 2
+"""How often a path is tried again after its worker died."""
+
+
+class Run:
+    """One run of a sweep's open paths: takes in what workers report, and says what to train next.
+
+    Args:
+        tree: The paths.
+        ledger: Where records and statuses go.
+        placement: What each trial gets.
+        progress: What a person watches.
+        fail_fast: Whether the first failure ends the run.
+    """
+
+    def __init__(
+        self, tree: ForkTree, ledger: Ledger, placement: Placement, progress: Progress, *, fail_fast: bool = False
+    ) -> None:
+        self.tree = tree
+        self.ledger = ledger
+        self.store = ledger.store
+        self.placement = placement
+        self.progress = progress
+        self.fail_fast = fail_fast
+        self.stopping = False
+        self.interrupted = False
+        self.storage_error: str | None = None
+        self.checkpoints: dict[CheckpointKey, Checkpoint] = {
+            (checkpoint.trial_id, checkpoint.epoch): checkpoint for checkpoint in self.store.list_checkpoints()
+        }
+        self._leaders: dict[str, Path] = {}
+        self.trained = 0
+
+    def next_job(self, tune_id: str) -> Job | None:
+        """Returns what to train next, or None when nothing can start now."""
+        limit = self.placement.max_concurrent
+        if limit is not None and len(self._leaders) >= limit:
+            return None
+        path = self.tree.take()
+        if path is None:
+            return None
+        self._leaders[tune_id] = path
+        self.progress.started(path.leader.trial_id, len(path.members))
+        return Job(
+            config=self.ledger.trials[path.leader.trial_id],
+            known=path.epoch,
+            ancestors=tuple(self.checkpoints[key] for key in path.ancestors() if key in self.checkpoints),
+            test_epochs=tuple(path.test_epochs()),
+            storage_path=self.store.storage_path,
+            name=self.store.name,
+            hardware=self.placement.hardware(),
+            timeout=self.placement.trial_timeout,
+        )
+
+    def take_in(self, tune_id: str, result: Mapping[str, Any]) -> None:
+        """Takes in what a worker reported."""
+        path = self._leaders.get(tune_id)
+        if path is None:
+            return
+        if "end" in result:
+            self._end(tune_id, path, result)
+        elif "record" in result:
+            self._record(path, result["record"], result.get("checkpoint"))
+        self._show()
+
+    def _record(self, path: Path, record: Mapping[str, Any], checkpoint_path: str | None) -> None:
+        leader = path.leader.trial_id
+        checkpoint = None
+        if checkpoint_path is not None:
+            checkpoint = Checkpoint(leader, record["epoch"], checkpoint_path)
+            self.checkpoints[leader, record["epoch"]] = checkpoint
+        before = path.anchor
+        delivery = self.tree.advance(leader, record)
+        self.trained += 1
+        self.progress.record(leader, record, len(path.members))
+        if delivery is None:
+            return
+        self.ledger.deliver(delivery, checkpoint)
+        self._drop_checkpoint(before)
+
+    def _end(self, tune_id: str, path: Path, result: Mapping[str, Any]) -> None:
+        leader, before = path.leader.trial_id, path.anchor
+        if result["end"] == "storage":
+            self.storage_error, self.stopping = result["error"], True
+            return
+        if result["end"] == "diverged":
+            for member in self.tree.diverge(leader):
+                self.ledger.set_status(member.trial_id, "diverged", error=result["error"])
+        else:
+            self.tree.drop(leader)
+            self.ledger.set_status(leader, result["end"], error=result["error"], traceback=result["traceback"])
+            self.stopping |= self.fail_fast
+        self._drop_checkpoint(before)
+        self._forget(tune_id)
+
+    def complete(self, tune_id: str, *, error: bool) -> None:
+        """A worker is done with a path, or died on it once too often."""
+        path = self._leaders.get(tune_id)
+        if path is None:
+            return
+        if self.tree.is_live(path.leader.trial_id) and not self.stopping:
+            message = f"the worker died {MAX_FAILURES + 1} times" if error else "the worker ended without a result"
+            self._end(tune_id, path, {"end": "failed", "error": message, "traceback": None})
+        self._forget(tune_id)
+        self._show()
+
+    def end(self) -> None:
+        """Writes what is left to write, and deletes the checkpoints that nothing needs."""
+        if self.stopping and not self.interrupted and self.storage_error is None:
+            for trial in self.ledger.open:
+                self.ledger.set_status(trial.trial_id, "cancelled", error="another trial failed (--fail-fast)")
+        self.ledger.flush()
+        starts = {next((key for key in path.ancestors() if key in self.checkpoints), None) for path in self.tree.paths}
+        kept = {self.checkpoints[key].path for key in starts if key is not None} | self.ledger.final_checkpoints
+        for checkpoint in self.store.list_checkpoints():
+            if checkpoint.path not in kept:
+                self.store.delete(checkpoint.path)
+
+    def _forget(self, tune_id: str) -> None:
+        path = self._leaders.pop(tune_id, None)
+        if path is not None:
+            self.progress.ended(path.leader.trial_id)
+
+    def _drop_checkpoint(self, key: CheckpointKey | None) -> None:
+        """Deletes a checkpoint that nobody could go on from, unless it is some trial's final one."""
+        if key is None or key not in self.checkpoints or self.tree.needs(key):
+            return
+        if self.checkpoints[key].path not in self.ledger.final_checkpoints:
+            self.store.delete(self.checkpoints.pop(key).path)
+
+    def _show(self) -> None:
+        statuses = self.ledger.counts()
+        c = self.progress.counts
+        c.trials = len(self.ledger.trials)
+        c.trials_done = len(self.ledger.statuses)
+        c.failed = statuses["failed"] + statuses["out_of_memory"]
+        c.trial_epochs = sum(trial.epochs for trial in self.ledger.trials.values())
+        c.delivered = self.ledger.delivered
+        c.trained = self.trained
+        c.running = min(len(self._leaders), c.slots)  # Tune asks for one path more than can run
+        c.waiting = self.tree.waiting
+        c.epochs_left = sum(path.remaining for path in self.tree.paths)
+        self.progress.update()
