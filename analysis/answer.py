@@ -94,8 +94,9 @@ def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.Dat
     smallest = detectable_difference(pair["deviation"], pair["n"], pair["comparisons"])
     needed = seeds_to_decide(pair["difference"], pair["deviation"], pair["comparisons"])
     decide = f"about {float(f'{needed:.2g}'):,.0f}" if needed else "no number of"
+    show = f"can show a difference of {smallest:.4f} or more" if smallest and smallest < 1 else "can show no difference"
     return (
-        f"{cannot}: {pair['n']} seeds can show a difference of {smallest:.4f} or more, "
+        f"{cannot}: {pair['n']} seeds {show}, "
         f"and {decide} seeds would decide between it and the first of these at the spread seen."
     )
 

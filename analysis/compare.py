@@ -66,11 +66,11 @@ def pairwise(values: Array, configurations: npt.NDArray[np.int32], family: int =
     sums, squares = residual @ has.T, (residual**2) @ has.T
     with np.errstate(invalid="ignore", divide="ignore"):
         shift = (sums[row, column] - sums[column, row]) / n
-        total = squares[row, column] + squares[column, row] - 2 * (residual @ residual.T)[row, column]
-        variance = np.maximum(total - n * shift**2, 0) / (n - 1)
-        deviation = np.where(n > 1, np.sqrt(np.where(n > 1, variance, np.nan)), np.nan)
+        apart = squares[row, column] + squares[column, row]
+        total = apart - 2 * (residual @ residual.T)[row, column] - n * shift**2
+        total[total < _ROUNDING * (apart + _ROUNDING)] = 0.0  # what cancellation leaves of nothing
+        deviation = np.where(n > 1, np.sqrt(total / (n - 1)), np.nan)
         difference = np.where(n > 0, means[row] - means[column] + shift, np.nan)
-        deviation[deviation < _ROUNDING] = 0.0
         difference[np.abs(difference) < _ROUNDING] = 0.0
         error = np.where(deviation > 0, deviation / np.sqrt(n), np.nan)
         p = 2 * stdtr(n - 1, -np.abs(difference / error))
@@ -99,7 +99,7 @@ def pairwise(values: Array, configurations: npt.NDArray[np.int32], family: int =
     return pl.DataFrame(columns).fill_nan(None).select(pl.col(name).cast(type_) for name, type_ in schema.items())
 
 
-_ROUNDING = 1e-10
+_ROUNDING = 1e-12
 
 
 def holm(p: Array, comparisons: int) -> Array:

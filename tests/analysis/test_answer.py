@@ -120,6 +120,11 @@ def test_undecided_says_what_could_be_shown_and_what_it_takes() -> None:
     )
 
 
+def test_two_seeds_and_many_comparisons_show_nothing() -> None:
+    accuracies = {f"optimizer{i}": (0.9 - i / 1000, 0.9 + i / 500) for i in range(20)}
+    assert "2 seeds can show no difference, and about " in told(handmade_sweep(optimizers(accuracies)).data)[1]
+
+
 def test_seeds_not_in_common_cannot_be_paired() -> None:
     results = optimizers({"adam": (0.9, 0.91)}) | {
         trial.replace(seed=trial.seed + 10): result for trial, result in optimizers({"sgd": (0.8, 0.82)}).items()

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis.compare import (
     MOST_SEEDS,
@@ -59,6 +61,7 @@ UNTESTABLE = {
     "no common seed": ((0.9, 0.91, NAN, NAN), (NAN, NAN, 0.8, 0.81), 0, None, None),
     "one common seed": ((0.9, 0.91, NAN), (NAN, 0.81, 0.8), 1, 0.1, None),
     "equal on every seed": ((0.9, 0.91), (0.9, 0.91), 2, 0.0, 0.0),
+    "no seed matters": ((0.9, 0.9, 0.9), (0.1, 0.1, 0.1), 3, 0.8, 0.0),
     "as far apart on every seed": ((0.9, 0.91, 0.93), (0.8, 0.81, 0.83), 3, 0.1, 0.0),
 }
 
@@ -72,6 +75,15 @@ def test_untestable_pairs_have_no_p_value(
     assert row["difference"] == (None if difference is None else pytest.approx(difference))
     assert row["deviation"] == deviation
     assert [row[name] for name in ("low", "high", "p", "p_holm", "comparisons")] == [None, None, None, None, 0]
+
+
+@given(st.lists(st.integers(0, 4000), min_size=2, max_size=8), st.integers(0, 1000))
+def test_rounding_is_no_spread(images: list[int], lead: int) -> None:
+    row = compared(tuple((count + lead) / 5000 for count in images), tuple(count / 5000 for count in images)).row(
+        0, named=True
+    )
+    assert (row["deviation"], row["p"]) == (0, None)
+    assert row["difference"] == pytest.approx(lead / 5000)
 
 
 def test_holm_as_in_r() -> None:
