@@ -214,7 +214,7 @@ def _train_epoch(
     hits: list[Tensor] = []
     evaluations = 0
     lr = 0.0
-    for indices in order.split(config.batch_size):
+    for indices in torch.split(order, config.batch_size):
         batch, labels = images.images[indices], images.labels[indices]
         first: list[tuple[Tensor, Tensor]] = []
 
@@ -250,3 +250,39 @@ def evaluate(model: nn.Module, images: Images, split: Split) -> tuple[float, flo
             hits += (logits.argmax(1) == labels).sum()
     begin, end = images.data.span(split)
     return loss.item() / (end - begin), hits.item() / (end - begin)
+
+
+def seconds_per_epoch(config: TrialConfig, hardware: Hardware) -> float:
+    """Returns about how long an epoch takes, from a few steps on made-up images.
+
+    Args:
+        config: The trial, its settings complete.
+        hardware: What it would be trained on.
+    """
+    device = hardware.apply()
+    dataset = dataset_of(config.workload)
+    model = build_model(config).to(device)
+    optimizer = OPTIMIZERS[config.optimizer].build(model, config.lr, config.optimizer_settings)
+    shape = (config.batch_size, dataset.channels, datasets.SIZE, datasets.SIZE)
+    batch = torch.zeros(shape, device=device)
+    labels = torch.zeros(config.batch_size, dtype=torch.int64, device=device)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(batch), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def timed(action: Callable[[], object], times: int) -> float:
+        action()
+        started = time.perf_counter()
+        for _ in range(times):
+            action()
+        if hardware.gpu:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / times
+
+    step = timed(lambda: optimizer.step(closure), 10)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        forward = timed(lambda: model(batch), 10) / config.batch_size
+    return step * steps_per_epoch(config) + forward * dataset.val
