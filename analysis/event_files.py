@@ -1,0 +1,106 @@
+"""Trials as TensorBoard event files: scalars by epoch, and hyperparameters with final metrics for its HParams tab.
+
+Needs the optional package `tensorboard`, but not TensorFlow. An event's time is the seconds trained so far, so that
+TensorBoard's relative time axis is training time.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from analysis.aggregate import FINISHED
+
+SCALARS: dict[str, str] = {
+    "train_loss": "loss/train",
+    "val_loss": "loss/validation",
+    "test_loss": "loss/test",
+    "train_accuracy": "accuracy/train",
+    "val_accuracy": "accuracy/validation",
+    "test_accuracy": "accuracy/test",
+    "lr": "learning_rate",
+}
+"""Column of the epochs table -> tag of the scalar."""
+
+FINAL: dict[str, str] = {
+    "final_val_accuracy": "final/validation_accuracy",
+    "final_val_loss": "final/validation_loss",
+    "test_accuracy": "final/test_accuracy",
+    "test_loss": "final/test_loss",
+}
+"""Column of the trials table -> tag of the final metric that the HParams tab shows."""
+
+_STATUS = dict.fromkeys(FINISHED, api_pb2.STATUS_SUCCESS) | {"pending": api_pb2.STATUS_RUNNING}
+
+
+def trial_events(
+    trial: Mapping[str, Any], epochs: Iterable[Mapping[str, Any]], hyperparameters: Sequence[str]
+) -> bytes:
+    """Returns one trial's event file.
+
+    Args:
+        trial: Its row of the trials table.
+        epochs: Its rows of the epochs table, in order.
+        hyperparameters: Columns of the trials table that the HParams tab shows.
+    """
+    start = SessionStartInfo(group_name=trial["label"], start_time_secs=0.0)
+    for name in hyperparameters:
+        if (value := trial[name]) is not None:
+            field = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+            setattr(start.hparams[name], field, value)
+    events = [_hparams_event(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))]
+    seconds = 0.0
+    for epoch in epochs:
+        seconds += epoch["train_seconds"]
+        events.append(_scalars(epoch, SCALARS, epoch["epoch"], seconds))
+    if trial["status"] in FINISHED:
+        events.append(_scalars(trial, FINAL, trial["epochs_run"], seconds))
+    end = SessionEndInfo(status=_STATUS.get(trial["status"], api_pb2.STATUS_FAILURE), end_time_secs=seconds)
+    events.append(_hparams_event(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end), seconds))
+    return _event_file(events)
+
+
+def experiment_events(hyperparameters: Mapping[str, Sequence[Any]]) -> bytes:
+    """Returns the event file that tells the HParams tab what varies and which metrics there are.
+
+    Args:
+        hyperparameters: Name -> its values in the sweep.
+    """
+    experiment = api_pb2.Experiment(
+        hparam_infos=[_hparam_info(name, values) for name, values in hyperparameters.items()],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in FINAL.values()],
+    )
+    return _event_file([_hparams_event(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))])
+
+
+def _hparam_info(name: str, values: Sequence[Any]) -> api_pb2.HParamInfo:
+    types = {type(value) for value in values if value is not None}
+    kind = "DATA_TYPE_STRING" if types == {str} else "DATA_TYPE_BOOL" if types == {bool} else "DATA_TYPE_FLOAT64"
+    info = api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(kind))
+    info.domain_discrete.extend(value for value in values if value is not None)
+    return info
+
+
+def _scalars(row: Mapping[str, Any], tags: Mapping[str, str], step: int, seconds: float) -> Event:
+    values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items() if row[name] is not None]
+    return Event(step=step, wall_time=seconds, summary=Summary(value=values))
+
+
+def _hparams_event(tag: str, content: HParamsPluginData, seconds: float = 0.0) -> Event:
+    value = Summary.Value(tag=tag, tensor=metadata.NULL_TENSOR, metadata=metadata.create_summary_metadata(content))
+    return Event(wall_time=seconds, summary=Summary(value=[value]))
+
+
+def _event_file(events: Iterable[Event]) -> bytes:
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for event in (Event(file_version="brain.Event:2"), *events):
+        writer.write(event.SerializeToString())
+    return buffer.getvalue()
