@@ -108,17 +108,17 @@ def read_idx(path: Path, sha256: str) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is missing, damaged or not the one expected.
     """
+    remedy = f"it is part of the project, restore it: git checkout -- {path}"
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; it is part of the project, restore it (git checkout -- {path.name})") from None
+        raise DataError(f"{path} is missing; {remedy}") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); restore it (git checkout -- {path.name})") from None
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise DataError(
-            f"{path} is damaged: its content has SHA-256 {found[:16]}..., expected {sha256[:16]}...; "
-            f"restore it (git checkout -- {path.name})"
+            f"{path} is damaged: its content has SHA-256 {found[:16]}..., expected {sha256[:16]}...; {remedy}"
         )
     zero, kind, dimensions = struct.unpack(">HBB", content[:4])
     assert (zero, kind) == (0, 8), "the digest vouches for the format"

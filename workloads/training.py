@@ -95,7 +95,9 @@ def generator(*key: int) -> Generator:
 def build_model(config: TrialConfig) -> nn.Module:
     """Returns the trial's network with its initial weights, a function of the seed."""
     workload = WORKLOADS[config.workload]
-    model = workload.model(dataset_of(config.workload), config.workload_settings)
+    # Layers draw weights of their own from torch's global generator, which is the caller's: it stays as it was.
+    with torch.random.fork_rng(devices=()):
+        model = workload.model(dataset_of(config.workload), config.workload_settings)
     initialise(model, generator(config.seed))
     return model
 

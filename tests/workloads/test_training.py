@@ -1,0 +1,365 @@
+"""train: the numbers of a plain PyTorch loop, bit for bit, however often it was stopped, whoever trains beside it."""
+
+import io
+import random
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workloads.lenet import LeNet, initialise
+from workloads.optimizers import OPTIMIZERS
+from workloads.registry import resolve
+from workloads.schedulers import SCHEDULERS
+from workloads.training import Hardware, Images, State, evaluate, generator, seconds_per_epoch, train
+from workloads.trial import Diverged, EpochRecord, TrialConfig
+
+SHORT = TrialConfig(optimizer="sgd_momentum", lr=0.02, batch_size=32, epochs=6, train_limit=150)
+"""A trial of a second on `few_images`: five steps an epoch, the last of 22 images."""
+
+
+def measured(records: Collection[EpochRecord]) -> list[dict[str, Any]]:
+    """Returns records without what a clock says."""
+    clocks = {"train_seconds", "eval_seconds"}
+    return [{name: value for name, value in r.to_json().items() if name not in clocks} for r in records]
+
+
+def trained(config: TrialConfig, images: Images, **how: Any) -> tuple[list[dict[str, Any]], list[State]]:
+    """Returns what training measured, and copies of its states."""
+    states: list[State] = []
+    records = list(
+        train(config, images=images, save=lambda state: states.append(State.from_bytes(state.to_bytes())), **how)
+    )
+    return measured(records), states
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two states are bitwise equal, through all their containers."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def same_training(one: State, other: State) -> bool:
+    """Whether two states are bitwise equal in all but times."""
+    return (
+        equal(one.model, other.model)
+        and equal(one.optimizer, other.optimizer)
+        and measured(one.history) == measured(other.history)
+    )
+
+
+# -- against a plain loop -------------------------------------------------------------------------------------------
+
+PLAIN: dict[str, Any] = {
+    "sgd_momentum": lambda model, lr: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
+    "adam": lambda model, lr: torch.optim.Adam(model.parameters(), lr=lr),
+}
+"""Optimizers as a tutorial would make them."""
+
+
+def plain_loop(config: TrialConfig, images: Images) -> Iterator[dict[str, float]]:
+    """Trains as any tutorial does.
+
+    Sums of losses are exact in double precision, in whatever order: single-precision terms leave it 29 bits to spare.
+    """
+    x, y = images.images, images.labels
+    model = LeNet()
+    initialise(model, generator(config.seed))
+    optimizer = PLAIN[config.optimizer](model, config.lr)
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        order = torch.randperm(config.train_limit, generator=generator(config.seed, epoch))
+        loss_sum, right = 0.0, 0
+        for batch in order.split(config.batch_size):
+            optimizer.zero_grad()
+            logits = model(x[batch])
+            loss = functional.cross_entropy(logits, y[batch])
+            loss.backward()
+            optimizer.step()
+            loss_sum += (loss * len(batch)).item()
+            right += int((logits.argmax(1) == y[batch]).sum())
+        measured = {"train_loss": loss_sum / len(order), "train_accuracy": right / len(order)}
+        model.eval()
+        for split, begin, end in (("val", 55_000, 60_000), ("test", 60_000, 70_000)):
+            loss_sum, right = 0.0, 0
+            for low in range(begin, end, 250):
+                with torch.no_grad():
+                    logits = model(x[low : low + 250])
+                loss_sum += functional.cross_entropy(logits, y[low : low + 250], reduction="sum").item()
+                right += int((logits.argmax(1) == y[low : low + 250]).sum())
+            measured |= {f"{split}_loss": loss_sum / (end - begin), f"{split}_accuracy": right / (end - begin)}
+        yield measured
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd_momentum", 0.05), ("adam", 0.001)])
+def test_numbers_of_a_plain_loop(optimizer: str, lr: float, images: Images) -> None:
+    config = TrialConfig(optimizer=optimizer, lr=lr, epochs=2, train_limit=1_290, test_every_epoch=True)
+    ours = [record.to_json() for record in train(config, images=images)]
+    plain = list(plain_loop(config, images))
+    assert [{name: record[name] for name in plain[0]} for record in ours] == plain
+    assert plain[1]["train_loss"] < plain[0]["train_loss"] < 2.4
+    assert plain[1]["test_accuracy"] > 0.25, "it learns"
+    assert [(r["lr"], r["lr_last"], r["function_evaluations"]) for r in ours] == [(lr, lr, 21)] * 2
+
+
+@pytest.mark.slow
+def test_adam_after_ten_epochs(images: Images) -> None:
+    *_, last = train(TrialConfig(optimizer="adam", lr=0.001, epochs=10), images=images)
+    assert last.test_accuracy is not None
+    assert 0.885 <= last.test_accuracy <= 0.915
+
+
+# -- what decides the numbers ---------------------------------------------------------------------------------------
+
+
+def test_the_same_trial_twice(few_images: Images) -> None:
+    one, one_states = trained(SHORT, few_images)
+    other, other_states = trained(SHORT, few_images)
+    assert one == other
+    assert same_training(one_states[-1], other_states[-1])
+
+
+def test_a_trial_beside_another(few_images: Images) -> None:
+    other = SHORT.replace(optimizer="adam", lr=0.001, seed=4)
+    alone = [measured(list(train(config, images=few_images))) for config in (SHORT, other)]
+    turns = zip(train(SHORT, images=few_images), train(other, images=few_images), strict=True)
+    assert [measured(records) for records in zip(*turns, strict=True)] == alone
+
+
+def test_seeds_differ(few_images: Images) -> None:
+    (one, *_), (other, *_) = (trained(SHORT.replace(seed=seed), few_images)[0] for seed in (1, 2))
+    assert one["train_loss"] != other["train_loss"]
+    assert one["val_loss"] != other["val_loss"]
+
+
+def test_order_of_the_images_is_a_function_of_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return torch.randperm(50, generator=generator(seed, epoch)).tolist()
+
+    keys = [(seed, epoch) for seed in (0, 1, 21, 2**40) for epoch in (1, 2, 30)]
+    orders = [order(*key) for key in keys]
+    torch.manual_seed(3)
+    assert orders == [order(*key) for key in keys]
+    assert len({tuple(order) for order in orders}) == len(keys)
+
+
+@pytest.mark.parametrize("workload_epochs", [1, 2])
+def test_initial_weights_do_not_depend_on_the_epochs(workload_epochs: int, few_images: Images) -> None:
+    first, *_ = trained(SHORT.replace(epochs=workload_epochs), few_images)[0]
+    assert first["train_loss"] == trained(SHORT, few_images)[0][0]["train_loss"]
+
+
+def test_global_state_is_left_alone(few_images: Images) -> None:
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 - it is the global state that is looked at
+    torch.manual_seed(1)
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    records = trained(SHORT, few_images)[0]
+    assert random.getstate() == before[0]
+    assert str(np.random.get_state()) == str(before[1])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[2])
+    torch.manual_seed(2)
+    assert trained(SHORT, few_images)[0] == records
+
+
+def test_images_are_left_alone(few_images: Images) -> None:
+    before = few_images.images.clone(), few_images.labels.clone()
+    trained(SHORT.replace(epochs=1), few_images)
+    assert torch.equal(few_images.images, before[0])
+    assert torch.equal(few_images.labels, before[1])
+
+
+def test_read_only_arrays(few_images: Images) -> None:
+    """Arrays in Ray's object store cannot be written to; torch's warning of that would be an error here."""
+    data = replace(few_images.data, images=few_images.data.images.copy(), labels=few_images.data.labels.copy())
+    data.images.flags.writeable = data.labels.flags.writeable = False
+    records, _ = trained(SHORT, Images(data, torch.device("cpu")))
+    assert records == trained(SHORT, few_images)[0]
+
+
+# -- what is measured -----------------------------------------------------------------------------------------------
+
+
+def test_means_are_over_images(few_images: Images) -> None:
+    """A step so small that the weights stay what they are makes an epoch an evaluation of the training images."""
+    config = SHORT.replace(optimizer="sgd", lr=1e-30, epochs=1)
+    (record,) = trained(config, few_images)[0]
+    model = LeNet()
+    initialise(model, generator(config.seed))
+    with torch.no_grad():
+        logits = model(few_images.images[:150])
+        loss = functional.cross_entropy(logits.double(), few_images.labels[:150]).item()
+        right = (logits.argmax(1) == few_images.labels[:150]).sum().item()
+    assert record["train_loss"] == pytest.approx(loss, rel=1e-6)
+    assert record["train_accuracy"] == right / 150
+    assert record["function_evaluations"] == 5, "the last, smaller batch is trained too"
+
+
+class _OneHot(nn.Module):
+    """Calls every image by the class in its first pixel, with a loss of ln(1 + 9 / e) where it is right."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        return functional.one_hot(images[:, 0, 0, 0].long(), 10).float()
+
+
+def test_all_images_are_evaluated(images: Images) -> None:
+    begin, end = images.data.span("test")
+    assert end - begin == 10_000
+    labels = images.labels.clone()
+    told = torch.zeros(len(labels), 1, 1, 1)
+    told[:, 0, 0, 0] = labels
+    # Wrong about 3 of the 10,000, the first and the last among them.
+    for wrong in (begin, begin + 5_000, end - 1):
+        told[wrong] = (labels[wrong] + 1) % 10
+    data = replace(images.data, images=told.numpy())
+    loss, accuracy = evaluate(_OneHot(), Images(data, torch.device("cpu")), "test")
+    assert accuracy == 0.9997
+    assert loss == pytest.approx((9_997 * np.log(1 + 9 / np.e) + 3 * np.log(9 + np.e)) / 10_000, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "test_epochs", "expected"),
+    [({}, (), [6]), ({}, (2, 3), [2, 3, 6]), ({"test_every_epoch": True}, (), [1, 2, 3, 4, 5, 6])],
+    ids=["at the end", "where asked", "every epoch"],
+)
+def test_when_test_images_are_evaluated(
+    changes: dict[str, Any], test_epochs: tuple[int, ...], expected: list[int], few_images: Images
+) -> None:
+    config = SHORT.replace(**changes)
+    records, _ = trained(config, few_images, test_epochs=test_epochs)
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    for name in ("test_loss", "test_accuracy"):
+        assert [record["epoch"] for record in records if record[name] is not None] == expected
+    plain, _ = trained(SHORT, few_images)
+    unmeasured = {"trial_id": None, "computed_by": None, "test_loss": None, "test_accuracy": None}
+    assert [r | unmeasured for r in records] == [r | unmeasured for r in plain], "looking does not change training"
+    assert records[-1]["test_loss"] == plain[-1]["test_loss"]
+
+
+def test_identity_of_records(few_images: Images) -> None:
+    records = list(train(SHORT, images=few_images))
+    assert {(r.trial_id, r.computed_by) for r in records} == {(resolve(SHORT).trial_id,) * 2}
+    assert all(r.train_seconds > 0 and r.eval_seconds > 0 for r in records)
+
+
+# -- stopping and going on ------------------------------------------------------------------------------------------
+
+VARIANTS = {
+    **{
+        f"optimizer {row.name}": SHORT.replace(optimizer=row.name, lr=row.lrs[0])
+        for row in OPTIMIZERS.values()
+        if row.not_applicable is None
+    },
+    **{f"scheduler {name}": SHORT.replace(scheduler=name) for name in SCHEDULERS},
+    "plateau that acts": SHORT.replace(
+        scheduler="plateau", scheduler_settings={"patience": 0, "threshold": 0.5, "monitor": "val_loss"}
+    ),
+    "warm-up over the stop": SHORT.replace(scheduler="one_cycle", scheduler_settings={"warmup_epochs": 4}),
+}
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_going_on_from_a_checkpoint(config: TrialConfig, few_images: Images) -> None:
+    records, states = trained(config, few_images)
+    start = states[2]
+    assert (start.epoch, len(records), len(states)) == (3, 6, 6)
+    rest, later = trained(config, few_images, start=start)
+    assert rest == records[3:]
+    assert same_training(later[-1], states[-1])
+    assert start.history == states[-1].history[:3], "what was is kept, times too"
+
+
+def test_stopped_after_every_epoch(few_images: Images) -> None:
+    config = SHORT.replace(scheduler="step", scheduler_settings={"step_size": 2})
+    records, states = trained(config, few_images)
+    kept: list[bytes] = []
+    for epoch in range(6):
+        start = State.from_bytes(kept[-1]) if kept else None
+        go_on = train(config, images=few_images, start=start, save=lambda state: kept.append(state.to_bytes()))
+        assert measured([next(go_on)]) == [records[epoch]]
+        go_on.close()
+    assert len(kept) == 6
+    assert same_training(State.from_bytes(kept[-1]), states[-1])
+
+
+def test_nothing_is_left_after_the_last_epoch(few_images: Images) -> None:
+    _, states = trained(SHORT, few_images)
+    assert list(train(SHORT, images=few_images, start=states[-1])) == []
+
+
+def test_checkpoints_are_plain(few_images: Images) -> None:
+    kept: list[bytes] = []
+    list(train(SHORT.replace(optimizer="adam", epochs=2), images=few_images, save=lambda s: kept.append(s.to_bytes())))
+    content = torch.load(io.BytesIO(kept[-1]), weights_only=True)
+    assert content.keys() == {"model", "optimizer", "epoch", "history"}
+    assert content["epoch"] == 2 == len(content["history"])
+    LeNet().load_state_dict(content["model"])
+    assert {name for state in content["optimizer"].values() for name in state} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+# -- outcomes and settings ------------------------------------------------------------------------------------------
+
+
+def test_divergence_at_once(few_images: Images) -> None:
+    with pytest.raises(Diverged, match=r"^training loss is (nan|inf) in epoch 1$"):
+        list(train(SHORT.replace(optimizer="sgd", lr=1e6), images=few_images))
+
+
+def test_divergence_after_some_epochs(few_images: Images) -> None:
+    config = SHORT.replace(optimizer="sgd", scheduler="step", scheduler_settings={"step_size": 2, "gamma": 1e10})
+    records = []
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) in epoch 3$"):
+        records.extend(train(config, images=few_images))
+    # list.extend takes in what comes before the exception.
+    assert [record.epoch for record in records] == [1, 2]
+    assert all(np.isfinite([record.train_loss, record.val_loss]).all() for record in records)
+
+
+@pytest.mark.parametrize("threads", [2, 1])
+def test_threads(threads: int) -> None:
+    assert Hardware(threads=threads).apply() == torch.device("cpu")
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("benchmark", "deterministic"), [(False, True), (True, False)])
+def test_cudnn_flags(benchmark: bool, deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not benchmark)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", not deterministic)
+    hardware = Hardware(gpu=True, cudnn_benchmark=benchmark, cudnn_deterministic=deterministic)
+    assert hardware.apply() == torch.device("cuda")
+    assert torch.backends.cudnn.benchmark is benchmark
+    assert torch.backends.cudnn.deterministic is deterministic
+
+
+def test_share_of_the_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", asked.append)
+    Hardware(gpu=True).apply()
+    Hardware(gpu=True, gpu_memory_fraction=0.25).apply()
+    assert asked == [0.25]
+
+
+def test_estimate_of_an_epoch(images: Images) -> None:
+    config = resolve(TrialConfig(epochs=1, train_limit=6_400))
+    (record,) = train(config, images=images)
+    estimate = seconds_per_epoch(config, Hardware())
+    # An epoch's test evaluation is not part of it; a shared machine makes both times vague.
+    assert record.train_seconds / 5 < estimate < 5 * (record.train_seconds + record.eval_seconds)
+
+
+def test_trials_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"^unknown optimizer 'adamm'; known: sgd, "):
+        next(train(TrialConfig(optimizer="adamm")))
+    with pytest.raises(ValueError, match=r"^batch_size must be at most the 10 training images, not 64$"):
+        next(train(TrialConfig(train_limit=10)))
