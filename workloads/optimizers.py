@@ -1,24 +1,63 @@
 """OPTIMIZERS: every optimizer a trial can use, one row each.
 
 To add one, add a row: sweeps, report and tests pick it up. Settings are plain numbers, so that each can be an axis of a
-sweep; torch's tuples are spelled out (`beta1`, `beta2` for `betas`).
+sweep; torch's tuples are spelled out (`beta1`, `beta2` for `betas`). Defaults are torch's unless the row
+says otherwise.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from workloads.rows import Row
+from workloads.rows import Range, Refusals, Row
 from workloads.trial import Settings
 
 Build = Callable[[nn.Module, float, Settings], Optimizer]
+
+_NOT_NEGATIVE = Range(at_least=0)
+_FRACTION = Range(at_least=0, at_most=1)
+_BELOW_ONE = Range(at_least=0, below=1)
+_POSITIVE = Range(above=0)
+_ONE_OR_MORE = Range(at_least=1)
+
+RANGES: Mapping[str, Range] = {
+    "momentum": _BELOW_ONE,
+    "dampening": _FRACTION,
+    "weight_decay": _NOT_NEGATIVE,
+    "alpha": _FRACTION,
+    "rho": _FRACTION,
+    "beta1": _BELOW_ONE,
+    "beta2": _BELOW_ONE,
+    "eps": _NOT_NEGATIVE,
+    "momentum_decay": _NOT_NEGATIVE,
+    "lr_decay": _NOT_NEGATIVE,
+    "initial_accumulator_value": _NOT_NEGATIVE,
+    "lambd": _NOT_NEGATIVE,
+    "eta_minus": Range(above=0, below=1),
+    "eta_plus": Range(above=1),
+    "step_min": _POSITIVE,
+    "step_max": _POSITIVE,
+    "beta2_decay": Range(at_most=0),
+    "eps1": _NOT_NEGATIVE,
+    "eps2": _NOT_NEGATIVE,
+    "d": _ONE_OR_MORE,
+    "ns_a": Range(),
+    "ns_b": Range(),
+    "ns_c": Range(),
+    "ns_steps": Range(at_least=1, below=100),
+    "max_iter": _ONE_OR_MORE,
+    "max_eval": _ONE_OR_MORE,
+    "tolerance_grad": _NOT_NEGATIVE,
+    "tolerance_change": _NOT_NEGATIVE,
+    "history_size": _ONE_OR_MORE,
+}
+"""Setting -> the numbers it can be, in every row that has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +68,14 @@ class OptimizerRow(Row):
     """The class of `torch.optim` that does it."""
     lrs: tuple[float, ...]
     """Grid of learning rates that spans the usual range."""
-    fixed: Settings = field(default_factory=dict)
-    """Arguments of the class that make this variant what it is: not settings, never an axis."""
     build_with: Build | None = None
     """How to build it where the class alone over all parameters does not do."""
     not_applicable: str | None = None
     """Why no trial can use it; None for all others."""
+    unscheduled: str | None = None
+    """Why a schedule would change nothing; None for all others."""
+
+    ranges: ClassVar[Mapping[str, Range]] = RANGES
 
     def build(self, model: nn.Module, lr: float, settings: Settings) -> Optimizer:
         """Returns the optimizer over a model's parameters.
@@ -49,7 +90,8 @@ class OptimizerRow(Row):
         """
         if self.build_with is not None:
             return self.build_with(model, lr, settings)
-        return self.torch_class(model.parameters(), lr=lr, **torch_arguments({**self.fixed, **settings}))
+        constructor: Callable[..., Optimizer] = self.torch_class
+        return constructor(model.parameters(), lr=lr, **torch_arguments(settings))
 
 
 _TUPLES: Mapping[str, tuple[str, ...]] = {
@@ -57,6 +99,7 @@ _TUPLES: Mapping[str, tuple[str, ...]] = {
     "etas": ("eta_minus", "eta_plus"),
     "step_sizes": ("step_min", "step_max"),
     "eps": ("eps1", "eps2"),
+    "ns_coefficients": ("ns_a", "ns_b", "ns_c"),
 }
 """torch's tuple arguments -> the plain settings they are made of."""
 
@@ -106,38 +149,27 @@ def _muon(model: nn.Module, lr: float, settings: Settings) -> Optimizer:
     parameters = list(model.parameters())
     matrices = [p for p in parameters if p.ndim == 2]
     rest = [p for p in parameters if p.ndim != 2]
-    # "match_rms_adamw" scales Muon's steps to AdamW's, so that one learning rate suits both (arXiv:2502.16982).
-    muon = torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw", **torch_arguments(settings))
-    adamw = torch.optim.AdamW(rest, lr=lr, weight_decay=_number(settings["weight_decay"]))
-    return Combined([muon, adamw])
+    arguments = torch_arguments(settings)
+    adamw = torch.optim.AdamW(rest, lr=lr, weight_decay=arguments["weight_decay"])
+    return Combined([torch.optim.Muon(matrices, lr=lr, **arguments), adamw])
 
 
-def _number(value: object) -> float:
-    assert isinstance(value, (int, float))
-    return float(value)
-
-
-def _nesterov_needs_momentum(settings: Settings) -> str | None:
-    if settings["nesterov"] and (not settings["momentum"] or settings["dampening"]):
-        return "Nesterov needs a momentum above 0 and no dampening"
-    return None
-
-
-def _dampening_needs_momentum(settings: Settings) -> str | None:
-    if settings["dampening"] and not settings["momentum"]:
-        return "dampening acts on the momentum, which is 0"
-    return None
-
-
-def _sgd_refuses(settings: Settings) -> str | None:
-    return _nesterov_needs_momentum(settings) or _dampening_needs_momentum(settings)
-
+_SGD_REFUSES: Refusals = {
+    "Nesterov needs a momentum above 0 and no dampening": lambda s: (
+        s["nesterov"] and (not s["momentum"] or s["dampening"])
+    ),
+    "dampening acts on the momentum, which is 0": lambda s: s["dampening"] and not s["momentum"],
+}
+_DECOUPLED_REFUSES: Refusals = {
+    "the weight decay to decouple is 0": lambda s: s["decoupled_weight_decay"] and not s["weight_decay"],
+}
 
 _SGD = {"momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
 _RMSPROP = {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False, "weight_decay": 0.0}
-_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
-_ADAPTIVE_LRS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+_BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+_ADAM = _BETAS | {"amsgrad": False, "decoupled_weight_decay": False}
 _ADAM_LRS = (1e-4, 1e-3, 3e-3, 1e-2)
+_MOMENTUM_LRS = (0.001, 0.01, 0.03, 0.1)
 
 OPTIMIZERS: Mapping[str, OptimizerRow] = {
     row.name: row
@@ -148,15 +180,15 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD,
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
-            refuses=_sgd_refuses,
+            refuses=_SGD_REFUSES,
         ),
         OptimizerRow(
             name="sgd_momentum",
             doc="SGD with momentum 0.9: steps along a running sum of gradients (Polyak 1964).",
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9},
-            lrs=(0.001, 0.01, 0.03, 0.1),
-            refuses=_sgd_refuses,
+            lrs=_MOMENTUM_LRS,
+            refuses=_SGD_REFUSES,
         ),
         OptimizerRow(
             name="rmsprop",
@@ -171,21 +203,160 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adam,
             settings=_ADAM,
             lrs=_ADAM_LRS,
+            refuses=_DECOUPLED_REFUSES,
+        ),
+        OptimizerRow(
+            name="sgd_nesterov",
+            doc="SGD with Nesterov's momentum 0.9: the gradient as if one step ahead (Sutskever et al. 2013).",
+            torch_class=torch.optim.SGD,
+            settings=_SGD | {"momentum": 0.9, "nesterov": True},
+            lrs=_MOMENTUM_LRS,
+            refuses=_SGD_REFUSES,
+        ),
+        OptimizerRow(
+            name="sgd_dampened",
+            doc="SGD along a running mean of gradients: momentum 0.9, dampening 0.9, so steps are as long as without.",
+            torch_class=torch.optim.SGD,
+            settings=_SGD | {"momentum": 0.9, "dampening": 0.9},
+            lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
+            refuses=_SGD_REFUSES,
+        ),
+        OptimizerRow(
+            name="rmsprop_centered",
+            doc="RMSprop that divides by the running standard deviation of gradients (arXiv:1308.0850).",
+            torch_class=torch.optim.RMSprop,
+            settings=_RMSPROP | {"centered": True},
+            lrs=(1e-4, 1e-3, 1e-2),
+        ),
+        OptimizerRow(
+            name="rmsprop_momentum",
+            doc="RMSprop with momentum 0.9 over the divided gradients.",
+            torch_class=torch.optim.RMSprop,
+            settings=_RMSPROP | {"momentum": 0.9},
+            lrs=(1e-5, 1e-4, 3e-4, 1e-3),
+        ),
+        OptimizerRow(
+            name="adagrad",
+            doc="Adagrad: gradients divided by the root of the sum of all squares so far (Duchi et al. 2011).",
+            torch_class=torch.optim.Adagrad,
+            settings={"lr_decay": 0.0, "weight_decay": 0.0, "initial_accumulator_value": 0.0, "eps": 1e-10},
+            lrs=(1e-3, 1e-2, 3e-2, 1e-1),
+        ),
+        OptimizerRow(
+            name="adadelta",
+            doc="Adadelta: RMSprop in units of the running size of its own steps (arXiv:1212.5701).",
+            torch_class=torch.optim.Adadelta,
+            settings={"rho": 0.9, "eps": 1e-6, "weight_decay": 0.0},
+            lrs=(1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0),
+        ),
+        OptimizerRow(
+            name="amsgrad",
+            doc="AMSGrad: Adam whose divisor never falls (Reddi et al. 2018, arXiv:1904.09237).",
+            torch_class=torch.optim.Adam,
+            settings=_ADAM | {"amsgrad": True},
+            lrs=_ADAM_LRS,
+            refuses=_DECOUPLED_REFUSES,
+        ),
+        OptimizerRow(
+            name="adamw",
+            doc="AdamW: Adam with weight decay apart from the gradient (arXiv:1711.05101).",
+            torch_class=torch.optim.AdamW,
+            settings=_BETAS | {"weight_decay": 0.01, "amsgrad": False},
+            lrs=_ADAM_LRS,
+        ),
+        OptimizerRow(
+            name="nadam",
+            doc="NAdam: Adam with Nesterov's momentum (Dozat 2016).",
+            torch_class=torch.optim.NAdam,
+            settings=_BETAS | {"momentum_decay": 0.004, "decoupled_weight_decay": False},
+            lrs=_ADAM_LRS,
+            refuses=_DECOUPLED_REFUSES,
+        ),
+        OptimizerRow(
+            name="radam",
+            doc="RAdam: Adam that starts as SGD with momentum until its divisor can be trusted (arXiv:1908.03265).",
+            torch_class=torch.optim.RAdam,
+            settings=_BETAS | {"decoupled_weight_decay": False},
+            lrs=_ADAM_LRS,
+            refuses=_DECOUPLED_REFUSES,
+        ),
+        OptimizerRow(
+            name="adamax",
+            doc="Adamax: Adam that divides by the largest recent gradient (arXiv:1412.6980, section 7).",
+            torch_class=torch.optim.Adamax,
+            settings=_BETAS,
+            lrs=_ADAM_LRS,
+        ),
+        OptimizerRow(
+            # torch keeps the running average of the weights, from step t0 on, aside in the optimizer's state, where
+            # nothing evaluates it: t0 would be a setting that does nothing.
+            name="asgd",
+            doc="ASGD: SGD with weight decay lambd and a falling rate; its average is not evaluated (Polyak 1992).",
+            torch_class=torch.optim.ASGD,
+            settings={"lambd": 1e-4, "alpha": 0.75, "weight_decay": 0.0},
+            lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
+        ),
+        OptimizerRow(
+            name="rprop",
+            doc="Rprop: each weight has a step of its own, longer while its gradient keeps its sign (Riedmiller 1993).",
+            torch_class=torch.optim.Rprop,
+            settings={"eta_minus": 0.5, "eta_plus": 1.2, "step_min": 1e-6, "step_max": 50.0},
+            lrs=(1e-5, 1e-4, 1e-3, 1e-2),
+            refuses={"step_min is above step_max": lambda s: s["step_min"] > s["step_max"]},
+            unscheduled="the learning rate is only the length of its first step",
+        ),
+        OptimizerRow(
+            name="adafactor",
+            doc="Adafactor: Adam without momentum, its divisor factored over rows and columns (arXiv:1804.04235); "
+            "steps are relative to the weights, and rates above 1/sqrt(step) count as that.",
+            torch_class=torch.optim.Adafactor,
+            settings={"beta2_decay": -0.8, "eps1": None, "eps2": 1e-3, "d": 1.0, "weight_decay": 0.0},
+            lrs=(1e-3, 1e-2, 3e-2, 1e-1),
+        ),
+        OptimizerRow(
+            name="muon",
+            doc="Muon: orthogonalised momentum for linear layers (kellerjordan.github.io/posts/muon), AdamW for the "
+            "rest; steps are scaled to AdamW's by default, so that one rate suits both (arXiv:2502.16982).",
+            torch_class=torch.optim.Muon,
+            settings={
+                "weight_decay": 0.1,
+                "momentum": 0.95,
+                "nesterov": True,
+                "ns_a": 3.4445,
+                "ns_b": -4.775,
+                "ns_c": 2.0315,
+                "ns_steps": 5,
+                "eps": 1e-7,
+                "adjust_lr_fn": "match_rms_adamw",
+            },
+            choices={"adjust_lr_fn": ("original", "match_rms_adamw", "spectral_unclamped")},
+            lrs=_ADAM_LRS,
+            build_with=_muon,
+            refuses={"Nesterov needs a momentum above 0": lambda s: s["nesterov"] and not s["momentum"]},
+        ),
+        OptimizerRow(
+            name="lbfgs",
+            doc="L-BFGS: quasi-Newton steps from past gradients, several evaluations a batch (Liu & Nocedal 1989).",
+            torch_class=torch.optim.LBFGS,
+            settings={
+                "max_iter": 20,
+                "max_eval": None,
+                "tolerance_grad": 1e-7,
+                "tolerance_change": 1e-9,
+                "history_size": 100,
+                "line_search_fn": None,
+            },
+            choices={"line_search_fn": (None, "strong_wolfe")},
+            lrs=(1e-3, 1e-2, 1e-1, 1.0),
+        ),
+        OptimizerRow(
+            name="sparse_adam",
+            doc="SparseAdam: Adam that touches only the weights with a gradient, for sparse embeddings.",
+            torch_class=torch.optim.SparseAdam,
+            settings={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+            lrs=(1e-3,),
+            not_applicable="it takes sparse gradients only, and all gradients of this network are dense",
         ),
     )
 }
 """Name -> row. The default sweep takes the first four."""
-
-
-def describe(row: OptimizerRow) -> str:
-    """Returns a row as one line: name, description, and where its class is documented."""
-    module = inspect.getmodule(row.torch_class)
-    assert module is not None
-    return f"{row.name}: {row.doc}"
-
-
-def unused_classes() -> list[str]:
-    """Returns the optimizers of `torch.optim` that no row uses, in order of name."""
-    used = {row.torch_class for row in OPTIMIZERS.values()}
-    found = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
-    return sorted(n for n, c in found.items() if issubclass(c, Optimizer) and c is not Optimizer and c not in used)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from workloads.datasets import DATASETS, DatasetRow
 from workloads.lenet import LeNet
 from workloads.optimizers import OPTIMIZERS
 from workloads.rows import NotApplicableError, Row, complete, find
-from workloads.schedulers import SCHEDULERS, Schedule, bare_optimizer
+from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Schedule, bare_optimizer
 from workloads.trial import Settings, TrialConfig, canonical_json
 
 
@@ -77,6 +78,8 @@ def resolve(config: TrialConfig) -> TrialConfig:
         optimizer_settings=complete("optimizer", optimizer, config.optimizer_settings, config.epochs),
         scheduler_settings=complete("scheduler", scheduler, config.scheduler_settings, config.epochs),
     )
+    if optimizer.unscheduled and (scheduler.name != UNSCHEDULED or config.scheduler_settings["warmup_epochs"]):
+        raise NotApplicableError(f"{optimizer.name!r} with a schedule: {optimizer.unscheduled}")
     available = train_images(config)
     if config.batch_size > available:
         raise ValueError(f"batch_size must be at most the {available} training images, not {config.batch_size}")
@@ -84,17 +87,23 @@ def resolve(config: TrialConfig) -> TrialConfig:
     return config
 
 
-@lru_cache(maxsize=None)
+@cache
 def _try_settings(config_json: str) -> None:
-    """Lets torch check the settings, as it will when the trial starts."""
-    import json
-
+    """Lets torch check the settings, as it will when the trial starts and when its warm-up is over."""
     config = TrialConfig.from_json(json.loads(config_json))
     try:
         optimizer = bare_optimizer(config)
     except (ValueError, TypeError) as error:
         raise ValueError(f"optimizer {config.optimizer!r} refuses its settings: {error}") from None
+    steps = steps_per_epoch(config)
     try:
-        Schedule(config, optimizer, steps_per_epoch(config))
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+        Schedule(config, optimizer, steps).skip_warmup()
+    except NotApplicableError as error:
+        raise NotApplicableError(
+            f"scheduler {config.scheduler!r} with optimizer {config.optimizer!r}: {error}"
+        ) from None
+    except ZeroDivisionError:
+        total = steps * config.epochs
+        raise ValueError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
+    except (ValueError, TypeError) as error:
         raise ValueError(f"scheduler {config.scheduler!r} refuses its settings: {error}") from None

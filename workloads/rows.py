@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from workloads.trial import Setting, Settings
 
 Default = Setting | Callable[[int], Setting]
-"""A setting's default: a value, or a function of the number of epochs where a fixed one would not act in a short run."""
+"""A setting's default: a value, or a function of the row's epochs where a fixed one would not act in a short run."""
+
+Refusals = Mapping[str, Callable[[Mapping[str, Any]], object]]
+"""Reason why a combination of settings makes no sense -> whether it does not."""
 
 
 class NotApplicableError(ValueError):
     """The settings are all known and well-formed, but make no sense together; such a combination is never a trial."""
 
 
-def no_objection(settings: Settings) -> str | None:
-    """Returns None: every combination of settings makes sense."""
-    return None
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The numbers that a setting can be: finite, and within all bounds given."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        bounds = {
+            "of at least": self.at_least,
+            "above": self.above,
+            "of at most": self.at_most,
+            "below": self.below,
+        }
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None) or "(finite)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +60,23 @@ class Row:
     """Setting -> default. These settings, and no others, can be given."""
     choices: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
     """Setting -> the values it can take, where it is not a number."""
-    refuses: Callable[[Settings], str | None] = no_objection
-    """Returns why a combination of settings makes no sense, or None when it does."""
+    refuses: Refusals = field(default_factory=dict)
+    """The combinations of settings that make no sense."""
+
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """Setting -> the numbers it can be, the same in all rows of a registry."""
+
+    def horizon(self, settings: Settings, epochs: int) -> int:
+        """Returns how many of a trial's epochs are the row's own: what its defaults scale with.
+
+        Args:
+            settings: A value for each setting whose default does not scale.
+            epochs: The trial's number of epochs.
+
+        Raises:
+            ValueError: None are left.
+        """
+        return epochs
 
 
 R = TypeVar("R", bound=Row)
@@ -47,7 +89,9 @@ def find(kind: str, rows: Mapping[str, R], name: str) -> R:
         ValueError: There is none; the message lists those there are.
     """
     if name not in rows:
-        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(rows)} (a new one is a row in workloads/{kind}s.py)")
+        raise ValueError(
+            f"unknown {kind} {name!r}; known: {', '.join(rows)} (a new one is a row in workloads/{kind}s.py)"
+        )
     return rows[name]
 
 
@@ -61,44 +105,58 @@ def complete(kind: str, row: Row, given: Settings, epochs: int) -> dict[str, Set
         epochs: The trial's number of epochs, which some defaults scale with.
 
     Raises:
-        ValueError: A setting is unknown or of the wrong type.
+        ValueError: A setting is unknown, of the wrong type or out of range.
         NotApplicableError: The combination makes no sense.
     """
     unknown = sorted(set(given) - set(row.settings))
     if unknown:
         known = ", ".join(row.settings) or "none"
         raise ValueError(f"{kind} {row.name!r} has no setting {', '.join(map(repr, unknown))}; it has: {known}")
-    settings: dict[str, Setting] = {}
-    for name, default in row.settings.items():
-        default = default(epochs) if callable(default) else default
-        settings[name] = _fitted(f"{kind}.{name}", given[name], default, row.choices.get(name)) if name in given else default
-    objection = row.refuses(settings)
-    if objection:
-        raise NotApplicableError(f"{kind} {row.name!r}: {objection}")
+
+    def value(name: str, default: Setting) -> Setting:
+        return _fitted(kind, row, name, given[name], default) if name in given else default
+
+    settings = {name: value(name, default) for name, default in row.settings.items() if not callable(default)}
+    horizon = row.horizon(settings, epochs)
+    settings |= {name: value(name, default(horizon)) for name, default in row.settings.items() if callable(default)}
+    for reason, applies in row.refuses.items():
+        if applies(settings):
+            raise NotApplicableError(f"{kind} {row.name!r}: {reason}")
     return settings
 
 
-def _fitted(name: str, value: Setting, default: Setting, choices: tuple[Setting, ...] | None) -> Setting:
+def _fitted(kind: str, row: Row, name: str, value: Setting, default: Setting) -> Setting:
     """Returns a value in the type of its default, so that 1 and 1.0 are one setting and one trial id."""
-    if choices is not None:
-        if value in choices:
+    full_name, allowed = f"{kind}.{name}", row.ranges.get(name, Range())
+    if name in row.choices:
+        if value in row.choices[name]:
             return value
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        choices = ", ".join("null" if choice is None else str(choice) for choice in row.choices[name])
+        raise _refused(full_name, f"one of {choices}", value)
     if isinstance(default, bool):
         if isinstance(value, bool):
             return value
-        raise ValueError(f"{name} must be true or false, not {value!r}")
-    if isinstance(default, int):
-        if number and isinstance(value, (int, float)) and float(value).is_integer():
-            return int(value)
-        raise ValueError(f"{name} must be a whole number, not {value!r}")
-    if isinstance(default, float):
-        if number and isinstance(value, (int, float)):
-            return float(value)
-        raise ValueError(f"{name} must be a number, not {value!r}")
+        raise _refused(full_name, "true or false", value)
     if isinstance(default, tuple):
-        if isinstance(value, tuple) and all(isinstance(item, (int, float)) for item in value):
-            return value
-        raise ValueError(f"{name} must be a list of numbers such as [10,20], not {value!r}")
-    return value
+        if isinstance(value, tuple) and value:
+            return tuple(_number(full_name, item, allowed, whole=isinstance(default[0], int)) for item in value)
+        raise _refused(full_name, "a list of numbers such as [10,20]", value)
+    if default is None and value is None:
+        return None
+    return _number(full_name, value, allowed, whole=isinstance(default, int))
+
+
+def _number(name: str, value: Setting, allowed: Range, *, whole: bool) -> int | float:
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (not whole or float(value).is_integer())
+        and value in allowed
+    ):
+        return int(value) if whole else float(value)
+    raise _refused(name, f"{'a whole number' if whole else 'a number'} {allowed}", value)
+
+
+def _refused(name: str, wanted: str, value: object) -> ValueError:
+    return ValueError(f"{name} must be {wanted}, not {json.dumps(value)}")
