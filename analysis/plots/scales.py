@@ -138,7 +138,7 @@ def round_accuracies(low: float, high: float, at_most: int) -> list[float]:
     for step in (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
         multiples = [round(k * step, 4) for k in range(round(1 / step), -1, -1) if low <= round(k * step, 4) <= high]
         found = spaced([*found, *multiples], _stretched, gap)
-        if len(found) >= 0.75 * at_most:
+        if len(found) >= 0.6 * at_most:
             break
     return found
 

@@ -1,0 +1,228 @@
+"""What every picture has to be: complete, uncut, with its legend beside the curves; and the scales they share."""
+
+import io
+import re
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from synthetic import PLATEAU_SETTINGS, synthetic_sweep
+
+from analysis.aggregate import SweepData, combine, summarise
+from analysis.plots import PLOTS, Plot, scales, style
+from analysis.plots.style import DARK, INK, MUTED, PAPER
+
+SCHEDULES = {"none": [{}], "step": [{}], "cosine": [{}], "plateau": [{"factor": 0.3, "patience": 2, "threshold": 0.1}]}
+
+
+def several_sweeps() -> SweepData:
+    sweeps = (
+        synthetic_sweep("schedulers", optimizers=("momentum",), schedulers=SCHEDULES, lrs=(0.02,), epochs=12),
+        synthetic_sweep("plateau", optimizers=("adam",), schedulers={"plateau": PLATEAU_SETTINGS[:20]}, lrs=(0.02,)),
+    )
+    return combine([(one.spec, one.epochs, one.statuses) for one in sweeps])
+
+
+SWEEPS = {
+    "optimizers": synthetic_sweep(seeds=(1, 2, 3), failed=(4,)).data,
+    "schedules": synthetic_sweep(
+        optimizers=("momentum",), schedulers=SCHEDULES, lrs=(0.01, 0.02, 1.0), seeds=(1, 2), epochs=15
+    ).data,
+    "one schedule": synthetic_sweep(optimizers=("adam", "sgd"), schedulers=("step",)).data,
+    "plateau": synthetic_sweep(
+        optimizers=("momentum",), schedulers={"plateau": PLATEAU_SETTINGS}, lrs=(0.02,), seeds=(1, 2), epochs=20
+    ).data,
+    "running": synthetic_sweep(seeds=(1, 2), finished=0.3).data,
+    "several": several_sweeps(),
+    "many rates": synthetic_sweep(optimizers=("sgd",), lrs=tuple(np.geomspace(1e-4, 1, 23)), schedulers=SCHEDULES).data,
+}
+"""Kinds of sweeps that pictures have to cope with."""
+
+SUMMARIES = {name: summarise(sweep) for name, sweep in SWEEPS.items()}
+DATA = {(name, plot.name): plot.data(sweep, SUMMARIES[name]) for name, sweep in SWEEPS.items() for plot in PLOTS}
+SHOWN = [key for key, numbers in DATA.items() if numbers is not None]
+HARDEST = ("several", "many rates", "plateau", "schedules", "running", "optimizers", "one schedule")
+DRAWN = [
+    (sweep, plot.name) for plot in PLOTS for sweep in [sweep for sweep in HARDEST if (sweep, plot.name) in SHOWN][:3]
+]
+"""Every plot of three sweeps: drawing takes time."""
+BY_NAME: dict[str, Plot] = {plot.name: plot for plot in PLOTS}
+
+
+def test_every_plot_has_something_to_say_about_some_sweep():
+    assert {plot for _, plot in SHOWN} == set(BY_NAME)
+
+
+def test_plots_have_names_for_files_and_captions():
+    assert len(BY_NAME) == len(PLOTS)
+    for plot in PLOTS:
+        assert re.fullmatch("[a-z_]+", plot.name)
+        assert plot.caption.endswith(".")
+
+
+def test_notes_are_sentences():
+    assert {note[-1] for key in SHOWN if (note := DATA[key].note)} == {"."}
+
+
+@pytest.mark.parametrize(("sweep", "plot"), DRAWN)
+def test_nothing_is_cut_off_and_the_legend_is_clear_of_the_axes(sweep: str, plot: str):
+    with style.styled():
+        figure = Figure(figsize=(style.WIDTH, style.HEIGHT), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        BY_NAME[plot].draw(DATA[sweep, plot], figure)
+        canvas.draw()
+    box = figure.get_tightbbox(canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    assert box.x0 >= -0.01
+    assert box.y0 >= -0.01
+    assert box.x1 <= width + 0.01
+    assert box.y1 <= height + 0.01
+    assert width <= 20
+    for legend in figure.legends:
+        for axes in figure.axes:
+            assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
+def test_a_sweep_without_a_single_record_has_no_pictures(plot: Plot):
+    sweep = synthetic_sweep(finished=0)
+    empty = combine([(sweep.spec, sweep.epochs.clear(), sweep.statuses.clear())])
+    assert plot.data(empty, summarise(empty)) is None
+
+
+def some_picture() -> style.Picture:
+    plot = BY_NAME["accuracy_by_lr"]
+    return style.picture(lambda figure: plot.draw(DATA["optimizers", plot.name], figure))
+
+
+def test_a_picture_is_a_png_and_an_svg_and_the_same_every_time():
+    first = some_picture()
+    assert Image.open(io.BytesIO(first.png)).width == style.WIDTH * 150
+    assert ET.fromstring(first.svg).tag == "{http://www.w3.org/2000/svg}svg"
+    assert some_picture() == first
+
+
+def test_drawing_leaves_matplotlibs_settings_alone():
+    before = dict(mpl.rcParams)
+    some_picture()
+    assert dict(mpl.rcParams) == before
+
+
+def test_an_adaptive_svg_has_a_dark_colour_for_each_that_needs_one():
+    svg = some_picture().svg.decode()
+    adaptive = style.adaptive(svg)
+    ET.fromstring(adaptive)
+    drawing = re.sub("<style>.*?</style>", "", adaptive, flags=re.S)
+    assert INK in svg
+    assert not any(colour in drawing for colour in DARK)
+    assert all(colour in adaptive for colour in DARK.values())
+    assert set(re.findall(r"var\((--\w+)\)", drawing)) <= set(re.findall(r"(--\w+):", adaptive))
+    assert not re.findall(r'(?:href|src)="(?!#)|url\((?!#)|@import', drawing)
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of the Web Content Accessibility Guidelines."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("ink", [INK, MUTED])
+def test_text_can_be_read_on_light_and_dark_pages(ink: str):
+    assert contrast(ink, PAPER) >= 4.5
+    assert contrast(DARK[ink], DARK[PAPER]) >= 4.5
+
+
+def test_lines_can_be_seen_on_light_and_dark_pages():
+    assert min(contrast(colour, PAPER) for colour in style.COLOURS) >= 2
+    assert min(contrast(DARK.get(colour, colour), DARK[PAPER]) for colour in style.COLOURS) >= 3
+
+
+def test_no_two_lines_look_alike():
+    looks = [style.line(index) for index in range(style.MAX_LINES)]
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == style.MAX_LINES
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.001, "0.001"), (3e-5, "3e-5"), (1e-10, "1e-10"), (2.0, "2"), (0.92, "0.92"), (1e6, "1e6"), (0.0, "0")],
+)
+def test_numbers_are_short(value: float, text: str):
+    assert scales.number(value) == text
+
+
+def test_spaced_keeps_the_most_wanted_and_their_distance():
+    assert scales.spaced([5, 0, 10, 4, 7], float, gap=3) == [0, 5, 10]
+
+
+def axes_of(setup: str, *args: object) -> tuple[list[float], list[str]]:
+    axes = Figure().add_subplot()
+    if setup == "loss_axis":
+        axes.plot([0, 1], args[0])
+    getattr(scales, setup)(axes, *args)
+    axis = axes.yaxis if setup in ("loss_axis", "accuracy_axis") else axes.xaxis
+    low, high = axes.get_ylim() if axis is axes.yaxis else axes.get_xlim()
+    ticks = [float(tick) for tick in axis.get_majorticklocs() if low <= tick <= high]
+    return ticks, axis.get_major_formatter().format_ticks(ticks)
+
+
+@pytest.mark.parametrize(
+    ("setup", "values", "labels"),
+    [
+        ("rate_axis", [0.0001, 0.001, 0.01, 0.1, 1.0], ["0.0001", "0.001", "0.01", "0.1", "1"]),
+        ("rate_axis", [0.02], ["0.02"]),
+        ("rate_axis", [0.0123, 0.1234, 1.2345], ["0.01", "0.03", "0.1", "0.3", "1"]),
+        ("loss_axis", [0.15, 2.3], ["0.2", "0.3", "0.5", "1", "2"]),
+        ("loss_axis", [0.3, 0.5], ["0.3", "0.35", "0.4", "0.45", "0.5"]),
+        ("accuracy_axis", [0.1, 0.92], ["0", "0.3", "0.5", "0.7", "0.8", "0.9"]),
+        ("accuracy_axis", [0.7, 0.93], ["0.7", "0.8", "0.85", "0.9", "0.92"]),
+        ("accuracy_axis", [0.901, 0.912], ["0.902", "0.904", "0.906", "0.908", "0.91", "0.912"]),
+        ("count_axis", 24, ["1", "2", "3", "5", "10", "20"]),
+    ],
+)
+def test_ticks_are_round_and_few(setup: str, values: object, labels: list[str]):
+    assert axes_of(setup, values)[1] == labels
+
+
+def test_a_stretched_accuracy_axis_gives_room_to_the_best():
+    axes = Figure().add_subplot()
+    scales.accuracy_axis(axes, [0.1, 0.92])
+    to_display = axes.transData.transform
+    height = {accuracy: to_display((0, accuracy))[1] for accuracy in (0.1, 0.2, 0.8, 0.9)}
+    assert height[0.9] - height[0.8] > 3 * (height[0.2] - height[0.1])
+
+
+def test_the_foot_of_an_accuracy_axis_stays_free():
+    axes = Figure().add_subplot()
+    scales.accuracy_axis(axes, [0.1, 0.92], foot=0.25)
+    lowest = axes.transAxes.inverted().transform(axes.transData.transform((0, 0.1)))[1]
+    assert 0.25 < lowest < 0.32
+
+
+def test_a_single_failure_does_not_make_all_colours_alike():
+    colours = scales.AccuracyColours([0.1, 0.90, 0.91, 0.92, None])
+    assert colours.position(0.1) == 0
+    assert colours.position(0.92) == 1
+    assert 0.1 < colours.position(0.90) < colours.position(0.91) < 0.9
+    assert colours(0.90) != colours(0.91)
+
+
+def test_colours_of_equal_accuracies_exist():
+    assert re.fullmatch("#[0-9a-f]{6}", scales.AccuracyColours([0.5, 0.5])(0.5))
+
+
+def test_round_accuracies_stay_in_their_range():
+    found = scales.round_accuracies(0.713, 0.93, 14)
+    assert found == sorted(found)
+    assert found[0] >= 0.713
+    assert found[-1] <= 0.93
+    assert {0.8, 0.85, 0.9, 0.92} <= set(found)
