@@ -65,8 +65,9 @@ def _merged(points: Sequence[Point]) -> Point:
     merged: dict[str, Setting] = {}
     for point in points:
         for name, value in point.items():
-            if merged.setdefault(name, value) != value:
+            if name in merged and merged[name] != value:
                 raise ValueError(f"axis {name!r} is given twice: {merged[name]!r} and {value!r}")
+            merged[name] = value
     return merged
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sweeps.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
 from sweeps.options import Options
 from workloads.optimizers import OPTIMIZERS
 from workloads.registry import resolve
-from workloads.rows import NotApplicableError, find
+from workloads.rows import NotApplicableError, Row, find
 from workloads.schedulers import SCHEDULERS
-from workloads.trial import TrialConfig
+from workloads.trial import Setting, TrialConfig
 
 ALL = "all"
 """Stands for a whole table on the command line."""
@@ -24,6 +26,7 @@ FLAG_OF_AXIS = {
     "epochs": "epochs",
     "seed": "seeds",
     "batch_size": "batch_size",
+    "train_limit": "train_limit",
 }
 """Axis -> the option (and the field of `Sweep`) that gives its values."""
 
@@ -49,6 +52,8 @@ class Sweep:
     epochs: int = 30
     seeds: tuple[int, ...] = (21,)
     batch_size: int = 64
+    train_limit: int | None = None
+    """Train on the first that many training images; None means all."""
     grid: Sequence[Point] = ({},)
     """More axes, made with `sweeps.grid`; an axis given here replaces the field above."""
     plots: tuple[str, ...] = ()
@@ -65,7 +70,7 @@ class Sweep:
 
     def default_options(self) -> Options:
         """Returns what the command line starts from; None where the sweep's own grid says it."""
-        values = {
+        values: dict[str, Any] = {
             flag: None if axis_name in self.grid_axes else getattr(self, flag)
             for axis_name, flag in FLAG_OF_AXIS.items()
         }
@@ -89,7 +94,7 @@ def plan(sweep: Sweep, options: Options) -> Plan:
     """
     trials: dict[str, TrialConfig] = {}
     left_out: Counter[str] = Counter()
-    base = TrialConfig(train_limit=options.train_limit, test_every_epoch=options.test_every_epoch)
+    base = TrialConfig(test_every_epoch=options.test_every_epoch)
     for point in points(sweep, options):
         try:
             config = resolve(to_config(point, base))
@@ -105,22 +110,33 @@ def plan(sweep: Sweep, options: Options) -> Plan:
 def points(sweep: Sweep, options: Options) -> Grid:
     """Returns every combination that sweep and options ask for.
 
-    `--grid` replaces the axes it names, flags replace the axes of the sweep's own grid.
+    `--grid` replaces the axes it names, flags replace the axes of the sweep's own grid. Where nothing gives a learning
+    rate, the optimizer's own grid does.
 
     Raises:
         ValueError: A name or an axis is unknown, or an axis is given twice.
     """
     asked = _asked_grid(sweep, options)
-    flags = {name: getattr(options, flag) for name, flag in FLAG_OF_AXIS.items() if name not in asked}
-    flags = {name: value for name, value in flags.items() if value is not None}
-    own = [{n: v for n, v in point.items() if n not in asked and n not in flags} for point in sweep.grid]
-    own = [point for index, point in enumerate(own) if point not in own[:index]]
-    found = product(own, *(axis(name, *_values(name, value)) for name, value in flags.items()), *asked.values())
-    return [
-        point if "lr" in point else {**point, "lr": lr}
-        for point in found
-        for lr in ((None,) if "lr" in point else find("optimizer", OPTIMIZERS, str(point["optimizer"])).lrs)
-    ]
+    found: Grid = []
+    for own in sweep.grid:
+        axes = _flag_axes(sweep, options, own) | asked
+        rest = {name: value for name, value in own.items() if name not in axes}
+        for point in product([rest], *axes.values()):
+            lrs = find("optimizer", OPTIMIZERS, str(point["optimizer"])).lrs
+            found += [point] if "lr" in point else product([point], axis("lr", *lrs))
+    return list({json.dumps(point, sort_keys=True): point for point in found}.values())
+
+
+def _flag_axes(sweep: Sweep, options: Options, own: Point) -> dict[str, Grid]:
+    """Returns the axes that flags ask for, and those of the sweep's fields that a point of its own grid lacks."""
+    axes = {}
+    for name, flag in FLAG_OF_AXIS.items():
+        given = getattr(options, flag)
+        if given is None and name not in own:
+            given = getattr(sweep, flag)
+        if given is not None:
+            axes[name] = axis(name, *_values(name, given))
+    return axes
 
 
 def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
@@ -137,12 +153,11 @@ def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
     return asked
 
 
-def _values(name: str, given: object) -> tuple[object, ...]:
+def _values(name: str, given: Any) -> tuple[Setting, ...]:
     """Returns the values of an axis as its flag gave them: names are looked up, 'all' is the whole table."""
     values = given if isinstance(given, tuple) else (given,)
-    table = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}.get(name)
-    if table is None:
+    tables: dict[str, Mapping[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
+    if name not in tables:
         return values
-    if ALL in values:
-        return tuple(table)
-    return tuple(find(name, table, str(value)).name for value in values)
+    table = tables[name]
+    return tuple(table) if ALL in values else tuple(find(name, table, str(value)).name for value in values)

@@ -1,0 +1,23 @@
+"""Does weight decay help, and does it matter whether it is decoupled?"""
+
+from sweeps.cli import main
+from sweeps.grid import axis, chain, product
+from sweeps.sweep import Sweep
+
+decays = axis("optimizer.weight_decay", 1e-4, 1e-3, 1e-2)
+
+SWEEP = Sweep(
+    name="weight-decay",
+    question="Does weight decay help, and does it matter whether it is decoupled?",
+    grid=chain(
+        product(axis("optimizer", "adam"), axis("optimizer.weight_decay", 0)),
+        product(axis("optimizer", "adam", "adamw"), decays),
+    ),
+    lrs=(1e-3,),
+    schedulers=("cosine",),
+    seeds=(1, 2, 3, 4, 5),
+    epochs=10,
+)
+
+if __name__ == "__main__":
+    main(SWEEP)
