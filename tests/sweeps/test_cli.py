@@ -1,0 +1,193 @@
+"""The command line: what it refuses, that refusing costs and leaves nothing, and what can be asked without training."""
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from sweeps import cli
+from sweeps.optimizers import SWEEP
+from sweeps.options import Options
+from sweeps.sweep import Sweep
+from workloads.optimizers import OPTIMIZERS
+from workloads.schedulers import SCHEDULERS
+
+ROOT = Path(cli.__file__).parents[1]
+SCRIPTS = {
+    path.stem: importlib.import_module(f"sweeps.{path.stem}").SWEEP
+    for path in sorted((ROOT / "sweeps").glob("*.py"))
+    if "SWEEP = " in path.read_text()
+}
+"""Every sweep script there is."""
+
+CORES = os.cpu_count() or 1
+
+REFUSED: dict[str, tuple[str, ...]] = {
+    "--optimizers nope": ("unknown optimizer 'nope'", *OPTIMIZERS, "workloads/optimizers.py"),
+    "--optimizers adam Adam": ("unknown optimizer 'Adam'",),
+    "--schedulers nope": ("unknown scheduler 'nope'", *SCHEDULERS, "workloads/schedulers.py"),
+    "--optimizers sparse_adam": ("no trial is left to run", "sparse"),
+    "--lrs -0.1": ("lr must be a number above 0, not -0.1",),
+    "--lrs 0.1 0": ("lr must be a number above 0, not 0.0",),
+    "--lrs nan": ("lr must be a number above 0, not nan",),
+    "--lrs inf": ("lr must be a number above 0, not inf",),
+    "--lrs": ("no trial is left to run: the grid is empty",),
+    "--epochs 0": ("epochs must be a whole number of at least 1, not 0",),
+    "--epochs -3": ("epochs must be a whole number of at least 1, not -3",),
+    "--seeds -1": ("seed must be a whole number of at least 0, not -1",),
+    "--batch-size 0": ("batch_size must be a whole number of at least 1, not 0",),
+    "--batch-size 55001": ("batch_size must be at most the 55000 training images, not 55001",),
+    "--train-limit 63": ("batch_size must be at most the 63 training images, not 64",),
+    "--train-limit 0": ("train_limit must be a whole number of at least 1, not 0",),
+    "--grid lr": ("a grid axis is written NAME=VALUE,VALUE", "not 'lr'"),
+    "--grid momentum=0.9": ("unknown axis 'momentum'", "optimizer.<setting>", "batch_size"),
+    "--grid optimizer.momentums=0.9": ("no setting 'momentums'", "momentum", "weight_decay"),
+    "--grid optimizer.weight_decay=much": ("weight_decay", "much"),
+    "--grid lr=0.1 lr=0.2": ("axis 'lr' is given twice",),
+    "--name a/b": ("a sweep's name is a folder name of letters, digits, '.', '_' and '-' (at most 100), not 'a/b'",),
+    "--storage-path nope://bucket": ("storage path 'nope://bucket' is not usable", "s3://bucket/folder"),
+    "--cpus-per-trial -1": ("--cpus-per-trial must be 0 or more, not -1",),
+    "--cpus-per-trial nan": ("--cpus-per-trial must be 0 or more, not nan",),
+    f"--cpus-per-trial {CORES + 1}": (f"asks for more than this machine has: {CORES} CPU cores",),
+    "--gpus-per-trial 1.5": ("--gpus-per-trial must be a fraction below 1 or a whole number, not 1.5",),
+    "--gpus-per-trial 99": ("--gpus-per-trial 99 asks for more than this machine has", "GPUs"),
+    "--max-concurrent 0": ("--max-concurrent must be 1 or more, not 0",),
+    "--trial-timeout 0": ("--trial-timeout must be 1 or more, not 0",),
+}
+"""Command line -> what the complaint holds: what was given and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: object
+    out: str
+    err: str
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Returns a function that runs a command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(line: str, sweep: Sweep = SWEEP) -> Outcome:
+        with pytest.raises(SystemExit) as end:
+            cli.main(sweep, line.split())
+        text = capsys.readouterr()
+        return Outcome(end.value.code, text.out, text.err)
+
+    return run
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_refused(line: str, call: Call, tmp_path: Path) -> None:
+    outcome = call(line)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1, "one line"
+    assert [part for part in REFUSED[line] if part not in outcome.err] == []
+    assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize("line", ["--epochs ten", "--no-such-flag", "--lrs 0.1 fast", "--seeds 1.5", "loose words"])
+def test_not_a_command_line(line: str, call: Call, tmp_path: Path) -> None:
+    outcome = call(line)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert line.split()[-1] in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_refuses_alike(name: str, call: Call, tmp_path: Path) -> None:
+    outcome = call("--optimizers nope", SCRIPTS[name])
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: unknown optimizer 'nope'; known: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_storage_path_that_is_a_file(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    outcome = call("--storage-path file")
+    assert outcome.status == 2
+    assert outcome.err.count("\n") == 1
+    assert str(tmp_path / "file") in outcome.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_refusing_starts_nothing(tmp_path: Path) -> None:
+    """In a process of its own, as this one may have Ray already."""
+    code = """
+import sys
+from sweeps import cli
+from sweeps.optimizers import SWEEP
+for line in sys.argv[1:]:
+    try:
+        cli.main(SWEEP, line.split())
+    except SystemExit as end:
+        print(end.code)
+print("ray" in sys.modules, "matplotlib" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *REFUSED, "--plan"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split("\n")[: len(REFUSED)] == ["2"] * len(REFUSED)
+    assert done.stdout.split("\n")[-3:] == ["0", "False False", ""]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["--optimizers nope", "--epochs 0"])
+def test_refused_by_the_script(line: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "sweeps" / "optimizers.py", *line.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- what can be asked ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_plan(name: str, call: Call, tmp_path: Path) -> None:
+    outcome = call("--plan --epochs 2 --train-limit 640", SCRIPTS[name])
+    assert (outcome.status, outcome.err) == (0, "")
+    assert SCRIPTS[name].question in outcome.out
+    assert "trials" in outcome.out
+    assert str(tmp_path / "results" / SCRIPTS[name].name) in outcome.out
+    assert list(tmp_path.iterdir()) == [], "a plan writes nothing"
+
+
+def test_plan_counts(call: Call) -> None:
+    outcome = call("--plan --optimizers sgd adam --lrs 0.1 0.01 0.001 --seeds 1 2 --epochs 5")
+    assert "12 trials, 60 trial-epochs" in outcome.out
+
+
+def test_help_explains_every_flag(call: Call) -> None:
+    outcome = call("--help")
+    assert outcome.status == 0
+    assert SWEEP.question.split()[0] in outcome.out
+    for field in fields(Options):
+        assert f"-{field.name.replace('_', '-')}" in outcome.out
+
+
+def test_scripts_are_found() -> None:
+    assert "optimizers" in SCRIPTS
+    for name, sweep in SCRIPTS.items():
+        assert sweep.name == name, "results are where the script's name says"
+        assert sweep.question.endswith("?")
