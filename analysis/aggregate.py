@@ -249,7 +249,7 @@ STATISTICS: dict[str, str] = {
 CHOICE = "final_val_accuracy"
 """The metric that configurations are ranked by: highest is best."""
 
-MOST_COMPARED = 1_000
+MOST_COMPARED = 500
 """Configurations that are compared pair by pair; those behind the best so many get no rank."""
 
 SUMMARY_COLUMNS: tuple[Column, ...] = (

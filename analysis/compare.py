@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy.optimize import brentq
-from scipy.special import ndtr, stdtr, stdtrit
-from scipy.stats import chi2
+from scipy.special import gammaincinv, ndtr, stdtr, stdtrit
 
 from analysis.schema import Column, polars_schema
 
@@ -150,12 +149,12 @@ def power(difference: float, deviation: float, n: int, level: float = LEVEL) -> 
     """
     # The noncentral t distribution, as the normal one averaged over the deviations that may be seen: unlike scipy's
     # it keeps its accuracy for few seeds and many comparisons, where critical values reach into the thousands.
-    seen = np.sqrt(chi2.ppf(_PROBABILITIES, n - 1) / (n - 1))
+    seen = np.sqrt(2 * gammaincinv((n - 1) / 2, _PROBABILITIES) / (n - 1))
     shift, critical = abs(difference) / deviation * math.sqrt(n), -stdtrit(n - 1, level / 2)
     return float(np.mean(ndtr(shift - critical * seen) + ndtr(-shift - critical * seen)))
 
 
-_PROBABILITIES = (np.arange(4096) + 0.5) / 4096
+_PROBABILITIES = (np.arange(1024) + 0.5) / 1024
 
 
 def detectable_difference(deviation: float, n: int, comparisons: int = 1) -> float | None:

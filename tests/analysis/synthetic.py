@@ -127,13 +127,13 @@ def synthetic_plateau(name: str = "plateau", *, seeds: Sequence[int] = (21,), ep
 
 
 def synthetic_of_size(trials: int, *, seeds: int = 5, epochs: int = 30) -> Synthetic:
-    """Returns a sweep of exactly so many trials: optimizers x schedules x learning rates x seeds, cut at the end."""
+    """Returns a sweep of exactly so many trials, none diverging: optimizers x schedules x rates x seeds, cut off."""
     schedulers = ("none", "step", "exponential", "cosine", "time_based")
     optimizers = (*OPTIMA, "adagrad", "adamax", "radam", "asgd")
     num_lrs = -(-trials // (len(optimizers) * len(schedulers) * seeds))
     sweep = [
         TrialConfig(optimizer=optimizer, scheduler=scheduler, lr=float(f"{lr:.4g}"), seed=seed, epochs=epochs)
-        for lr in np.geomspace(1e-4, 1.0, num_lrs)
+        for lr in np.geomspace(1e-4, 0.02, num_lrs)
         for optimizer in optimizers
         for scheduler in schedulers
         for seed in range(seeds)
