@@ -155,9 +155,8 @@ def _muon(model: nn.Module, lr: float, settings: Settings) -> Optimizer:
 
 
 _SGD_REFUSES: Refusals = {
-    "Nesterov needs a momentum above 0 and no dampening": lambda s: (
-        s["nesterov"] and (not s["momentum"] or s["dampening"])
-    ),
+    "Nesterov needs a momentum above 0": lambda s: s["nesterov"] and not s["momentum"],
+    "Nesterov allows no dampening": lambda s: s["nesterov"] and s["dampening"],
     "dampening acts on the momentum, which is 0": lambda s: s["dampening"] and not s["momentum"],
 }
 _DECOUPLED_REFUSES: Refusals = {
@@ -226,7 +225,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             doc="RMSprop that divides by the running standard deviation of gradients (arXiv:1308.0850).",
             torch_class=torch.optim.RMSprop,
             settings=_RMSPROP | {"centered": True},
-            lrs=(1e-4, 1e-3, 1e-2),
+            lrs=(1e-4, 1e-3, 3e-3, 1e-2),
         ),
         OptimizerRow(
             name="rmsprop_momentum",
@@ -311,7 +310,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             "steps are relative to the weights, and rates above 1/sqrt(step) count as that.",
             torch_class=torch.optim.Adafactor,
             settings={"beta2_decay": -0.8, "eps1": None, "eps2": 1e-3, "d": 1.0, "weight_decay": 0.0},
-            lrs=(1e-3, 1e-2, 3e-2, 1e-1),
+            lrs=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
         ),
         OptimizerRow(
             name="muon",

@@ -79,7 +79,7 @@ def resolve(config: TrialConfig) -> TrialConfig:
         scheduler_settings=complete("scheduler", scheduler, config.scheduler_settings, config.epochs),
     )
     if optimizer.unscheduled and (scheduler.name != UNSCHEDULED or config.scheduler_settings["warmup_epochs"]):
-        raise NotApplicableError(f"{optimizer.name!r} with a schedule: {optimizer.unscheduled}")
+        raise NotApplicableError(f"optimizer {optimizer.name!r} with a schedule: {optimizer.unscheduled}")
     available = train_images(config)
     if config.batch_size > available:
         raise ValueError(f"batch_size must be at most the {available} training images, not {config.batch_size}")

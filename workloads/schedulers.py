@@ -118,8 +118,12 @@ def _third(epochs: int) -> int:
     return max(1, epochs // 3)
 
 
-def _third_or_more(epochs: int) -> int:
+def _third_rounded_up(epochs: int) -> int:
     return -(-epochs // 3)
+
+
+def _third_but_two(epochs: int) -> int:
+    return max(2, epochs // 3)
 
 
 def _sixth(epochs: int) -> int:
@@ -317,7 +321,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         "arXiv:1608.03983).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.CosineAnnealingWarmRestarts,),
-        settings={"t_0": _third_or_more, "t_mult": 2, "eta_min": 0.0},
+        settings={"t_0": _third_rounded_up, "t_mult": 2, "eta_min": 0.0},
         build=lambda o, s, h: lr_scheduler.CosineAnnealingWarmRestarts(
             o, T_0=s["t_0"], T_mult=s["t_mult"], eta_min=s["eta_min"]
         ),
@@ -348,7 +352,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         "ConstantLR and LinearLR, arXiv:2405.18392).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.SequentialLR, lr_scheduler.ConstantLR, lr_scheduler.LinearLR),
-        settings={"decay_epochs": _third, "end_factor": 0.0},
+        settings={"decay_epochs": _third_but_two, "end_factor": 0.0},
         build=_sequential,
     ),
     SchedulerRow(
