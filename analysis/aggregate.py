@@ -9,7 +9,6 @@ and a configuration that diverges on some seeds ranks below all that do so on fe
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,28 +89,16 @@ def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], note
         sweeps: The spec, records and last statuses of each.
         notes: What a reader has to know about the files.
     """
-    origin = "sweep_index"
-    tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(origin)) for i, sweep in enumerate(sweeps)]
-    trials = pl.concat(tables, how="diagonal_relaxed")
-    settings = [name for name in trials.columns if name.startswith(_SETTING_OF)]
-    identity = [*_IDENTITY, *settings]
-    configurations = trials.select(identity).unique(maintain_order=True)
-    axes = _axes(configurations, settings)
-    configurations = configurations.with_columns(
-        pl.Series("configuration", range(configurations.height), dtype=pl.Int32),
-        pl.Series("label", _labels(configurations, axes), dtype=pl.String),
-    )
-    trials = trials.join(configurations, on=identity, how="left", nulls_equal=True, maintain_order="left")
-    kept = trials.sort(pl.col("status").replace_strict(_FURTHEST, default=len(_FURTHEST)), maintain_order=True)
-    kept = kept.unique(("configuration", "seed"), keep="first").select("trial_id", origin)
-    if repeated := trials.height - kept.height:
-        notes = [*notes, f"{repeated} trials are in more than one place and are counted once."]
-    notes = [*notes, *_incomparable([spec for spec, _, _ in sweeps])]
-    trials = trials.join(kept, on=("trial_id", origin), how="semi", maintain_order="left")
-    epochs = pl.concat([records.with_columns(pl.lit(i).alias(origin)) for i, (_, records, _) in enumerate(sweeps)])
-    order = trials.select("trial_id", origin, "configuration").with_row_index("order")
-    epochs = epochs.join(order, on=("trial_id", origin), how="inner").sort("order", "epoch").drop("order", origin)
-    return SweepData(tuple(spec for spec, _, _ in sweeps), trials.drop(origin), epochs, axes, tuple(notes))
+    tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
+    trials, axes = _with_configurations(pl.concat(tables, how="diagonal_relaxed"))
+    once = _furthest(trials)
+    if repeated := trials.height - once.height:
+        notes = [*notes, f"Trials that are in more than one place and are counted once: {repeated}."]
+    records = pl.concat([epochs.with_columns(pl.lit(i).alias(_ORIGIN)) for i, (_, epochs, _) in enumerate(sweeps)])
+    order = once.select("trial_id", _ORIGIN, "configuration").with_row_index("order")
+    records = records.join(order, on=("trial_id", _ORIGIN), how="inner").sort("order", "epoch").drop("order", _ORIGIN)
+    specs = tuple(spec for spec, _, _ in sweeps)
+    return SweepData(specs, once.drop(_ORIGIN), records, axes, (*notes, *_incomparable(specs)))
 
 
 def outcomes(data: SweepData) -> pl.DataFrame:
@@ -152,7 +139,7 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
     axes = [name for name in data.axes if name not in first]
     known = [name for name in first if name in data.trials.columns]
     table = _counts(data).join(data.trials.select(*known, *axes).unique("configuration"), on="configuration")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy computes outside the interpreter's lock
+    with ThreadPoolExecutor(4) as pool:  # numpy computes outside the interpreter's lock
         for described in pool.map(lambda metric: _describe(reached, metric), METRICS):
             table = table.join(described, on="configuration", how="left")
     for target in usual_targets(data.epochs) if targets is None else targets:
@@ -219,7 +206,10 @@ def main() -> None:
     sweeps = tyro.cli(Arguments).sweeps
     with user_errors():
         data = load(sweeps)
-        print(write_summary(open_store(sweeps[0]), data, summarise(data)))
+        summary = summarise(data)
+        print(write_summary(open_store(sweeps[0]), data, summary))
+    if not summary["n"].sum():
+        print(f"no trial has finished yet: 0 of {data.trials.height}", file=sys.stderr)
 
 
 METRICS: dict[str, str] = {
@@ -340,8 +330,30 @@ def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
             yield f"{first.name} and {other.name} ran with different {', '.join(differ)}: compare them with care."
 
 
+_ORIGIN = "sweep_index"
 _IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
+_SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
 _FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_of_memory", "failed", "cancelled"))}
+
+
+def _with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Returns the trials with `configuration` and `label`, and the axes."""
+    settings = [name for name in trials.columns if name.startswith(_SETTING_OF)]
+    identity = [*_IDENTITY, *settings]
+    configurations = trials.select(identity).unique(maintain_order=True)
+    axes = _axes(configurations, settings)
+    configurations = configurations.with_columns(
+        pl.Series("configuration", range(configurations.height), dtype=pl.Int32),
+        pl.Series("label", _labels(configurations, axes), dtype=pl.String),
+    )
+    return trials.join(configurations, on=identity, how="left", nulls_equal=True, maintain_order="left"), axes
+
+
+def _furthest(trials: pl.DataFrame) -> pl.DataFrame:
+    """Returns each configuration and seed once, in order: the trial that got furthest, of equals the first."""
+    furthest = pl.col("status").replace_strict(_FURTHEST, default=len(_FURTHEST))
+    best = trials.sort(furthest, maintain_order=True).unique(("configuration", "seed"), keep="first")
+    return trials.join(best, on=("trial_id", _ORIGIN), how="semi", maintain_order="left")
 
 
 def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, ...]:
@@ -370,13 +382,10 @@ def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
     return [text or "default settings" for text in texts]
 
 
-_SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
-
-
 def _text(value: object) -> str:
-    return (
-        f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
     """
     ended = summary.filter(pl.col("position").is_not_null())
     if ended.is_empty():
-        return (f"No trial has finished yet, so there is no answer: 0 of {data.trials.height}.", *data.notes)
+        return (f"There is no answer yet, as no trial has finished: {', '.join(_missing(data))}.", *data.notes)
     pairs = compare(data, summary)
     parts = ended.partition_by("dataset", maintain_order=True)
     verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs)]
@@ -75,9 +75,10 @@ def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.Dat
     if best["diverged"]:
         return f"Cannot tell more: every configuration diverged on some seed, this one on {best['diverged']}."
     if not tied:
-        sure = f"are shown to be worse (p < {LEVEL:g} after Holm's correction)" if worse.height else ""
         diverge = "diverge on some seed" if len(settled) > worse.height else ""
-        return f"All others ({len(others)}) {' or '.join(filter(None, (sure, diverge)))}."
+        shown = f"are shown to be worse (p < {LEVEL:g} after Holm's correction)" if worse.height else ""
+        detectable = "".join(f"; {_detectable(pair)}" for pair in worse.head(1).rows(named=True))
+        return f"All others ({len(others)}) {' or '.join(filter(None, (shown, diverge)))}{detectable}."
     if best["n"] == 1:
         return (
             "Cannot tell whether other seeds would agree: with one seed there is no interval, "
@@ -91,14 +92,18 @@ def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.Dat
     if pair["deviation"] == 0:
         alike = "equal" if pair["difference"] == 0 else "as far apart"
         return f"{cannot}: it and the first of these are {alike} on every seed, so no number of seeds can be named."
-    smallest = detectable_difference(pair["deviation"], pair["n"], pair["comparisons"])
     needed = seeds_to_decide(pair["difference"], pair["deviation"], pair["comparisons"])
     decide = f"about {float(f'{needed:.2g}'):,.0f}" if needed else "no number of"
-    show = f"can show a difference of {smallest:.4f} or more" if smallest and smallest < 1 else "can show no difference"
     return (
-        f"{cannot}: {pair['n']} seeds {show}, "
+        f"{cannot}: {_detectable(pair)}, "
         f"and {decide} seeds would decide between it and the first of these at the spread seen."
     )
+
+
+def _detectable(pair: dict[str, Any]) -> str:
+    smallest = detectable_difference(pair["deviation"], pair["n"], pair["comparisons"])
+    possible = smallest is not None and smallest < 1
+    return f"{pair['n']} seeds can show {f'a difference of {smallest:.4f} or more' if possible else 'no difference'}"
 
 
 def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
@@ -113,11 +118,14 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
     seeds = int(summary["n"].cast(pl.Int64)[0])
     if 1 < seeds < FEW_SEEDS:
         yield f"Intervals from {seeds} seeds are too narrow: they never reach beyond the seeds seen."
-    counts = dict(data.trials.group_by("status").len().iter_rows())
-    missing = [f"{counts[status]} {words}" for status, words in _MISSING.items() if status in counts]
-    if missing:
-        preliminary = ", so the answer is preliminary" if "pending" in counts else ""
+    if missing := _missing(data):
+        preliminary = ", so the answer is preliminary" if "pending" in data.trials["status"] else ""
         yield f"Of {data.trials.height} trials these have no result: {', '.join(missing)}{preliminary}."
+
+
+def _missing(data: SweepData) -> list[str]:
+    counts = dict(data.trials.group_by("status").len().iter_rows())
+    return [f"{counts[status]} {words}" for status, words in _MISSING.items() if status in counts]
 
 
 _MISSING = {

@@ -17,15 +17,20 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
     Args:
         spec: What was asked.
         epochs: The sweep's records (`SweepStore.read_epochs`).
-        statuses: The trials' last statuses (`SweepStore.read_statuses`); a trial without one is `pending`.
+        statuses: The trials' last statuses (`SweepStore.read_statuses`); a trial without one is `pending`, and so is
+            one that has lost records since (a damaged file).
 
     Returns:
         One row for each trial of the spec, in its order, with the columns of `TRIAL_COLUMNS` and the settings'.
     """
     measured = epochs.sort("trial_id", "epoch").group_by("trial_id", maintain_order=True).agg(*_MEASURES)
+    records = measured.select("trial_id", records="epochs_run")
+    held = statuses.join(records, on="trial_id", how="left").filter(
+        pl.col("records").fill_null(0) >= pl.col("epochs_run").fill_null(0)
+    )
     table = (
         _configs(spec)
-        .join(statuses.drop("sweep", "epochs_run"), on="trial_id", how="left", maintain_order="left")
+        .join(held.drop("sweep", "epochs_run", "records"), on="trial_id", how="left", maintain_order="left")
         .join(measured, on="trial_id", how="left", maintain_order="left")
         .with_columns(
             pl.col("status").fill_null("pending"),

@@ -250,7 +250,7 @@ def test_sweeps_together() -> None:
     assert data.epochs.height == 6
     assert data.trials["label"].to_list()[3] == "betas [0.8, 0.99]"
     assert data.notes == (
-        "2 trials are in more than one place and are counted once.",
+        "Trials that are in more than one place and are counted once: 2.",
         "first and second ran with different code: compare them with care.",
     )
     assert summarise(data)["n"].to_list() == [2, 1]
@@ -366,6 +366,8 @@ def test_damaged_records_are_named_and_left_out(tmp_path: Path) -> None:
     data = load([str(tmp_path / "one")])
     assert data.notes == (f"{part} is damaged and was left out.",)
     assert data.epochs.is_empty()
+    assert data.trials["status"].unique().to_list() == ["pending"]
+    assert summarise(data)["n"].sum() == 0
 
 
 WRONG = {
@@ -402,6 +404,12 @@ def test_script_writes_the_summary(tmp_path: Path) -> None:
     footer = pq.read_schema(path).metadata
     assert footer[b"forksweep.schema_version"] == str(SCHEMA_VERSION).encode()
     assert b'"torch": "none"' in footer[b"forksweep.sweeps"]
+
+
+def test_script_says_when_nothing_has_finished(tmp_path: Path) -> None:
+    location = synthetic_sweep("one", finished=0).write(str(tmp_path)).location
+    ended = _script(location)
+    assert (ended.returncode, ended.stderr) == (0, "no trial has finished yet: 0 of 20\n")
 
 
 def test_script_ends_with_status_2(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         (
             "adam has the highest final validation accuracy, 0.9020 (95% interval 0.9000 to 0.9040, 3 seeds), "
             "0.0507 more than sgd; test accuracy 0.8020.",
-            "All others (2) are shown to be worse (p < 0.05 after Holm's correction) or diverge on some seed.",
+            "All others (2) are shown to be worse (p < 0.05 after Holm's correction) or diverge on some seed; "
+            f"3 seeds can show a difference of {detectable_difference(0.000577, 3):.4f} or more.",
             "Intervals from 3 seeds are too narrow: they never reach beyond the seeds seen.",
         ),
     ),
@@ -161,7 +162,7 @@ def test_each_data_set_gets_its_answer() -> None:
 
 
 def test_nothing_finished() -> None:
-    assert told(synthetic_sweep(finished=0).data) == ("No trial has finished yet, so there is no answer: 0 of 20.",)
+    assert told(synthetic_sweep(finished=0).data) == ("There is no answer yet, as no trial has finished: 20 pending.",)
 
 
 def test_missing_trials_are_counted() -> None:
@@ -173,7 +174,7 @@ def test_missing_trials_are_counted() -> None:
 def test_what_is_known_of_the_files_is_said() -> None:
     first, second = (handmade_sweep(optimizers({"adam": (0.9,)}), name, name) for name in ("one", "two"))
     assert told(combine([first.parts, second.parts]))[-2:] == (
-        "1 trials are in more than one place and are counted once.",
+        "Trials that are in more than one place and are counted once: 1.",
         "one and two ran with different code: compare them with care.",
     )
 
