@@ -40,8 +40,9 @@ def to_tensorboard(data: SweepData, store: SweepStore) -> str:
     try:
         from analysis.event_files import experiment_events, trial_events
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
         raise ValueError(
-            f"TensorBoard files need the package {error.name}: pip install 'forksweep[tensorboard]'"
+            f"TensorBoard files need the package {package}: pip install 'forksweep[tensorboard]'"
         ) from None
     hyperparameters = [*data.axes, "seed"]
     levels = {name: data.trials[name].unique(maintain_order=True).to_list() for name in hyperparameters}

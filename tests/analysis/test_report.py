@@ -1,0 +1,274 @@
+import base64
+import hashlib
+import html
+import io
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from rich.console import Console
+from synthetic import Synthetic, synthetic_sweep
+
+from analysis import plot, report
+from analysis.aggregate import load, summarise
+from analysis.answer import answer
+from analysis.plots import PLOTS, Drawn
+from analysis.plots.style import Picture
+from analysis.report import COLUMNS, Report, print_report, write_report
+from workloads.trial import STATUSES
+
+ROOT = Path(report.__file__).parents[1]
+SMALL = synthetic_sweep(
+    "small", optimizers=("adam", "sgd"), lrs=(0.001, 0.01, 1.0), seeds=(1, 2), failed=(2,), epochs=3
+)
+
+
+def page_of(sweep: Synthetic) -> str:
+    """The page but for its pictures, which take time to draw."""
+    summary = summarise(sweep.data)
+    return report.render(sweep.data, summary, answer(sweep.data, summary), [], [f"results/{sweep.spec.name}"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def written(folder: Path) -> Report:
+    return write_report([SMALL.write(str(folder)).location])
+
+
+@pytest.fixture(scope="module")
+def page(written: Report, folder: Path) -> str:
+    return (folder / "small" / "report.html").read_text()
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", html.unescape(re.sub("<[^>]*>", " ", page)))
+
+
+def test_the_report_names_the_files_it_wrote(written: Report, folder: Path):
+    assert all(Path(file).is_file() for file in written.files)
+    written_there = {
+        str(file) for file in (folder / "small").rglob("*") if file.suffix in (".png", ".html", ".parquet")
+    }
+    assert set(written.files) == {file for file in written_there if "/parts/" not in file}
+    for file in written.files:
+        if file.endswith(".png"):
+            assert Path(file).with_suffix(".svg").is_file()
+
+
+def test_the_ranking_is_the_content_of_summary_parquet(written: Report, folder: Path):
+    assert pl.read_parquet(folder / "small" / "summary.parquet").equals(written.ranking)
+    assert written.ranking.equals(summarise(load([str(folder / "small")])))
+
+
+def test_the_page_says_what_was_asked_and_found(page: str, written: Report):
+    text = text_of(page)
+    assert SMALL.spec.question in text
+    assert len(written.answer) >= 2
+    for sentence in written.answer:
+        assert sentence in text
+
+
+def test_every_configuration_is_a_row(page: str, written: Report):
+    body = re.search("<tbody>(.*?)</tbody>", page, re.S)
+    assert body is not None
+    assert body[1].count("<tr>") == written.ranking.height
+    best = written.ranking.row(0, named=True)
+    assert f"{best['final_val_accuracy_mean']:.4f}" in body[1]
+
+
+def test_every_picture_is_in_the_page(page: str, written: Report):
+    pictures = [Path(file).stem for file in written.files if file.endswith(".png")]
+    assert re.findall('<figure id="([a-z_]+)"', page) == pictures
+    assert pictures == [one.name for one in PLOTS if one.name in pictures]
+    assert page.count('<img src="data:image/svg+xml;base64,') == len(pictures)
+
+
+def test_the_page_loads_nothing_and_allows_only_its_own_script_and_style(page: str):
+    policy = re.search('Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    for tag, directive in (("style", "style-src"), ("script", "script-src")):
+        (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}'" in policy[1]
+    assert policy[1].startswith("default-src 'none'; img-src data:")
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "http" not in re.sub("http-equiv", "", page)
+
+
+def test_the_ledger_adds_up(page: str, written: Report, folder: Path):
+    data = load([str(folder / "small")])
+    counts = report.ledger(data)
+    assert sum(count for _, count in counts) == len(SMALL.spec.trials) == 12
+    assert [status for status, _ in counts] == [status for status in STATUSES if status in dict(counts)]
+    parts = " + ".join(f"{count} {status}" for status, count in counts)
+    assert f"12 trials planned = {parts}." in text_of(page)
+
+
+def test_what_did_not_complete_is_listed_with_its_reason(page: str, folder: Path):
+    found = report.exceptions(load([str(folder / "small")]))
+    by_status = {row["status"]: row for row in found.iter_rows(named=True)}
+    assert by_status["failed"]["seeds"] == [1]
+    assert by_status["diverged"]["seeds"] == [1, 2]
+    for row in by_status.values():
+        assert row["label"] in text_of(page)
+        assert row["error"] in text_of(page)
+
+
+def test_left_out_combinations_are_explained():
+    spec = replace(SMALL.spec, name="left_out", left_out={"nesterov needs momentum": 7})
+    text = text_of(page_of(replace(SMALL, spec=spec)))
+    assert "left_out: 7 combinations of the grid never became trials: nesterov needs momentum." in text
+
+
+def test_provenance_and_commands_are_there(page: str, folder: Path):
+    text = text_of(page)
+    assert "git_commit " + "0" * 40 in text
+    assert SMALL.spec.command in text
+    assert f"python analysis/report.py {folder / 'small'}" in text
+
+
+def test_nested_facts_become_lines():
+    assert report.flat({"git": {"commit": "abc", "dirty": False}, "torch": "2"}) == [
+        ("git.commit", "abc"),
+        ("git.dirty", "False"),
+        ("torch", "2"),
+    ]
+
+
+HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
+
+
+def test_whatever_a_sweep_holds_is_shown_as_text():
+    spec = replace(
+        SMALL.spec,
+        name="hostile",
+        question=HOSTILE,
+        command=HOSTILE,
+        provenance={HOSTILE: HOSTILE},
+        left_out={HOSTILE: 1},
+    )
+    statuses = SMALL.statuses.with_columns(error=pl.lit(HOSTILE), traceback=pl.lit(HOSTILE))
+    page = page_of(replace(SMALL, spec=spec, statuses=statuses))
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert page.count("<script>") == 1
+    assert page.count(html.escape(HOSTILE, quote=False).replace('"', "&#34;").replace("'", "&#39;")) >= 6
+
+
+def test_a_large_table_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(report, "MOST_ROWS", 4)
+    monkeypatch.setattr(report, "MOST_EXCEPTIONS", 1)
+    page = page_of(SMALL)
+    body = re.search("<tbody>(.*?)</tbody>", page, re.S)
+    assert body is not None
+    assert body[1].count("<tr>") == 4
+    assert "The best 4 of 6 configurations; all of them are in summary.parquet." in text_of(page)
+    assert "The first 1 of 2 lines; every trial is in trials.parquet." in text_of(page)
+
+
+@pytest.mark.parametrize("finished", [0.0, 0.4])
+def test_a_running_sweep_has_a_report(finished: float):
+    text = text_of(page_of(synthetic_sweep("running", finished=finished, epochs=4)))
+    assert "pending" in text
+    assert ("No trial has finished yet" in text) == (finished == 0)
+
+
+def test_a_sweep_without_records_has_a_report_without_pictures(tmp_path: Path):
+    sweep = replace(SMALL, epochs=SMALL.epochs.clear(), statuses=SMALL.statuses.clear())
+    written = write_report([sweep.write(str(tmp_path)).location])
+    page = Path(written.files[-1]).read_text()
+    assert "Nothing has been recorded yet." in page
+    assert "<img" not in page
+
+
+def test_several_sweeps_are_one_report_beside_the_first(tmp_path: Path):
+    other = synthetic_sweep("other", optimizers=("momentum",), lrs=(0.02,), seeds=(1, 2), epochs=3)
+    first, second = SMALL.write(f"{tmp_path}/a").location, other.write(f"{tmp_path}/b").location
+    found = write_report([first, f"file://{second}"])
+    assert found.ranking.height == 6 + 1
+    assert not (tmp_path / "b" / "other" / "report.html").exists()
+    text = text_of((tmp_path / "a" / "small" / "report.html").read_text())
+    assert "small, other" in text
+    assert text.count("Which made-up trial is best?") == 1
+    assert "python sweeps/other.py" in text
+
+
+def test_the_sweeps_own_pictures_come_first():
+    pictures = [
+        Drawn(name, "", Picture(b"", b"", wide=False)) for name in ("seeds", "budget", "train_loss", "fork_tree")
+    ]
+    specs = [replace(SMALL.spec, plots=("train_loss", "no_such_plot")), replace(SMALL.spec, plots=("budget",))]
+    ordered = report.in_order_of_answer(pictures, specs)
+    assert [one.name for one in ordered] == ["train_loss", "budget", "seeds", "fork_tree"]
+
+
+def test_columns_without_anything_to_say_are_left_out(written: Report):
+    titles = [column.title for column in report.columns_of(written.ranking)]
+    assert titles == [column.title for column in COLUMNS if column.title in titles]
+    assert {"95% interval", "diverged"} <= set(titles)
+    one_seed = summarise(synthetic_sweep(optimizers=("adam",), lrs=(0.001, 0.002, 0.003)).data)
+    assert {"95% interval", "diverged", "rank"}.isdisjoint(c.title for c in report.columns_of(one_seed))
+
+
+def test_a_missing_value_is_an_empty_cell(written: Report):
+    diverged = written.ranking.filter(pl.col("n") == 0).row(0, named=True)
+    texts = {column.title: column.text(diverged) for column in COLUMNS}
+    assert texts["val accuracy"] == texts["95% interval"] == ""
+    assert texts["diverged"] == "2"
+
+
+def test_the_report_is_printed(written: Report):
+    output = io.StringIO()
+    print_report(written, Console(file=output, width=100))
+    text = output.getvalue()
+    assert "95% interval" in text
+    assert text.index(written.ranking["label"][0]) < text.index(written.ranking["label"][-1])
+    assert re.sub(r"\s+", " ", " ".join(written.answer)) in re.sub(r"\s+", " ", text)
+    assert written.files[-1] in text
+    assert f"({sum(file.endswith('.png') for file in written.files)} pictures)" in text
+
+
+def test_the_script_runs_as_the_readme_says(folder: Path, written: Report):
+    command = [sys.executable, "analysis/report.py", str(folder / "small")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert written.answer[0].split(",")[0] in done.stdout
+    assert "report.html" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        (report, ["nowhere/small"], "there is no sweep at 'nowhere/small'"),
+        (report, [], "no sweep given"),
+        (report, ["ftp://x/small"], "storage path 'ftp://x' is not usable"),
+        (plot, ["SMALL", "--plot", "pie"], "unknown plot 'pie'; known: seeds, accuracy_by_lr"),
+        (plot, ["SMALL", "--plot", "seeds", "plateau_pairs"], "plot 'plateau_pairs' says nothing about this sweep"),
+    ],
+)
+def test_a_users_error_is_one_line(
+    script: object, arguments: list[str], message: str, folder: Path, written: Report,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    given = [str(folder / "small") if argument == "SMALL" else argument for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["script", *given])
+    with pytest.raises(SystemExit) as exit_:
+        script.main()
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_single_pictures_are_drawn_on_request(folder: Path, written: Report):
+    (file,) = plot.write_plots([str(folder / "small")], ["seeds"])
+    assert file == f"{folder}/small/plots/seeds.png"
+    assert Path(file).read_bytes().startswith(b"\x89PNG")
