@@ -28,7 +28,7 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
     """
     ended = summary.filter(pl.col("position").is_not_null())
     if ended.is_empty():
-        return (f"There is no answer yet, as no trial has finished: {', '.join(_missing(data))}.", *data.notes)
+        return (f"No trial has finished yet, so there is no answer: {', '.join(_missing(data))}.", *data.notes)
     pairs = compare(data, summary)
     parts = ended.partition_by("dataset", maintain_order=True)
     verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs)]

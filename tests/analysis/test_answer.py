@@ -162,7 +162,7 @@ def test_each_data_set_gets_its_answer() -> None:
 
 
 def test_nothing_finished() -> None:
-    assert told(synthetic_sweep(finished=0).data) == ("There is no answer yet, as no trial has finished: 20 pending.",)
+    assert told(synthetic_sweep(finished=0).data) == ("No trial has finished yet, so there is no answer: 20 pending.",)
 
 
 def test_missing_trials_are_counted() -> None:
