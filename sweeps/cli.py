@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from analysis.store import DamagedFileError, SweepSpec, SweepStore
+from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore
 from analysis.tables import publish
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
@@ -169,7 +169,7 @@ def _answer(spec: SweepSpec, ledger: Ledger, placement: Placement, options: Opti
     else:
         interrupted = _train(tree, spec, ledger, placement, options, console)
     ledger.store.compact()
-    publish(ledger.store, spec)
+    tables = publish(ledger.store, spec)
     counts = ledger.counts()
     if interrupted:
         console.print(f"interrupted: {counts['pending']:,} trials are left; the same command goes on")
@@ -178,6 +178,8 @@ def _answer(spec: SweepSpec, ledger: Ledger, placement: Placement, options: Opti
     from analysis.report import print_report, write_report
 
     print_report(write_report([ledger.store.location]), console)
+    for location in (f"{ledger.store.location}/{SPEC_FILE}", *tables):
+        console.print(escape(location), soft_wrap=True)
     failed, cancelled = counts["failed"], counts["cancelled"]
     if failed:
         console.print(
