@@ -1,0 +1,86 @@
+"""Runs sweeps as their scripts do, in this process or in one that can be killed, and reads what they left."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from analysis.store import SweepStore
+from sweeps import cli
+from sweeps.sweep import Sweep
+
+MEASURED = ["lr", "lr_last", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+"""What must be equal, bit for bit, however a sweep was run."""
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_here(sweep: Sweep, storage: str, **options: Any) -> tuple[int, str]:
+    """Runs a sweep in this process, on the Ray that is there; returns the exit status and what it printed."""
+    text = io.StringIO()
+    chosen = replace(sweep.default_options(), storage_path=storage, **options)
+    status = cli.run(sweep, chosen, Console(file=text, width=200))
+    return status, text.getvalue()
+
+
+def epochs_of(storage: str, name: str) -> pl.DataFrame:
+    """Returns a sweep's records."""
+    return SweepStore(storage, name).read_epochs().sort("trial_id", "epoch")
+
+
+def table_of(storage: str, name: str, table: str = "trials") -> pl.DataFrame:
+    """Returns one of the tables a sweep wrote."""
+    frame = SweepStore(storage, name).read_table(table)
+    assert frame is not None
+    return frame
+
+
+def measured(storage: str, name: str) -> pl.DataFrame:
+    """Returns what a sweep measured: everything but times and who computed it."""
+    return epochs_of(storage, name).select("trial_id", "epoch", *MEASURED)
+
+
+def write_script(folder: Path, sweep: str, train: str = "") -> Path:
+    """Writes a sweep script: the arguments of `Sweep` as text, and code that goes before it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "script.py"
+    path.write_text(
+        f"from sweeps.cli import main\nfrom sweeps.grid import *\nfrom sweeps.sweep import Sweep\n{textwrap.dedent(train)}\n"
+        f"if __name__ == '__main__':\n    main(Sweep({sweep}))\n"
+    )
+    return path
+
+
+def start(script: Path, storage: str, *flags: str, **environment: str) -> subprocess.Popen[str]:
+    """Starts a sweep script in a process of its own."""
+    command = [sys.executable, str(script), "--storage-path", storage, *flags]
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled", **environment}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
+    """Waits for a sweep script and returns its exit status, output and complaints."""
+    output, complaints = process.communicate(timeout=seconds)
+    return process.returncode, output, complaints
+
+
+def run_script(script: Path, storage: str, *flags: str, **environment: str) -> tuple[int, str, str]:
+    """Runs a sweep script to its end."""
+    return finish(start(script, storage, *flags, **environment))
+
+
+def statuses(storage: str, name: str) -> Sequence[str]:
+    """Returns the statuses of a sweep's trials, in order."""
+    return table_of(storage, name)["status"].to_list()

@@ -1,0 +1,120 @@
+"""Sharing on real data and a real Ray: the numbers are those of training every trial alone, for fewer epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from sweeps.grid import axis, chain, product
+from sweeps.sweep import Sweep
+from tests.sweeps.runs import MEASURED, epochs_of, measured, run_here, table_of
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+FIXED = ("none", "step", "multi_step", "exponential", "one_cycle")
+PLATEAUS = product(
+    axis("scheduler", "plateau"),
+    axis("scheduler.patience", 0, 1),
+    axis("scheduler.threshold", 0.5),
+    axis("scheduler.factor", 0.1, 0.5),
+)
+MIXED = Sweep(
+    name="mixed",
+    question="Does sharing change anything?",
+    optimizers=("sgd_momentum", "adam"),
+    grid=chain(axis("scheduler", *FIXED), PLATEAUS),
+    lrs=(0.01,),
+    seeds=(1, 2),
+    epochs=4,
+)
+FEW = {"train_limit": 640}
+
+
+@pytest.fixture(scope="module")
+def storages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The mixed sweep, run with and without sharing, in storage paths of their own."""
+    found = {}
+    for name, share in (("shared", True), ("alone", False)):
+        found[name] = str(tmp_path_factory.mktemp(name))
+        status, text = run_here(MIXED, found[name], share=share, **FEW)
+        assert status == 0, text
+    return found
+
+
+def test_shared_and_alone_are_bitwise_equal(storages: dict[str, str]) -> None:
+    shared, alone = (measured(storages[name], "mixed") for name in ("shared", "alone"))
+    assert len(alone) == 2 * 2 * 9 * 4
+    assert_frame_equal(shared, alone, check_exact=True)
+
+
+def test_the_plateau_schedules_really_forked(storages: dict[str, str]) -> None:
+    trials = table_of(storages["shared"], "mixed").filter(pl.col("scheduler") == "plateau")
+    assert trials["lr_reductions"].n_unique() > 1
+
+
+def test_every_epoch_was_trained_once_and_the_accounts_add_up(storages: dict[str, str]) -> None:
+    epochs, trials = epochs_of(storages["shared"], "mixed"), table_of(storages["shared"], "mixed")
+    own = epochs.filter(pl.col("computed_by") == pl.col("trial_id"))
+    # Different training means different results: as many distinct results as epochs trained.
+    key = ["epoch", "train_loss", "val_loss"]
+    assert len(own) == len(epochs.unique(key)) < len(epochs)
+    assert trials["shared_epochs"].sum() == len(epochs) - len(own)
+    assert trials["computed_seconds"].sum() == pytest.approx(own["train_seconds"].sum())
+    assert table_of(storages["alone"], "mixed")["shared_epochs"].sum() == 0
+
+
+def test_only_final_checkpoints_are_left_and_each_trial_knows_its_own(storages: dict[str, str]) -> None:
+    folder = Path(storages["shared"]) / "mixed"
+    named = set(table_of(storages["shared"], "mixed")["checkpoint"])
+    assert None not in named
+    assert {str(path.relative_to(folder)) for path in folder.glob("checkpoints/*/*")} == named
+
+
+def test_a_finished_sweep_trains_nothing_and_says_so(storages: dict[str, str]) -> None:
+    before = epochs_of(storages["shared"], "mixed")
+    status, text = run_here(MIXED, storages["shared"], **FEW)
+    assert status == 0
+    assert "everything is done: nothing to train" in text
+    assert_frame_equal(epochs_of(storages["shared"], "mixed"), before)
+
+
+def test_a_sibling_takes_over_what_is_completed(storages: dict[str, str]) -> None:
+    sibling = Sweep(
+        name="sibling", question="And with momentum only?", schedulers=("none", "cosine"), lrs=(0.01,), epochs=4, seeds=(1,)
+    )
+    status, text = run_here(sibling, storages["shared"], **FEW)
+    assert status == 0
+    assert "taken over from mixed: 1 trials" in text
+    trials = table_of(storages["shared"], "sibling")
+    taken = trials.row(by_predicate=pl.col("scheduler") == "none", named=True)
+    assert (taken["taken_from"], taken["shared_epochs"], taken["computed_seconds"]) == ("mixed", 4, 0.0)
+    here, there = (measured(storages["shared"], name).filter(trial_id=taken["trial_id"]) for name in ("sibling", "mixed"))
+    assert_frame_equal(here, there, check_exact=True)
+    own = epochs_of(storages["shared"], "sibling").filter(pl.col("computed_by") == pl.col("trial_id"))
+    # The first epoch is the same training as the one taken over, so only cosine's last three are its own.
+    assert len(own) == 3
+
+
+def test_widening_keeps_the_old_trials_and_longer_ones_go_on_from_them(storage: str) -> None:
+    sweep = Sweep(name="growing", question="Longer?", lrs=(0.01,), epochs=2)
+    assert run_here(sweep, storage, **FEW)[0] == 0
+    first = epochs_of(storage, "growing")
+    status, text = run_here(sweep, storage, grid=("epochs=2,4",), **FEW)
+    assert status == 0
+    assert "2 trial-epochs delivered" not in text
+    assert "4 trial-epochs delivered, 2 epochs trained" in text.replace("\n", " ") or "epochs to train: 2" in text
+    trials = table_of(storage, "growing").sort("epochs")
+    assert trials["epochs"].to_list() == [2, 4]
+    assert trials["shared_epochs"].to_list() == [0, 2]
+    assert_frame_equal(epochs_of(storage, "growing").filter(trial_id=first["trial_id"][0]), first)
+    alone = Sweep(name="alone", question="Longer?", lrs=(0.01,), epochs=4)
+    assert run_here(alone, storage, share=False, **FEW)[0] == 0
+    long = trials.row(by_predicate=pl.col("epochs") == 4, named=True)["trial_id"]
+    assert_frame_equal(
+        measured(storage, "growing").filter(trial_id=long).select(MEASURED),
+        measured(storage, "alone").select(MEASURED),
+        check_exact=True,
+    )
