@@ -169,8 +169,11 @@ def draw(data: Tree, figure: Figure) -> None:
             width = 1.5 + 1.6 * np.log2(sharing)
             axes.plot([start, end], [row, row], color=style.SKY, linewidth=width, solid_capstyle="butt", zorder=2)
             start = end
-        colour = style.MUTED if branch.accuracy is None else colours(branch.accuracy)
-        axes.scatter([branch.last], [row], s=110, color=colour, edgecolors=style.INK, linewidths=0.9, zorder=3)
+        if branch.accuracy is None:
+            style.cross(axes, branch.last, row)
+        else:
+            colour = colours(branch.accuracy)
+            axes.scatter([branch.last], [row], s=110, color=colour, edgecolors=style.INK, linewidths=0.9, zorder=3)
     scales.epoch_axis(axes, max(branch.last for branch in data.branches), first=0)
     style.rows(axes, [branch.label for branch in data.branches], right=True)
     colours.bar(figure, axes)

@@ -105,11 +105,14 @@ def lines(axes: Axes, data: Curves) -> list[Line2D]:
         handles += axes.plot(epochs, curve.mean, **look, markevery=marks, label=curve.label)
         if curve.low is not None and curve.high is not None:
             axes.fill_between(epochs, curve.low, curve.high, color=look["color"], alpha=0.18)
-        if curve.diverged:
-            style.cross(axes, len(curve.mean), curve.mean[-1], look["color"])
-    shown = [value for curve in data.curves for value in curve.mean]
     scales.epoch_axis(axes, longest)
+    # losses on the way to infinity would leave no room for the others
+    finite = [curve for curve in data.curves if not curve.diverged] or data.curves
+    shown = [value for curve in finite for value in curve.mean]
     (scales.loss_axis if data.metric.endswith("loss") else scales.accuracy_axis)(axes, shown)
+    for curve, handle in zip(data.curves, handles, strict=True):
+        if curve.diverged:
+            style.cross(axes, len(curve.mean), min(curve.mean[-1], axes.get_ylim()[1]), str(handle.get_color()))
     if any(curve.diverged for curve in data.curves):
         handles.append(style.cross_handle())
     return handles

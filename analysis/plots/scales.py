@@ -93,6 +93,8 @@ def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
     """Sets up the vertical axis for losses, logarithmic when they span a large factor."""
     low, high = min(losses), max(losses)
     if low <= 0 or high / low < _LOG_LOSS_FROM:
+        room = 0.05 * (high - low) or 0.05 * (abs(high) or 1.0)
+        axes.set_ylim(low - room, high + room)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=_MOST_TICKS, steps=_NICE_STEPS))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         return

@@ -29,7 +29,7 @@ class Reached:
     missed: float | None
     """The lowest target that fewer than half of the seeds reach."""
     watched: int
-    """Epochs that it was trained."""
+    """Epochs that it was trained; all that were planned when it diverged, since more could not help."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Targets | None:
         )
         for target in targets
     }
-    watched = dict(trials.group_by("configuration").agg(pl.col("epochs_run").max()).iter_rows())
+    until = pl.when(pl.col("status") == "diverged").then("epochs").otherwise("epochs_run")
+    watched = dict(trials.group_by("configuration").agg(until.max()).iter_rows())
     found = []
     for configuration, label in zip(selection.configurations, selection.labels, strict=True):
         needed = {target: medians[target].get(configuration) for target in targets}

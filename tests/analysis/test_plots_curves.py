@@ -1,5 +1,6 @@
 import pytest
 from handmade import Run, handmade
+from matplotlib.figure import Figure
 
 from analysis.aggregate import SweepData, summarise
 from analysis.intervals import bootstrap_mean
@@ -179,6 +180,31 @@ def test_epochs_to_target_are_medians_and_unreached_targets_are_marked():
     assert dict(zip(sgd.targets, sgd.epochs, strict=True))[0.8] == 2
     assert sgd.missed == min(target for target in adam.targets if target > 0.8)
     assert "open triangle" in found.note
+
+
+def test_a_diverged_trial_is_watched_to_the_end():
+    runs = {
+        trial("adam", epochs=4): Run([0.70, 0.80, 0.85, 0.90]),
+        trial("sgd", epochs=4): Run([0.70], status="diverged"),
+    }
+    sweep = handmade(runs)
+    found = targets.data(sweep, summarise(sweep))
+    assert found is not None
+    assert [one.watched for one in found.configurations] == [4, 4]
+
+
+def test_losses_on_the_way_to_infinity_leave_room_for_the_others():
+    sweep = handmade(
+        {
+            trial("adam"): Run([0.5, 0.6], [2.0, 1.0]),
+            trial("sgd"): Run([0.5], [1e9], status="diverged"),
+        }
+    )
+    axes = Figure().add_subplot()
+    learning_curves.lines(axes, curves(sweep, "train_loss"))
+    low, high = axes.get_ylim()
+    assert 0 < low < 1.0
+    assert 2.0 < high < 3.0
 
 
 def test_targets_need_learning():

