@@ -195,6 +195,7 @@ class AccuracyColours:
         self.map = _colour_map()
         self.scale = Normalize(self.low, self.high)
         self._beyond = min(values) < self.low
+        self._all_equal = min(values) == high
 
     def __call__(self, accuracy: float) -> str:
         """Returns the colour of an accuracy, as `#rrggbb`."""
@@ -205,7 +206,9 @@ class AccuracyColours:
         return min(1.0, max(0.0, (accuracy - self.low) / (self.high - self.low)))
 
     def bar(self, figure: Figure, axes: Any) -> None:
-        """Adds the colour bar below axes, the same size on any figure."""
+        """Adds the colour bar below axes, the same size on any figure, unless there is only one colour."""
+        if self._all_equal:
+            return
         height = figure.get_figheight()
         bar = figure.colorbar(
             ScalarMappable(self.scale, self.map),
@@ -220,7 +223,7 @@ class AccuracyColours:
         )
         bar.outline.set_visible(False)
         bar.set_label("final validation accuracy")
-        bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=_NICE_STEPS))
+        bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=_NICE_STEPS))
 
 
 def _colour_map() -> Colormap:
