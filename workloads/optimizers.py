@@ -168,6 +168,7 @@ _RMSPROP = {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False, "wei
 _BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
 _ADAM = _BETAS | {"amsgrad": False, "decoupled_weight_decay": False}
 _ADAM_LRS = (1e-4, 1e-3, 3e-3, 1e-2)
+_HIGHER_ADAM_LRS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _MOMENTUM_LRS = (0.001, 0.01, 0.03, 0.1)
 
 OPTIMIZERS: Mapping[str, OptimizerRow] = {
@@ -276,7 +277,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             doc="RAdam: Adam that starts as SGD with momentum until its divisor can be trusted (arXiv:1908.03265).",
             torch_class=torch.optim.RAdam,
             settings=_BETAS | {"decoupled_weight_decay": False},
-            lrs=_ADAM_LRS,
+            lrs=_HIGHER_ADAM_LRS,
             refuses=_DECOUPLED_REFUSES,
         ),
         OptimizerRow(
@@ -284,7 +285,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             doc="Adamax: Adam that divides by the largest recent gradient (arXiv:1412.6980, section 7).",
             torch_class=torch.optim.Adamax,
             settings=_BETAS,
-            lrs=_ADAM_LRS,
+            lrs=_HIGHER_ADAM_LRS,
         ),
         OptimizerRow(
             # torch keeps the running average of the weights, from step t0 on, aside in the optimizer's state, where
@@ -335,15 +336,16 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
         ),
         OptimizerRow(
             name="lbfgs",
-            doc="L-BFGS: quasi-Newton steps from past gradients, several evaluations a batch (Liu & Nocedal 1989).",
+            doc="L-BFGS: quasi-Newton steps, each with several evaluations of its batch (Liu & Nocedal 1989). Small "
+            "batches mislead it: by default it searches lines, 4 iterations a step, a history of 10 (torch: no, 20, 100).",
             torch_class=torch.optim.LBFGS,
             settings={
-                "max_iter": 20,
+                "max_iter": 4,
                 "max_eval": None,
                 "tolerance_grad": 1e-7,
                 "tolerance_change": 1e-9,
-                "history_size": 100,
-                "line_search_fn": None,
+                "history_size": 10,
+                "line_search_fn": "strong_wolfe",
             },
             choices={"line_search_fn": (None, "strong_wolfe")},
             lrs=(1e-3, 1e-2, 1e-1, 1.0),
