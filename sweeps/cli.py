@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import os
 import shlex
 import sys
@@ -61,14 +63,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     complaints = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        options = tyro.cli(
-            Options,
-            default=sweep.default_options(),
-            description=sweep.question,
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        status = run(sweep, options, console)
+        status = run(sweep, _parse(sweep, arguments), console)
     except StoppedError as error:
         complaints.print(f"[red]stopped:[/red] {escape(_one_line(error))}")
         status = SOME_FAILED
@@ -79,6 +74,32 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         complaints.print("interrupted; the same command goes on")
         status = INTERRUPTED
     sys.exit(status)
+
+
+def _parse(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
+    """Returns the options of a command line.
+
+    Raises:
+        UsageError: It is not understood.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                Options,
+                default=sweep.default_options(),
+                description=sweep.question,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        # tyro explains itself in a box over several lines; its first paragraph says what is wrong.
+        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
+        paragraph = itertools.takewhile(lambda line: line and not line.startswith("─"), lines)
+        text = " ".join(paragraph).replace("{None}|", "")
+        raise UsageError(f"{text} (--help explains every flag)") from None
 
 
 def _one_line(error: Exception) -> str:
