@@ -337,7 +337,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
         OptimizerRow(
             name="lbfgs",
             doc="L-BFGS: quasi-Newton steps, each with several evaluations of its batch (Liu & Nocedal 1989). Small "
-            "batches mislead it: by default it searches lines, 4 iterations a step, a history of 10 (torch: no, 20, 100).",
+            "batches mislead it: by default it searches lines, in 4 iterations over a history of 10 (torch: 20, 100).",
             torch_class=torch.optim.LBFGS,
             settings={
                 "max_iter": 4,

@@ -1,0 +1,285 @@
+"""Plans: what sweeps ask by themselves, how options narrow and widen it, what is left out and why."""
+
+import importlib
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeps
+from sweeps.grid import axis, chain, product
+from sweeps.sweep import FLAG_OF_AXIS, Plan, Sweep, plan
+from tests.sweeps import own_sweep
+from workloads.optimizers import OPTIMIZERS
+from workloads.schedulers import SCHEDULERS
+from workloads.trial import TrialConfig
+
+ONE = Sweep(name="one", question="?", lrs=(0.1,), epochs=4, train_limit=640)
+
+
+def planned(sweep: Sweep = ONE, **options: Any) -> Plan:
+    return plan(sweep, replace(sweep.default_options(), **options))
+
+
+def values(trials: tuple[TrialConfig, ...], *fields: str) -> list[Any]:
+    """Returns a field of every trial, or several; a setting is written as its axis is."""
+
+    def value(trial: TrialConfig, field: str) -> Any:
+        kind, dot, setting = field.partition(".")
+        return getattr(trial, f"{kind}_settings")[setting] if dot else getattr(trial, field)
+
+    rows = [tuple(value(trial, field) for field in fields) for trial in trials]
+    return [row[0] for row in rows] if len(fields) == 1 else rows
+
+
+# -- the scripts ----------------------------------------------------------------------------------------------------
+
+SCRIPTS = {
+    path.stem: importlib.import_module(f"sweeps.{path.stem}")
+    for path in Path(sweeps.__file__).parent.glob("*.py")
+    if "SWEEP = Sweep(" in path.read_text()
+}
+
+
+def test_scripts() -> None:
+    assert SCRIPTS.keys() == {"optimizers", "schedulers", "plateau"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+def test_scripts_are_one_page(script: Any) -> None:
+    source = Path(script.__file__).read_text()
+    assert len(source.splitlines()) <= 60
+    assert script.__doc__.startswith(f"{script.SWEEP.question}\n\n    python sweeps/{script.SWEEP.name}.py\n\n")
+    assert re.search(r"minutes on 2 cores", script.__doc__), "how long it takes"
+    assert f"{script.SWEEP.epochs} epochs" in script.__doc__
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+def test_pictures_that_scripts_name_exist(script: Any) -> None:
+    from analysis.plots import PLOTS
+
+    assert set(script.SWEEP.plots) <= {plot.name for plot in PLOTS}
+
+
+def test_optimizers_by_default() -> None:
+    found = planned(SCRIPTS["optimizers"].SWEEP)
+    grids = {name: OPTIMIZERS[name].lrs for name in ("sgd", "sgd_momentum", "rmsprop", "adam")}
+    assert values(found.trials, "optimizer", "lr") == [(name, lr) for name, lrs in grids.items() for lr in lrs]
+    assert set(values(found.trials, "epochs", "seed", "scheduler", "batch_size")) == {(10, 21, "none", 64)}
+
+
+def test_schedulers_by_default() -> None:
+    found = planned(SCRIPTS["schedulers"].SWEEP)
+    names = ["none", "time_based", "step", "exponential", "plateau", "cosine", "one_cycle"]
+    assert values(found.trials, "scheduler") == names
+    assert set(values(found.trials, "optimizer", "optimizer.momentum", "lr", "epochs", "seed")) == {
+        ("sgd_momentum", 0.9, 0.02, 30, 21)
+    }
+    by_name = dict(zip(names, found.trials, strict=True))
+    plateau = ("monitor", "factor", "patience", "threshold")
+    assert values((by_name["plateau"],), *(f"scheduler.{s}" for s in plateau)) == [("train_loss", 0.3, 2, 0.1)]
+    assert by_name["step"].scheduler_settings["step_size"] == 10
+
+
+def test_plateau_by_default() -> None:
+    found = planned(SCRIPTS["plateau"].SWEEP)
+    expected = [(f, p, t) for f in (0.1, 0.3, 0.5) for p in (1, 2, 5, 10) for t in (1e-4, 1e-3, 1e-2, 1e-1)]
+    assert values(found.trials, "scheduler.factor", "scheduler.patience", "scheduler.threshold") == expected
+    assert set(values(found.trials, "optimizer", "lr", "epochs", "scheduler", "scheduler.monitor", "seed")) == {
+        ("sgd_momentum", 0.02, 30, "plateau", "train_loss", 21)
+    }
+
+
+def test_own_sweep() -> None:
+    """The example in the README: Adam with and without weight decay, AdamW with it, five seeds each."""
+    found = planned(own_sweep.SWEEP)
+    expected = [("adam", 0.0), *((name, decay) for name in ("adam", "adamw") for decay in (1e-4, 1e-3, 1e-2))]
+    assert Counter(values(found.trials, "optimizer", "optimizer.weight_decay")) == dict.fromkeys(expected, 5)
+    assert set(values(found.trials, "lr", "scheduler", "scheduler.t_max")) == {(1e-3, "cosine", 10)}
+    assert found.left_out == {}
+
+
+def test_own_sweep_is_short() -> None:
+    lines = Path(own_sweep.__file__).read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) <= 25
+
+
+# -- narrowing and widening -----------------------------------------------------------------------------------------
+
+
+def test_every_option_of_an_axis_is_a_field_of_a_sweep() -> None:
+    options = vars(ONE.default_options())
+    assert {flag: options[flag] for flag in FLAG_OF_AXIS.values()} == {
+        flag: getattr(ONE, flag) for flag in FLAG_OF_AXIS.values()
+    }
+
+
+def test_flags_narrow_and_widen() -> None:
+    base = planned()
+    assert values(base.trials, "optimizer", "scheduler", "lr", "epochs", "seed", "batch_size", "train_limit") == [
+        ("sgd_momentum", "none", 0.1, 4, 21, 64, 640)
+    ]
+    flags = {"optimizers": ("sgd", "adam"), "schedulers": ("step",), "lrs": (0.1, 0.2), "seeds": (1, 2)}
+    wide = planned(**flags, epochs=6, batch_size=32, train_limit=64)
+    fields = ["optimizer", "scheduler", "lr", "seed", "epochs", "batch_size", "train_limit"]
+    assert sorted(values(wide.trials, *fields)) == [
+        (name, "step", lr, seed, 6, 32, 64) for name in ("adam", "sgd") for lr in (0.1, 0.2) for seed in (1, 2)
+    ]
+    assert set(values(wide.trials, "scheduler.step_size")) == {2}, "a third of what --epochs says"
+
+
+def test_the_whole_table() -> None:
+    found = planned(schedulers=("all",))
+    assert values(found.trials, "scheduler") == list(SCHEDULERS)
+    found = planned(optimizers=("all",))
+    applicable = [row.name for row in OPTIMIZERS.values() if not row.not_applicable]
+    assert values(found.trials, "optimizer") == applicable
+
+
+def test_each_optimizer_has_its_own_learning_rates() -> None:
+    found = planned(replace(ONE, lrs=None), optimizers=("sgd", "adam"))
+    expected = [(name, lr) for name in ("sgd", "adam") for lr in OPTIMIZERS[name].lrs]
+    assert values(found.trials, "optimizer", "lr") == expected
+
+
+def test_any_setting_is_an_axis() -> None:
+    found = planned(schedulers=("plateau",), grid=("optimizer.weight_decay=0,1e-4", "scheduler.factor=0.1,0.5"))
+    assert values(found.trials, "optimizer.weight_decay", "scheduler.factor") == [
+        (0.0, 0.1),
+        (0.0, 0.5),
+        (1e-4, 0.1),
+        (1e-4, 0.5),
+    ]
+
+
+def test_grid_takes_fields_too() -> None:
+    found = planned(grid=("epochs=2,3", "scheduler=none,cosine", "train_limit=64,128"))
+    fields = values(found.trials, "epochs", "scheduler", "train_limit")
+    assert sorted(fields) == [(e, s, n) for e in (2, 3) for s in ("cosine", "none") for n in (64, 128)]
+
+
+PLATEAUS = replace(ONE, schedulers=("plateau",), grid=product(axis("scheduler.factor", 0.1, 0.5), axis("seed", 1, 2)))
+
+
+def test_options_replace_axes_of_the_sweeps_own_grid() -> None:
+    fields = ["scheduler.factor", "seed"]
+    assert values(planned(PLATEAUS).trials, *fields) == [(0.1, 1), (0.1, 2), (0.5, 1), (0.5, 2)]
+    assert values(planned(PLATEAUS, seeds=(7,)).trials, *fields) == [(0.1, 7), (0.5, 7)]
+    assert sorted(values(planned(PLATEAUS, grid=("scheduler.factor=0.2",)).trials, *fields)) == [(0.2, 1), (0.2, 2)]
+    wider = planned(PLATEAUS, grid=("scheduler.patience=1,2",), seeds=(7,))
+    assert values(wider.trials, *fields, "scheduler.patience") == [(f, 7, p) for f in (0.1, 0.5) for p in (1, 2)]
+
+
+def test_points_of_a_chain_may_leave_axes_open() -> None:
+    """What one point says and another does not comes from the sweep's fields."""
+    grid = chain(
+        product(axis("optimizer", "sgd"), axis("lr", 0.5)),
+        axis("optimizer", "adam"),
+        product(axis("scheduler", "step"), axis("scheduler.gamma", 0.1)),
+    )
+    found = planned(replace(ONE, grid=grid))
+    assert values(found.trials, "optimizer", "lr", "scheduler") == [
+        ("sgd", 0.5, "none"),
+        ("adam", 0.1, "none"),
+        ("sgd_momentum", 0.1, "step"),
+    ]
+    found = planned(replace(ONE, grid=grid, lrs=None))
+    expected = [("sgd", 0.5), *(("adam", lr) for lr in OPTIMIZERS["adam"].lrs)]
+    assert values(found.trials, "optimizer", "lr")[: len(expected)] == expected
+
+
+def test_equal_trials_are_one() -> None:
+    assert len(planned(lrs=(0.1, 0.1), grid=("optimizer.momentum=0.9,0.9",)).trials) == 1
+    assert len(planned(grid=("optimizer.weight_decay=0,0.0",)).trials) == 1
+
+
+def test_seeds_share_everything_but_the_seed() -> None:
+    one, other = planned(seeds=(1, 2)).trials
+    assert one.replace(seed=2) == other
+
+
+# -- left out -------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_that_make_no_sense_are_counted() -> None:
+    found = planned(
+        optimizers=("sgd",), lrs=(0.1, 0.2), grid=("optimizer.nesterov=true,false", "optimizer.momentum=0,0.9")
+    )
+    assert set(values(found.trials, "optimizer.nesterov", "optimizer.momentum")) == {
+        (False, 0),
+        (False, 0.9),
+        (True, 0.9),
+    }
+    assert len(found.trials) == 6
+    assert found.left_out == {"optimizer 'sgd': Nesterov needs a momentum above 0": 2}
+
+
+def test_everything_at_once() -> None:
+    found = planned(optimizers=("all",), schedulers=("all",))
+    applicable = [row for row in OPTIMIZERS.values() if not row.not_applicable]
+    unscheduled = [row for row in applicable if row.unscheduled]
+    count = (len(applicable) - len(unscheduled)) * len(SCHEDULERS) + len(unscheduled)
+    assert len(found.trials) == count
+    assert found.left_out == {
+        "optimizer 'rprop' with a schedule: the learning rate is only the length of its first step": len(SCHEDULERS)
+        - 1,
+        "optimizer 'sparse_adam': it takes sparse gradients only, and all gradients of this network are dense": len(
+            SCHEDULERS
+        ),
+    }
+
+
+def test_nothing_left() -> None:
+    with pytest.raises(
+        ValueError, match=r"^no trial is left to run: optimizer 'sparse_adam': it takes sparse gradients"
+    ):
+        planned(optimizers=("sparse_adam",))
+    with pytest.raises(ValueError, match=r"^no trial is left to run: the grid is empty$"):
+        planned(replace(ONE, grid=[]))
+
+
+# -- refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizers": ("adamm",)}, "unknown optimizer 'adamm'; known: sgd, sgd_momentum, "),
+        ({"schedulers": ("steps",)}, "unknown scheduler 'steps'; known: none, time_based, "),
+        ({"grid": ("optimizer=adamm",)}, "unknown optimizer 'adamm'; known: sgd, "),
+        ({"lrs": (0.0,)}, "lr must be a number above 0, not 0.0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
+        ({"train_limit": 10}, "batch_size must be at most the 10 training images, not 64"),
+        (
+            {"grid": ("scheduler.factor=0.1,0.5",)},
+            "scheduler 'none' has no setting 'factor'; it has: warmup_epochs",
+        ),
+        (
+            {"grid": ("optimizer.beta1=0.8",)},
+            "optimizer 'sgd_momentum' has no setting 'beta1'; it has: momentum, dampening, nesterov, weight_decay",
+        ),
+        (
+            {"grid": ("optimizer.momentum=1.5",)},
+            "optimizer.momentum must be a number of at least 0 and below 1, not 1.5",
+        ),
+        ({"grid": ("scheduler.warmup_epochs=4",)}, "scheduler.warmup_epochs must be below the trial's 4 epochs, not 4"),
+        ({"grid": ("lr=0.1", "lr=0.2")}, "axis 'lr' is given twice; give it once, by --grid or by its own flag"),
+        (
+            {"grid": ("train_limit=128",), "train_limit": 64},
+            "axis 'train_limit' is given twice; give it once, by --grid or by its own flag",
+        ),
+        ({"grid": ("lr=0.2",), "lrs": (0.3,)}, "axis 'lr' is given twice; give it once, by --grid or by its own flag"),
+        ({"grid": ("momentum=0.9",)}, "unknown axis 'momentum'; known: "),
+    ],
+)
+def test_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        planned(**options)
+
+
+def test_sweeps_refuse_axes_that_do_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"^unknown axis 'momentum'; known: "):
+        Sweep(name="x", question="?", grid=[{"momentum": 0.9}])
