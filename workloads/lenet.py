@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
+from workloads.pooling import MaxPool2x2
+
 
 class LeNet(nn.Module):
     """Two convolutions, three linear layers: 61,706 parameters for one channel and ten classes.
@@ -21,10 +23,10 @@ class LeNet(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(channels, 6, 5),
             nn.ReLU(),
-            nn.MaxPool2d(2),
+            MaxPool2x2(),
             nn.Conv2d(6, 16, 5),
             nn.ReLU(),
-            nn.MaxPool2d(2),
+            MaxPool2x2(),
             nn.Flatten(),
             nn.Linear(400, 120),
             nn.ReLU(),
