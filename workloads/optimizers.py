@@ -247,7 +247,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             doc="Adadelta: RMSprop in units of the running size of its own steps (arXiv:1212.5701).",
             torch_class=torch.optim.Adadelta,
             settings={"rho": 0.9, "eps": 1e-6, "weight_decay": 0.0},
-            lrs=(1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0),
+            lrs=(1e-3, 1e-1, 1.0, 3.0, 10.0),
         ),
         OptimizerRow(
             name="amsgrad",
@@ -348,7 +348,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
                 "line_search_fn": "strong_wolfe",
             },
             choices={"line_search_fn": (None, "strong_wolfe")},
-            lrs=(1e-3, 1e-2, 1e-1, 1.0),
+            lrs=(1e-3, 1e-1, 1.0, 3.0),
         ),
         OptimizerRow(
             name="sparse_adam",

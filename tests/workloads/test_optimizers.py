@@ -40,7 +40,7 @@ RATES = {
     "rprop": 0.0001,
     "adafactor": 0.03,
     "muon": 0.003,
-    "lbfgs": 0.1,
+    "lbfgs": 1.0,
 }
 """Row -> a learning rate of its grid that does well."""
 
@@ -287,7 +287,7 @@ def test_loss_falls(name: str, few_images: Images) -> None:
     """80 steps of eight images bring the loss well below that of guessing, ln 10 = 2.3."""
     trial = TrialConfig(optimizer=name, lr=RATES[name], epochs=2, batch_size=8, train_limit=320)
     *_, last = train(trial, images=few_images)
-    assert last.train_loss < 0.85 * math.log(10)
+    assert last.train_loss < 0.9 * math.log(10)
 
 
 BELOW_THE_BAND = {
@@ -302,5 +302,5 @@ BELOW_THE_BAND = {
 def test_accuracy_after_three_epochs(name: str, images: Images) -> None:
     """LeNet ends at 0.89 to 0.915 after 10 to 30 epochs; after three it is on its way there."""
     *_, last = train(TrialConfig(optimizer=name, lr=RATES[name], epochs=3), images=images)
-    low, high = (0.2, 0.84) if name in BELOW_THE_BAND else (0.84, 0.91)
+    low, high = (0.65, 0.84) if name in BELOW_THE_BAND else (0.84, 0.91)
     assert low < last.val_accuracy < high, BELOW_THE_BAND.get(name, "")
