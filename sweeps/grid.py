@@ -26,12 +26,7 @@ FIELDS = ("workload", "optimizer", "scheduler", "lr", "batch_size", "epochs", "s
 
 
 def axis(name: str, *values: Setting) -> Grid:
-    """Returns one point for each value of one axis.
-
-    Raises:
-        ValueError: There is no such axis.
-    """
-    check_axis(name)
+    """Returns one point for each value of one axis. Whether there is such an axis is checked when the sweep runs."""
     return [{name: value} for value in values]
 
 
@@ -93,6 +88,7 @@ def parse_axis(text: str) -> Grid:
     name, equals, values = text.partition("=")
     if not equals or not values.strip():
         raise ValueError(f"a grid axis is written NAME=VALUE,VALUE (e.g. scheduler.factor=0.1,0.5), not {text!r}")
+    check_axis(name.strip())
     return axis(name.strip(), *(_parse_value(value, text) for value in _split_values(values)))
 
 

@@ -33,11 +33,7 @@ FLAG_OF_AXIS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A named question and the trials that answer it, before the command line narrows or widens it.
-
-    Raises:
-        ValueError: The grid names something that is not an axis.
-    """
+    """A named question and the trials that answer it, before the command line narrows or widens it."""
 
     name: str
     """Folder of the results, unless `--name` says otherwise."""
@@ -58,10 +54,6 @@ class Sweep:
     """More axes, made with `sweeps.grid`; an axis given here replaces the field above."""
     plots: tuple[str, ...] = ()
     """The pictures that show the answer, by name; none means all that have something to say."""
-
-    def __post_init__(self) -> None:
-        for name in self.grid_axes:
-            check_axis(name)
 
     @property
     def grid_axes(self) -> set[str]:
@@ -116,6 +108,8 @@ def points(sweep: Sweep, options: Options) -> Grid:
     Raises:
         ValueError: A name or an axis is unknown, or an axis is given twice.
     """
+    for name in sorted(sweep.grid_axes):
+        check_axis(name)
     asked = _asked_grid(sweep, options)
     found: Grid = []
     for own in sweep.grid:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.grid import FIELDS, Grid, axis, chain, parse_axis, product, to_config, zipped
+from sweeps.grid import FIELDS, Grid, axis, chain, check_axis, parse_axis, product, to_config, zipped
 from workloads.trial import SETTINGS_OF, Setting, TrialConfig
 
 NAMES = ["lr", "epochs", "optimizer", "optimizer.weight_decay", "scheduler.factor", "workload.smoothing"]
@@ -99,7 +99,7 @@ def test_zipped_grids_of_different_length() -> None:
 def test_names_that_are_no_axis(name: str) -> None:
     known = f"{', '.join(FIELDS)}, workload.<setting>, optimizer.<setting>, scheduler.<setting>"
     with pytest.raises(ValueError, match=f"^unknown axis {re.escape(repr(name))}; known: {re.escape(known)}$"):
-        axis(name, 1)
+        check_axis(name)
 
 
 # -- axes as text ---------------------------------------------------------------------------------------------------
