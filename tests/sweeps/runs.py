@@ -50,12 +50,12 @@ def measured(storage: str, name: str) -> pl.DataFrame:
     return epochs_of(storage, name).select("trial_id", "epoch", *MEASURED)
 
 
-def write_script(folder: Path, sweep: str, train: str = "") -> Path:
+def write_script(folder: Path, sweep: str, before: str = "") -> Path:
     """Writes a sweep script: the arguments of `Sweep` as text, and code that goes before it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "script.py"
     path.write_text(
-        f"from sweeps.cli import main\nfrom sweeps.grid import *\nfrom sweeps.sweep import Sweep\n{textwrap.dedent(train)}\n"
+        f"from sweeps.cli import main\nfrom sweeps.sweep import Sweep\n{textwrap.dedent(before)}\n"
         f"if __name__ == '__main__':\n    main(Sweep({sweep}))\n"
     )
     return path

@@ -83,7 +83,12 @@ def test_a_finished_sweep_trains_nothing_and_says_so(storages: dict[str, str]) -
 
 def test_a_sibling_takes_over_what_is_completed(storages: dict[str, str]) -> None:
     sibling = Sweep(
-        name="sibling", question="And with momentum only?", schedulers=("none", "cosine"), lrs=(0.01,), epochs=4, seeds=(1,)
+        name="sibling",
+        question="And with momentum only?",
+        schedulers=("none", "cosine"),
+        lrs=(0.01,),
+        epochs=4,
+        seeds=(1,),
     )
     status, text = run_here(sibling, storages["shared"], **FEW)
     assert status == 0
@@ -91,7 +96,9 @@ def test_a_sibling_takes_over_what_is_completed(storages: dict[str, str]) -> Non
     trials = table_of(storages["shared"], "sibling")
     taken = trials.row(by_predicate=pl.col("scheduler") == "none", named=True)
     assert (taken["taken_from"], taken["shared_epochs"], taken["computed_seconds"]) == ("mixed", 4, 0.0)
-    here, there = (measured(storages["shared"], name).filter(trial_id=taken["trial_id"]) for name in ("sibling", "mixed"))
+    here, there = (
+        measured(storages["shared"], name).filter(trial_id=taken["trial_id"]) for name in ("sibling", "mixed")
+    )
     assert_frame_equal(here, there, check_exact=True)
     own = epochs_of(storages["shared"], "sibling").filter(pl.col("computed_by") == pl.col("trial_id"))
     # The first epoch is the same training as the one taken over, so only cosine's last three are its own.

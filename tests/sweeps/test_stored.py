@@ -1,4 +1,4 @@
-"""What is stored meets what is asked for: taken up, widened, taken over, or refused with the difference. No training."""
+"""What is stored meets what is asked for: taken up, widened, taken over, or refused. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -69,7 +69,12 @@ def test_a_whole_sweep_is_taken_up_as_it_is(storage: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"seeds": (21, 22)}, {"lrs": (0.01, 0.1, 0.5)}, {"schedulers": ("none", "step", "cosine")}, {"grid": ("epochs=3,5",)}],
+    [
+        {"seeds": (21, 22)},
+        {"lrs": (0.01, 0.1, 0.5)},
+        {"schedulers": ("none", "step", "cosine")},
+        {"grid": ("epochs=3,5",)},
+    ],
     ids=str,
 )
 def test_widening_is_no_conflict(options: dict[str, Any], storage: str) -> None:
@@ -152,7 +157,7 @@ def test_a_folder_of_something_else_is_left_alone(fresh: bool, storage: str) -> 
     folder = Path(storage, "s")
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(ConflictError, match="holds files but no sweep.json: it is not a sweep's folder"):
+    with pytest.raises(ConflictError, match=r"holds files but no sweep\.json: it is not a sweep's folder"):
         ask(storage, fresh=fresh)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 

@@ -321,7 +321,11 @@ def test_an_epoch_reported_again_after_a_retry_counts_once() -> None:
 
 @pytest.mark.parametrize(("share", "expected"), [(True, 3 + 2 + 1), (False, 9)])
 def test_count_epochs_forecasts_what_is_known_beforehand(share: bool, expected: int) -> None:
-    trials = [Trial("a", 0, 3, Fixed((1, 1, 1))), Trial("b", 0, 3, Fixed((1, 2, 2))), Trial("c", 0, 3, Fixed((1, 1, 2)))]
+    trials = [
+        Trial("a", 0, 3, Fixed((1, 1, 1))),
+        Trial("b", 0, 3, Fixed((1, 2, 2))),
+        Trial("c", 0, 3, Fixed((1, 1, 2))),
+    ]
     assert count_epochs([t.member() for t in trials], share=share) == expected
 
 
