@@ -1,1 +1,1 @@
-"""What happened: files, statistics, pictures and the report of finished and running sweeps. Needs neither Ray nor torch."""
+"""What happened: files, statistics, pictures and the report of sweeps. Needs neither Ray nor torch."""

@@ -80,7 +80,7 @@ class SweepSpec:
     datasets: Mapping[str, str]
     """Workload -> name of its data set."""
     fingerprint: Mapping[str, Any]
-    """What decides the numbers: digests of code and data, torch version, device kind. Differences make runs incomparable."""
+    """What decides the numbers: digests of code and data, torch version, device kind. Only equal ones go together."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What else to know: git commit, versions, machine, time."""
     left_out: Mapping[str, int] = field(default_factory=dict)

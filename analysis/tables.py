@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import polars as pl
 
 from analysis.schema import TRIAL_COLUMNS, polars_schema, setting_columns, setting_value
 from analysis.store import SweepSpec, SweepStore
-from workloads.trial import SETTINGS_OF
+from workloads.trial import SETTINGS_OF, TrialConfig
 
 
 def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) -> pl.DataFrame:
@@ -90,12 +91,13 @@ _MEASURES = (
 )
 
 
+_PLAIN_FIELDS = [f.name for f in fields(TrialConfig) if f.name not in SETTINGS_OF.values()]
+
+
 def _configs(spec: SweepSpec) -> pl.DataFrame:
     settings = setting_columns(spec.trials)
     types = {**polars_schema(TRIAL_COLUMNS), **settings}
-    plain = (
-        "trial_id workload dataset optimizer scheduler lr batch_size epochs seed train_limit test_every_epoch sweep"
-    ).split()
+    plain = ["sweep", "dataset", "trial_id", *_PLAIN_FIELDS]
     rows: list[dict[str, Any]] = []
     for trial in spec.trials:
         row = {name: getattr(trial, name, None) for name in plain}

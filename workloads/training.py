@@ -38,7 +38,7 @@ class Hardware:
     gpu_memory_fraction: float | None = None
     """The share of the GPU's memory the trial may take; None for all."""
     cudnn_benchmark: bool = False
-    """`torch.backends.cudnn.benchmark`: let cuDNN try which algorithm is fastest; the choice may differ from run to run."""
+    """`torch.backends.cudnn.benchmark`: let cuDNN try which algorithm is fastest; its choice may differ each time."""
     cudnn_deterministic: bool = True
     """`torch.backends.cudnn.deterministic`: only algorithms that give the same bits every time."""
 

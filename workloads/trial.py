@@ -130,7 +130,12 @@ def _thawed(value: Any) -> Any:
 
 
 def _check_number(
-    name: str, value: object, kind: type[int] | type[float], *, above: float | None = None, at_least: float | None = None
+    name: str,
+    value: object,
+    kind: type[int] | type[float],
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
 ) -> None:
     wanted = "a whole number" if kind is int else "a number"
     wanted += f" above {above}" if above is not None else f" of at least {at_least}"
