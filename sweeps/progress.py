@@ -15,6 +15,8 @@ from rich.text import Text
 
 PLAIN_SECONDS = 5.0
 """Away from a terminal, at most one line in that time."""
+LIVE_SECONDS = 0.25
+"""On a terminal, the view changes that often."""
 
 
 @dataclass
@@ -55,11 +57,11 @@ class Progress:
     _epoch_seconds: float | None = None
     _live: Live | None = None
     _started: float = field(default_factory=time.monotonic)
-    _printed: float = float("-inf")
+    _updated: float = float("-inf")
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
-            self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=1 / LIVE_SECONDS, transient=True)
             self._live.start()
         return self
 
@@ -92,11 +94,14 @@ class Progress:
         lanes = max(1, min(self.counts.slots, self.counts.running + self.counts.waiting))
         return self.counts.epochs_left * self._epoch_seconds / lanes
 
+    def due(self) -> bool:
+        """Whether it is time to show something new."""
+        return time.monotonic() - self._updated >= (LIVE_SECONDS if self._live is not None else PLAIN_SECONDS)
+
     def update(self) -> None:
-        """Something changed: on a terminal the live view shows it, elsewhere a line is due now and then."""
-        now = time.monotonic()
-        if self._live is None and now - self._printed >= PLAIN_SECONDS:
-            self._printed = now
+        """The counts are new: the live view shows them by itself, elsewhere a line is printed."""
+        self._updated = time.monotonic()
+        if self._live is None:
             losses = ", ".join(self._describe(leader) for leader in self._running)
             self.console.print(f"{self._summary()}; now: {losses or 'starting'}", soft_wrap=True, highlight=False)
 

@@ -137,6 +137,7 @@ def run_tree(run: Run, *, train: Train = train, load_data: bool = True) -> None:
                 verbose=0,
             ),
         )
+        run.show()
         try:
             tuner.fit()
             run.end()

@@ -75,7 +75,7 @@ class Run:
             self._end(tune_id, path, result)
         elif "record" in result:
             self._record(path, result["record"], result.get("checkpoint"))
-        self._show()
+        self.show()
 
     def _record(self, path: Path, record: Mapping[str, Any], checkpoint_path: str | None) -> None:
         leader = path.leader.trial_id
@@ -116,7 +116,7 @@ class Run:
             message = f"the worker died {MAX_FAILURES + 1} times" if error else "the worker ended without a result"
             self._end(tune_id, path, {"end": "failed", "error": message, "traceback": None})
         self._forget(tune_id)
-        self._show()
+        self.show()
 
     def end(self) -> None:
         """Writes what is left to write, and deletes the checkpoints that nothing needs."""
@@ -142,7 +142,11 @@ class Run:
         if self.checkpoints[key].path not in self.ledger.final_checkpoints:
             self.store.delete(self.checkpoints.pop(key).path)
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Brings what a person watches up to date, when it is time to."""
+        # Counting takes time in proportion to the trials: not for every record, only as often as eyes can follow.
+        if not self.progress.due():
+            return
         statuses = self.ledger.counts()
         c = self.progress.counts
         c.trials = len(self.ledger.trials)
