@@ -61,7 +61,10 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
-            self._live = Live(console=self.console, get_renderable=self._render, refresh_per_second=1 / LIVE_SECONDS, transient=True)
+            rate = 1 / LIVE_SECONDS
+            self._live = Live(
+                console=self.console, get_renderable=self._render, refresh_per_second=rate, transient=True
+            )
             self._live.start()
         return self
 
