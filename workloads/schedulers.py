@@ -150,7 +150,7 @@ def _plateau(optimizer: Optimizer, s: dict[str, Any], h: Horizon) -> LRScheduler
 def _sequential(optimizer: Optimizer, s: dict[str, Any], h: Horizon) -> LRScheduler:
     held = lr_scheduler.ConstantLR(optimizer, factor=1)
     line = lr_scheduler.LinearLR(optimizer, 1, s["end_factor"], total_iters=s["decay_epochs"])
-    return lr_scheduler.SequentialLR(optimizer, [held, line], milestones=[max(0, h.epochs - s["decay_epochs"])])
+    return lr_scheduler.SequentialLR(optimizer, [held, line], milestones=[h.epochs - s["decay_epochs"]])
 
 
 def _chained(optimizer: Optimizer, s: dict[str, Any], h: Horizon) -> LRScheduler:

@@ -280,6 +280,6 @@ def test_refused(options: dict[str, Any], message: str) -> None:
         planned(**options)
 
 
-def test_sweeps_refuse_axes_that_do_not_exist() -> None:
+def test_axes_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match=r"^unknown axis 'momentum'; known: "):
-        Sweep(name="x", question="?", grid=[{"momentum": 0.9}])
+        planned(replace(ONE, grid=axis("momentum", 0.9)))

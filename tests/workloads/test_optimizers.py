@@ -270,6 +270,19 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     assert same(stepped([combined], model, rates), stepped(parts, twin, rates))
 
 
+def test_muon_and_adamw_go_on_from_their_state() -> None:
+    """Loaded groups are new ones: a schedule has to reach the parts through them."""
+    row = OPTIMIZERS["muon"]
+    model, twin = network(), network()
+    one, other = (row.build(m, 0.01, settings_of(row)) for m in (model, twin))
+    stepped([one], model, [0.01, 0.02, 0.005])
+    twin.load_state_dict(model.state_dict())
+    groups = other.state_dict()["param_groups"]
+    other.load_state_dict({"state": one.state_dict()["state"], "param_groups": groups})
+    rates = [0.02, 0.01, 0.03]
+    assert same(stepped([one], model, rates), stepped([other], twin, rates))
+
+
 def test_lbfgs_counts_its_function_evaluations(few_images: Images) -> None:
     def evaluations(**settings: Setting) -> int:
         trial = TrialConfig(optimizer="lbfgs", lr=0.1, epochs=1, train_limit=128, optimizer_settings=settings)
