@@ -1,5 +1,6 @@
 """Optimizers: a row for every class of torch, rows that pass every setting on, and steps that make the loss fall."""
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -278,7 +279,7 @@ def test_muon_and_adamw_go_on_from_their_state() -> None:
     stepped([one], model, [0.01, 0.02, 0.005])
     twin.load_state_dict(model.state_dict())
     groups = other.state_dict()["param_groups"]
-    other.load_state_dict({"state": one.state_dict()["state"], "param_groups": groups})
+    other.load_state_dict({"state": copy.deepcopy(one.state_dict()["state"]), "param_groups": groups})
     rates = [0.02, 0.01, 0.03]
     assert same(stepped([one], model, rates), stepped([other], twin, rates))
 
