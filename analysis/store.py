@@ -62,6 +62,7 @@ class TrialStatus:
     error: str | None = None
     traceback: str | None = None
     checkpoint: str | None = None
+    best_checkpoint: str | None = None
     taken_from: str | None = None
 
 

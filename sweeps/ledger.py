@@ -11,7 +11,7 @@ from analysis.store import Checkpoint, SweepStore, TrialStatus
 from sweeps.trajectories import Delivery, Member
 from workloads.registry import steps_per_epoch
 from workloads.schedulers import SCHEDULERS, Trace
-from workloads.trial import FINAL_STATUSES, RECORD_FIELDS, Status, TrialConfig, canonical_json
+from workloads.trial import FINAL_STATUSES, RECORD_FIELDS, TEST_FIELDS, Status, TrialConfig, canonical_json
 
 FLUSH_SECONDS = 1.0
 """Records reach the disk at most that much later than they came in."""
@@ -106,7 +106,7 @@ class Ledger:
         for member in delivery.receivers:
             row = {**delivery.record, "trial_id": member.trial_id}
             if not member.tests(delivery.epoch):
-                row |= {"test_loss": None, "test_accuracy": None}
+                row |= dict.fromkeys(TEST_FIELDS)
             self._new_records.append(row)
             self._delivered[member.trial_id] += 1
         for member in delivery.finished:
