@@ -69,6 +69,8 @@ class Augmentation:
         wide = (area.sqrt() / root).round().clamp(1, width)
         top, left = ((height - tall + 1) * down).floor(), ((width - wide + 1) * right).floor()
         rows, columns = torch.arange(height), torch.arange(width)
-        inside = ((rows >= top) & (rows < top + tall))[:, :, None] & ((columns >= left) & (columns < left + wide))[:, None]
+        inside = ((rows >= top) & (rows < top + tall))[:, :, None] & ((columns >= left) & (columns < left + wide))[
+            :, None
+        ]
         mask = inside & (chosen < self.erasing)[:, :, None]
         return images.masked_fill(mask[:, None].to(images.device), 0.0)

@@ -312,7 +312,7 @@ def _read(row: DatasetRow, root: Path) -> Raw:
                 f"it has {count:,} {what}, expected {expected:,}; delete its files"
             )
     for labels in (raw.train_labels, raw.test_labels):
-        if not (0 <= labels.min(initial=0) and labels.max(initial=0) < len(row.classes)):
+        if not (labels.min(initial=0) >= 0 and labels.max(initial=0) < len(row.classes)):
             raise DataError(
                 f"data set {row.name!r} in {root.absolute()} is not what it should be: it has labels from "
                 f"{labels.min()} to {labels.max()}, expected 0 to {len(row.classes) - 1}; delete its files"
@@ -338,8 +338,8 @@ def _write_cache(folder: Path, images: NDArray[np.float32], labels: NDArray[np.i
     for path, array in zip(_cache_files(folder), arrays, strict=True):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                whole = Path(folder) / path.name
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                whole = Path(scratch) / path.name
                 np.save(whole, array)
                 whole.replace(path)
             path.with_suffix(".sha256").write_text(_sha256(path))

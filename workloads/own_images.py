@@ -128,7 +128,9 @@ def read_lines(path: Path) -> list[Line]:
     _refuse(path, [(line.number, complaint) for line in lines for complaint in _complaints(path, line, own_splits)])
     lines = lines if own_splits else drawn(lines)
     if empty := [split for split in SPLITS if not any(line.split == split for line in lines)]:
-        raise DataError(f"{path} has no images for {', '.join(empty)}: list more images, or name splits in a column split")
+        raise DataError(
+            f"{path} has no images for {', '.join(empty)}: list more images, or name splits in a column split"
+        )
     untrained = {line.label for line in lines} - {line.label for line in lines if line.split == "train"}
     if untrained:
         raise DataError(f"{path} has no training images for the classes {', '.join(sorted(untrained))}")

@@ -30,7 +30,6 @@ class WorkloadRow(Row):
     model: Callable[[DatasetRow, Settings], nn.Module]
     """Builds the network for a data set and the row's settings; its weights are initialised later."""
 
-
     ranges: ClassVar[Mapping[str, Range]] = {
         "label_smoothing": Range(at_least=0, below=1),
         "clip_norm": Range(above=0),

@@ -238,14 +238,14 @@ class _Step:
         self.optimizer = optimizer
         self.evaluations = 0
         self._parameters = list(model.parameters())
-        self._loss = {
+        self._loss: dict[str, Any] = {
             "weight": None if class_weights is None else class_weights.to(device),
             "label_smoothing": settings["label_smoothing"],
         }
         self._clip_norm: Any = settings["clip_norm"]
 
     def __call__(self, batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns loss, logits and, where gradients are clipped, their norm before that, all of the first evaluation."""
+        """Returns loss, logits and, where gradients are clipped, their norm before that: of the first evaluation."""
         first: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
         def closure() -> Tensor:

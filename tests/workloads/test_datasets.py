@@ -241,9 +241,7 @@ def test_full_disk_leaves_nothing_half_written(
     [{"digests": {"a file": "01"}}, {"mean": (0.5,)}, {"std": (0.5,)}, {"train": 5, "val": 3}],
     ids=["content", "mean", "std", "split"],
 )
-def test_cache_is_keyed_by_all_it_depends_on(
-    change: dict[str, object], source: _Source
-) -> None:
+def test_cache_is_keyed_by_all_it_depends_on(change: dict[str, object], source: _Source) -> None:
     datasets.load(_tiny(source))
     datasets.load(replace(_tiny(source), **change))  # type: ignore[arg-type]
     assert source.reads == 2
