@@ -88,9 +88,7 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("final_train_loss", pl.Float64, "of the last epoch run", "nats"),
     Column("final_val_loss", pl.Float64, "of the last epoch run", "nats"),
     Column("final_val_accuracy", pl.Float64, "of the last epoch run", "fraction"),
-    Column(
-        "final_balanced_accuracy", pl.Float64, "of the last epoch run; null but for imbalance", "fraction"
-    ),
+    Column("final_balanced_accuracy", pl.Float64, "of the last epoch run; null but for imbalance", "fraction"),
     Column("best_val_accuracy", pl.Float64, "highest of all epochs (biased upwards)", "fraction"),
     Column("best_epoch", pl.Int32, "the first epoch with the highest validation accuracy"),
     Column("test_loss", pl.Float64, "after the last epoch of a completed trial", "nats"),

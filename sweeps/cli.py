@@ -8,7 +8,7 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +22,7 @@ from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore
 from analysis.tables import publish
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
+from sweeps.live import Live, Log, open_logs
 from sweeps.lock import LockedError, locked
 from sweeps.options import Options
 from sweeps.placement import Placement, in_ray_job
@@ -137,6 +138,7 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         plots=sweep.plots,
     )
     store = SweepStore(options.storage_path, options.name)
+    logs = open_logs(options.log, store)
     with contextlib.nullcontext() if options.plan else locked(store):
         spec = reconcile(store, asked, fresh=options.fresh)
         ledger = Ledger(
@@ -147,7 +149,7 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         for line in forecast(spec, ledger, taken, placement, share=options.share).lines():
             console.print(f"  {escape(line)}")
         console.print(f"  results: {escape(store.location)}")
-        return 0 if options.plan else _answer(spec, ledger, placement, options, console)
+        return 0 if options.plan else _answer(spec, ledger, placement, options, logs, console)
 
 
 def _placement(options: Options) -> Placement:
@@ -178,8 +180,12 @@ def _placement(options: Options) -> Placement:
     return Placement.of(options)
 
 
-def _answer(spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, console: Console) -> int:
+def _answer(
+    spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, logs: Mapping[str, Log], console: Console
+) -> int:
     """Trains what is open, writes what came out, prints it and returns the exit status."""
+    ledger.live = Live(logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
+    ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
     tree = ForkTree(ledger.members(), share=options.share)
     for news in tree.walk_known():
         if isinstance(news, Delivery):

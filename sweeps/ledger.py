@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from analysis.store import Checkpoint, SweepStore, TrialStatus
+from sweeps.live import Live
 from sweeps.options import Keep
 from sweeps.trajectories import Delivery, Member
 from workloads.registry import steps_per_epoch
@@ -50,6 +51,8 @@ class Ledger:
         self._new_records: list[Mapping[str, Any]] = []
         self._new_statuses: list[TrialStatus] = []
         self._flushed = time.monotonic()
+        self.live = Live({})
+        """Where records go besides the store, as they come in."""
         self.known = {} if fresh else _known_records(store)
         self.statuses: dict[str, TrialStatus] = {}
         self.kept_checkpoints: Counter[str] = Counter()
@@ -133,6 +136,7 @@ class Ledger:
                 row |= dict.fromkeys(TEST_FIELDS)
             self._new_records.append(row)
             self._delivered[member.trial_id] += 1
+            self.live.record(row)
             if self._keep in BEST_KEPT:
                 self._note_best(member.trial_id, row, checkpoint)
         final = checkpoint.path if checkpoint and self._keep != "none" else None
@@ -177,6 +181,7 @@ class Ledger:
         )
         self._note(entry)
         self._new_statuses.append(entry)
+        self.live.ended(entry)
 
     def _note(self, status: TrialStatus) -> None:
         self.statuses[status.trial_id] = status

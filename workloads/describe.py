@@ -63,7 +63,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
         return hook
 
     innermost = [(name, layer) for name, layer in model.named_modules() if not any(layer.children())]
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in innermost]  # type: ignore[arg-type]
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in innermost]
     model.eval()
     with torch.inference_mode():
         model(torch.zeros(1, *shape))
