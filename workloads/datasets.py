@@ -328,7 +328,7 @@ def mean_and_deviation(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
     mean = counts @ levels / counts.sum(1)
     variance = (counts * (levels - mean[:, None]) ** 2).sum(1) / counts.sum(1)
     # A channel of one value only is left as it is.
-    std = np.where(variance > 0, np.sqrt(variance), 1.0)
+    std = np.where((counts > 0).sum(1) > 1, np.sqrt(variance), 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
