@@ -112,7 +112,7 @@ def refused(path: Path) -> str:
 
 
 def test_lines_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    lines = many() + ["gone.png,day", ",day", "some/1.png,"]
+    lines = [*many(), "gone.png,day", ",day", "some/1.png,"]
     message = refused(write(tmp_path, lines))
     assert message == (
         "has lines that cannot be used: line 32: no such file gone.png; line 33: no file name; line 34: no label"

@@ -32,7 +32,9 @@ def test_all_is_well(stripes: Dataset) -> None:
     assert seen.warnings() == [], "the sweep's slow learning rate is no fault"
     assert seen.learned_loss < 0.1 < seen.start_loss
     (line,) = preflight.report(CONFIG, stripes)
-    assert line.startswith(f"checked: loss at the start {seen.start_loss:.2f} (ln 4 = 1.39), one batch learned by heart")
+    assert line.startswith(
+        f"checked: loss at the start {seen.start_loss:.2f} (ln 4 = 1.39), one batch learned by heart"
+    )
 
 
 def test_of_the_shipped_data_within_three_seconds(dataset: Dataset) -> None:
@@ -60,7 +62,10 @@ FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
         lambda data: replace(_random_labels(data), images=_random_labels(data).images.astype(np.float32)),
         "one batch could not be learned by heart: its loss went from 1.",
     ),
-    "one class": (lambda data: replace(data, labels=np.zeros_like(data.labels)), "the first batch holds one class only"),
+    "one class": (
+        lambda data: replace(data, labels=np.zeros_like(data.labels)),
+        "the first batch holds one class only",
+    ),
 }
 
 
@@ -70,7 +75,9 @@ def test_faults_of_the_data(
 ) -> None:
     monkeypatch.setattr(preflight, "SECONDS", 0.3)
     assert any(message in warning for warning in preflight.check(CONFIG, fault(stripes)).warnings())
-    assert any(line.startswith(f"check before the start: {message}") for line in preflight.report(CONFIG, fault(stripes)))
+    assert any(
+        line.startswith(f"check before the start: {message}") for line in preflight.report(CONFIG, fault(stripes))
+    )
 
 
 def test_a_loss_at_the_start_that_is_too_high(stripes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,11 @@ def test_evaluation_mode_and_no_gradients(stripes: Images) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "No such file"), (b"", "is damaged or not a checkpoint"), (b"PK\3\4 text", "is damaged or not a checkpoint")],
+    [
+        (None, "No such file"),
+        (b"", "is damaged or not a checkpoint"),
+        (b"PK\3\4 text", "is damaged or not a checkpoint"),
+    ],
 )
 def test_checkpoints_refused(
     content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -81,7 +85,7 @@ def test_checkpoints_refused(
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"model": LeNet().state_dict()}, path)
-    with pytest.raises(ValueError, match="not a checkpoint of forksweep's: 'history'|not a checkpoint of forksweep's: 'config'"):
+    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint of forksweep's: 'history'$"):
         evaluate.load_state(path)
 
 
@@ -105,7 +109,10 @@ def test_a_network_that_uses_a_layer_in_another_order() -> None:
             out: torch.Tensor = self.last(self.first(images))
             return out
 
-    assert [(layer.name, layer.shape) for layer in describe.layers(Backwards(), (4,))] == [("first", (2,)), ("last", (3,))]
+    assert [(layer.name, layer.shape) for layer in describe.layers(Backwards(), (4,))] == [
+        ("first", (2,)),
+        ("last", (3,)),
+    ]
 
 
 def test_what_describe_prints(capsys: pytest.CaptureFixture[str]) -> None:

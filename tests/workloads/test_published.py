@@ -123,7 +123,9 @@ def trust(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if (root / "train_32x32.mat").exists():
         known_splits = torchvision.datasets.SVHN.split_list
         found = {
-            split: [url, file, md5(root / file)] for split, (url, file, _) in known_splits.items() if (root / file).exists()
+            split: [url, file, md5(root / file)]
+            for split, (url, file, _) in known_splits.items()
+            if (root / file).exists()
         }
         monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", found)
 

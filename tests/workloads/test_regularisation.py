@@ -37,7 +37,9 @@ def with_settings(**settings: Any) -> TrialConfig:
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def plain_loop(config: TrialConfig, images: Images, loss_of: Loss, clip: float | None = None) -> list[tuple[float, float]]:
+def plain_loop(
+    config: TrialConfig, images: Images, loss_of: Loss, clip: float | None = None
+) -> list[tuple[float, float]]:
     """Trains as a tutorial does; returns training loss and mean gradient norm of each epoch."""
     config = resolve(config)
     settings = config.workload_settings
@@ -199,7 +201,11 @@ def test_batch_norm_variant() -> None:
         ({"label_smoothing": 1.0}, ValueError, "workload.label_smoothing must be a number of at least 0 and below 1"),
         ({"clip_norm": 0}, ValueError, "workload.clip_norm must be a number above 0, not 0"),
         ({"balance": "smote"}, ValueError, "workload.balance must be one of none, oversample, class_weights"),
-        ({"thin_classes": (4,), "thin_to": 0.1}, ValueError, r"workload.thin_classes must be classes from 0 to 3, not \[4\]"),
+        (
+            {"thin_classes": (4,), "thin_to": 0.1},
+            ValueError,
+            r"thin_classes must be classes from 0 to 3, not \[4\]",
+        ),
         ({"thin_to": 0.1}, NotApplicableError, "thin_to says nothing without thin_classes"),
         ({"flip": 1}, ValueError, "workload.flip must be true or false, not 1"),
     ],
