@@ -50,21 +50,37 @@ def trial_events(
         epochs: Its rows of the epochs table, in order.
         hyperparameters: Columns of the trials table that the HParams tab shows.
     """
-    start = SessionStartInfo(group_name=trial["label"], start_time_secs=0.0)
-    for name in hyperparameters:
-        if (value := trial[name]) is not None:
-            field = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
-            setattr(start.hparams[name], field, value)
-    events = [_hparams_event(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))]
+    events = [start_event(trial["label"], {name: trial[name] for name in hyperparameters})]
     seconds = 0.0
     for epoch in epochs:
         seconds += epoch["train_seconds"]
-        events.append(_scalars(epoch, SCALARS, epoch["epoch"], seconds))
-    if trial["status"] in FINISHED:
-        events.append(_scalars(trial, FINAL, trial["epochs_run"], seconds))
-    end = SessionEndInfo(status=_STATUS.get(trial["status"], api_pb2.STATUS_FAILURE), end_time_secs=seconds)
-    events.append(_hparams_event(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end), seconds))
-    return _event_file(events)
+        events.append(scalars_event(epoch, SCALARS, epoch["epoch"], seconds))
+    events += end_events(trial, trial["status"], trial["epochs_run"], seconds)
+    return encoded(events)
+
+
+def start_event(label: str, hyperparameters: Mapping[str, Any]) -> Event:
+    """Returns the event that names a trial and its hyperparameters; those that are None are left out."""
+    start = SessionStartInfo(group_name=label, start_time_secs=0.0)
+    for name, value in hyperparameters.items():
+        if value is not None:
+            field = {bool: "bool_value", str: "string_value"}.get(type(value), "number_value")
+            setattr(start.hparams[name], field, value)
+    return _hparams_event(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
+
+
+def scalars_event(row: Mapping[str, Any], tags: Mapping[str, str], step: int, seconds: float) -> Event:
+    """Returns the event of one epoch's scalars: the columns of `tags` that are not None."""
+    values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items() if row[name] is not None]
+    return Event(step=step, wall_time=seconds, summary=Summary(value=values))
+
+
+def end_events(final: Mapping[str, Any], status: str, epochs_run: int, seconds: float) -> list[Event]:
+    """Returns the events that end a trial: its final metrics (the columns of `FINAL`) if it counts, and its status."""
+    found = [scalars_event(final, FINAL, epochs_run, seconds)] if status in FINISHED else []
+    end = SessionEndInfo(status=_STATUS.get(status, api_pb2.STATUS_FAILURE), end_time_secs=seconds)
+    content = HParamsPluginData(session_end_info=end)
+    return [*found, _hparams_event(metadata.SESSION_END_INFO_TAG, content, seconds)]
 
 
 def experiment_events(hyperparameters: Mapping[str, Sequence[Any]]) -> bytes:
@@ -77,7 +93,7 @@ def experiment_events(hyperparameters: Mapping[str, Sequence[Any]]) -> bytes:
         hparam_infos=[_hparam_info(name, values) for name, values in hyperparameters.items()],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in FINAL.values()],
     )
-    return _event_file([_hparams_event(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))])
+    return encoded([_hparams_event(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))])
 
 
 def _hparam_info(name: str, values: Sequence[Any]) -> api_pb2.HParamInfo:
@@ -88,19 +104,15 @@ def _hparam_info(name: str, values: Sequence[Any]) -> api_pb2.HParamInfo:
     return info
 
 
-def _scalars(row: Mapping[str, Any], tags: Mapping[str, str], step: int, seconds: float) -> Event:
-    values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items() if row[name] is not None]
-    return Event(step=step, wall_time=seconds, summary=Summary(value=values))
-
-
 def _hparams_event(tag: str, content: HParamsPluginData, seconds: float = 0.0) -> Event:
     value = Summary.Value(tag=tag, tensor=metadata.NULL_TENSOR, metadata=metadata.create_summary_metadata(content))
     return Event(wall_time=seconds, summary=Summary(value=[value]))
 
 
-def _event_file(events: Iterable[Event]) -> bytes:
+def encoded(events: Iterable[Event], *, first: bool = True) -> bytes:
+    """Returns events as an event file, or as what is appended to one (`first=False`)."""
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
-    for event in (Event(file_version="brain.Event:2"), *events):
+    for event in (*([Event(file_version="brain.Event:2")] if first else []), *events):
         writer.write(event.SerializeToString())
     return buffer.getvalue()

@@ -47,6 +47,11 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
     Column("train_seconds", pl.Float64, "wall time of the epoch's training", "seconds"),
     Column("eval_seconds", pl.Float64, "wall time of its evaluations", "seconds"),
     Column("computed_by", pl.String, "the trial whose training this row comes from"),
+    Column("grad_norm", pl.Float64, "mean norm of the gradient before clipping; null where it is not clipped"),
+    Column("val_balanced_accuracy", pl.Float64, "mean of the classes' accuracies; null but for imbalance", "fraction"),
+    Column("val_class_accuracy", pl.String, "each class's accuracy, a JSON list; null likewise", "fraction"),
+    Column("test_balanced_accuracy", pl.Float64, "on the test images; null where not evaluated", "fraction"),
+    Column("test_class_accuracy", pl.String, "on the test images; null where not evaluated", "fraction"),
 )
 """`epochs.parquet`: one row for each (trial, epoch)."""
 
@@ -58,6 +63,7 @@ STATUS_COLUMNS: tuple[Column, ...] = (
     Column("error", pl.String, "why, in one line; null when all is well"),
     Column("traceback", pl.String, "the traceback of a failed trial"),
     Column("checkpoint", pl.String, "its final checkpoint, relative to the sweep's folder"),
+    Column("best_checkpoint", pl.String, "that of its best epoch; null unless such are kept"),
     Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
 )
 """What happened to trials, in the order it happened; folded into `trials.parquet`."""
@@ -82,6 +88,7 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("final_train_loss", pl.Float64, "of the last epoch run", "nats"),
     Column("final_val_loss", pl.Float64, "of the last epoch run", "nats"),
     Column("final_val_accuracy", pl.Float64, "of the last epoch run", "fraction"),
+    Column("final_balanced_accuracy", pl.Float64, "of the last epoch run; null but for imbalance", "fraction"),
     Column("best_val_accuracy", pl.Float64, "highest of all epochs (biased upwards)", "fraction"),
     Column("best_epoch", pl.Int32, "the first epoch with the highest validation accuracy"),
     Column("test_loss", pl.Float64, "after the last epoch of a completed trial", "nats"),
@@ -93,6 +100,7 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("computed_seconds", pl.Float64, "training time of the epochs it computed itself", "seconds"),
     Column("shared_epochs", pl.Int32, "epochs taken from another trial's training", "epochs"),
     Column("checkpoint", pl.String, "final checkpoint, relative to the sweep's folder; null when none is kept"),
+    Column("best_checkpoint", pl.String, "that of its best epoch; null unless such are kept (--keep-checkpoints)"),
     Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
 )
 """`trials.parquet`: one row for each trial; the settings' columns follow."""

@@ -62,6 +62,7 @@ class TrialStatus:
     error: str | None = None
     traceback: str | None = None
     checkpoint: str | None = None
+    best_checkpoint: str | None = None
     taken_from: str | None = None
 
 
@@ -311,8 +312,9 @@ class SweepStore:
         for path in self._parts(kind):
             content = self._read_named(path, path.removesuffix(".parquet").rpartition("-")[2])
             if content is not None:
-                frames.append(pl.read_parquet(io.BytesIO(content)).select(*schema))
-        return pl.concat(frames)
+                frames.append(pl.read_parquet(io.BytesIO(content)))
+        # A part may be older than a column, which is then null.
+        return pl.concat(frames, how="diagonal").select(*schema)
 
     def compact(self) -> None:
         """Replaces the parts of each kind by one with the same rows; killed half-way, nothing is lost or doubled."""

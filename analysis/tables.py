@@ -78,6 +78,7 @@ _MEASURES = (
     pl.col("train_loss").last().alias("final_train_loss"),
     pl.col("val_loss").last().alias("final_val_loss"),
     pl.col("val_accuracy").last().alias("final_val_accuracy"),
+    pl.col("val_balanced_accuracy").last().alias("final_balanced_accuracy"),
     pl.col("val_accuracy").max().alias("best_val_accuracy"),
     pl.col("epoch").get(pl.col("val_accuracy").arg_max()).alias("best_epoch"),
     pl.col("test_loss").last(),

@@ -8,8 +8,9 @@ import itertools
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -21,6 +22,7 @@ from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore
 from analysis.tables import publish
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
+from sweeps.live import Live, Log, open_logs
 from sweeps.lock import LockedError, locked
 from sweeps.options import Options
 from sweeps.placement import Placement, in_ray_job
@@ -29,8 +31,9 @@ from sweeps.provenance import fingerprint, provenance
 from sweeps.stored import ConflictError, reconcile, take_over
 from sweeps.sweep import Sweep, plan
 from sweeps.trajectories import Delivery, ForkTree
+from workloads import datasets, preflight
 from workloads.datasets import DataError
-from workloads.registry import dataset_of
+from workloads.registry import WORKLOADS, dataset_of
 
 SOME_FAILED = 1
 USAGE_ERROR = 2
@@ -128,22 +131,25 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         question=sweep.question,
         command=shlex.join(["python", *sys.orig_argv[1:]]),
         trials=planned.trials,
-        datasets={trial.workload: dataset_of(trial.workload).name for trial in planned.trials},
-        fingerprint=fingerprint(planned.trials, placement.hardware()),
+        datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in planned.trials},
+        fingerprint=fingerprint(planned.trials, placement.hardware(), Path(options.data_root)),
         provenance=provenance(),
         left_out=planned.left_out,
         plots=sweep.plots,
     )
     store = SweepStore(options.storage_path, options.name)
+    logs = open_logs(options.log, store)
     with contextlib.nullcontext() if options.plan else locked(store):
         spec = reconcile(store, asked, fresh=options.fresh)
-        ledger = Ledger(store, spec.trials, retry_failed=options.retry_failed, fresh=options.fresh)
+        ledger = Ledger(
+            store, spec.trials, retry_failed=options.retry_failed, fresh=options.fresh, keep=options.keep_checkpoints
+        )
         taken = take_over(ledger, spec) if options.share and not options.fresh else {}
         console.print(escape(spec.question))
         for line in forecast(spec, ledger, taken, placement, share=options.share).lines():
             console.print(f"  {escape(line)}")
         console.print(f"  results: {escape(store.location)}")
-        return 0 if options.plan else _answer(spec, ledger, placement, options, console)
+        return 0 if options.plan else _answer(spec, ledger, placement, options, logs, console)
 
 
 def _placement(options: Options) -> Placement:
@@ -174,8 +180,12 @@ def _placement(options: Options) -> Placement:
     return Placement.of(options)
 
 
-def _answer(spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, console: Console) -> int:
+def _answer(
+    spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, logs: Mapping[str, Log], console: Console
+) -> int:
     """Trains what is open, writes what came out, prints it and returns the exit status."""
+    ledger.live = Live(logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
+    ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
     tree = ForkTree(ledger.members(), share=options.share)
     for news in tree.walk_known():
         if isinstance(news, Delivery):
@@ -226,13 +236,21 @@ def _train(
     # Ray and Tune take seconds to import: only once there is something to train.
     from sweeps import tuning
 
+    rows = {row.name: row for row in map(dataset_of, ledger.open)}
+    data = {name: datasets.load(row, Path(options.data_root)) for name, row in rows.items()}
+    if options.preflight:
+        first = ledger.open[0]
+        for line in preflight.report(first, data[dataset_of(first).name]):
+            console.print(line)
     with Progress(console, _labels(spec, ledger)) as progress:
         try:
             with tuning.ray_session(placement):
                 tuning.check_placement(placement)
                 _begin(spec, ledger, options)
-                run = tuning.Run(tree, ledger, placement, progress, fail_fast=options.fail_fast)
-                tuning.run_tree(run)
+                run = tuning.Run(
+                    tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=options.keep_checkpoints
+                )
+                tuning.run_tree(run, data=data)
         except tuning.PlacementError as error:
             raise UsageError(str(error)) from None
         except tuning.StorageError as error:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from analysis.store import Checkpoint, SweepStore, TrialStatus
+from sweeps.live import Live
+from sweeps.options import Keep
 from sweeps.trajectories import Delivery, Member
 from workloads.registry import steps_per_epoch
 from workloads.schedulers import SCHEDULERS, Trace
-from workloads.trial import FINAL_STATUSES, RECORD_FIELDS, Status, TrialConfig, canonical_json
+from workloads.trial import FINAL_STATUSES, RECORD_FIELDS, TEST_FIELDS, Status, TrialConfig, canonical_json
 
 FLUSH_SECONDS = 1.0
 """Records reach the disk at most that much later than they came in."""
+BEST_KEPT: tuple[Keep, ...] = ("best", "all")
+"""With these, each trial knows the checkpoint of its best epoch."""
+
+
+class _Best(NamedTuple):
+    val_accuracy: float
+    checkpoint: Checkpoint | None
 
 
 class Ledger:
@@ -25,27 +34,45 @@ class Ledger:
         trials: Every planned trial.
         retry_failed: Whether failed trials are open again.
         fresh: Whether to start from nothing, whatever is stored.
+        keep: Which checkpoints stay.
     """
 
     def __init__(
-        self, store: SweepStore, trials: Sequence[TrialConfig], *, retry_failed: bool = False, fresh: bool = False
+        self,
+        store: SweepStore,
+        trials: Sequence[TrialConfig],
+        *,
+        retry_failed: bool = False,
+        fresh: bool = False,
+        keep: Keep = "final",
     ) -> None:
         self.store = store
         self.trials = {trial.trial_id: trial for trial in trials}
         self._new_records: list[Mapping[str, Any]] = []
         self._new_statuses: list[TrialStatus] = []
         self._flushed = time.monotonic()
+        self.live = Live({})
+        """Where records go besides the store, as they come in."""
         self.known = {} if fresh else _known_records(store)
         self.statuses: dict[str, TrialStatus] = {}
-        self.final_checkpoints: set[str] = set()
-        """Checkpoints that some trial ends with: kept."""
+        self.kept_checkpoints: Counter[str] = Counter()
+        """Checkpoint -> for how many trials it stays, as their final or their best so far."""
+        self._keep = keep
+        self._best: dict[str, _Best] = {}
         self._delivered = Counter({trial_id: len(records) for trial_id, records in self.known.items()})
         self.delivered_before = self.delivered
         """Trial-epochs there was a record for at the start."""
+        self._stored = (
+            {(c.trial_id, c.epoch): c for c in store.list_checkpoints()} if keep in BEST_KEPT and not fresh else {}
+        )
         for status in [] if fresh else _stored_statuses(store):
             holds = len(self.known.get(status.trial_id, ())) >= status.epochs_run
             if holds and (status.status in FINAL_STATUSES or (status.status == "failed" and not retry_failed)):
                 self._note(status)
+        for trial_id in self.trials:
+            if keep in BEST_KEPT and self.is_open(trial_id):
+                for record in self.known.get(trial_id, ()):
+                    self._note_best(trial_id, record, None)
         for trial_id, trial in self.trials.items():
             # A run killed between a trial's last record and its status leaves a complete trial without one.
             if trial_id not in self.statuses and len(self.known.get(trial_id, ())) == trial.epochs:
@@ -106,11 +133,37 @@ class Ledger:
         for member in delivery.receivers:
             row = {**delivery.record, "trial_id": member.trial_id}
             if not member.tests(delivery.epoch):
-                row |= {"test_loss": None, "test_accuracy": None}
+                row |= dict.fromkeys(TEST_FIELDS)
             self._new_records.append(row)
             self._delivered[member.trial_id] += 1
+            self.live.record(row)
+            if self._keep in BEST_KEPT:
+                self._note_best(member.trial_id, row, checkpoint)
+        final = checkpoint.path if checkpoint and self._keep != "none" else None
         for member in delivery.finished:
-            self.set_status(member.trial_id, "completed", checkpoint=checkpoint.path if checkpoint else None)
+            self.set_status(member.trial_id, "completed", checkpoint=final)
+
+    def _note_best(self, trial_id: str, record: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
+        """Notes a trial's checkpoint if the epoch is its best so far: the first with the highest accuracy."""
+        before = self._best.get(trial_id)
+        if before is not None and record["val_accuracy"] <= before.val_accuracy:
+            return
+        checkpoint = checkpoint or self._stored.get((record["computed_by"], record["epoch"]))
+        self._best[trial_id] = _Best(record["val_accuracy"], checkpoint)
+        if before is not None and before.checkpoint is not None:
+            self._release(before.checkpoint.path)
+        if checkpoint is not None:
+            self.kept_checkpoints[checkpoint.path] += 1
+
+    def _release(self, path: str) -> None:
+        self.kept_checkpoints[path] -= 1
+        if not self.kept_checkpoints[path]:
+            del self.kept_checkpoints[path]
+
+    def bests(self, trial_ids: Iterable[str]) -> list[Checkpoint]:
+        """Returns the checkpoints of the best epochs so far of those trials that have one."""
+        found = (self._best.get(trial_id) for trial_id in trial_ids)
+        return [best.checkpoint for best in found if best is not None and best.checkpoint is not None]
 
     def take_over(self, trial_id: str, records: Sequence[Mapping[str, Any]], sweep: str) -> None:
         """Takes a completed trial's records over from another sweep; `computed_by` names that sweep too."""
@@ -122,14 +175,21 @@ class Ledger:
 
     def set_status(self, trial_id: str, status: Status, **details: str | None) -> None:
         """Notes what happened to a trial; details are the other fields of `TrialStatus`."""
-        entry = TrialStatus(trial_id=trial_id, status=status, epochs_run=self._delivered[trial_id], **details)
+        best = next((checkpoint.path for checkpoint in self.bests([trial_id])), None)
+        entry = TrialStatus(
+            trial_id=trial_id, status=status, epochs_run=self._delivered[trial_id], best_checkpoint=best, **details
+        )
         self._note(entry)
         self._new_statuses.append(entry)
+        self.live.ended(entry)
 
     def _note(self, status: TrialStatus) -> None:
         self.statuses[status.trial_id] = status
         if status.checkpoint is not None:
-            self.final_checkpoints.add(status.checkpoint)
+            self.kept_checkpoints[status.checkpoint] += 1
+        # That of a trial trained by this run is kept already.
+        if status.best_checkpoint is not None and status.trial_id not in self._best:
+            self.kept_checkpoints[status.best_checkpoint] += 1
 
     def flush(self, *, only_if_due: bool = False) -> None:
         """Writes what came in since the last time; records first, as a status promises records."""

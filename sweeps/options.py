@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
+
+Keep = Literal["none", "final", "best", "all"]
+LogTo = Literal["tensorboard", "mlflow"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,10 @@ class Options:
     """Rows of the schedule table; 'all' for the whole table."""
     grid: Annotated[tuple[str, ...], arg(metavar="AXIS [AXIS ...]")] = ()
     """More axes, each NAME=VALUE,VALUE: any setting (optimizer.weight_decay=0,1e-4) or field (lr=0.01,0.1)."""
+    dataset: Annotated[str | None, arg(metavar="NAME")] = None
+    """Data set to train LeNet on, e.g. mnist, cifar10; csv:PATH for your own images, a CSV of file names and labels."""
+    data_root: Annotated[str, arg(metavar="PATH")] = "data"
+    """Where downloaded data sets are; what is missing there is downloaded to it."""
     train_limit: Annotated[int | None, arg(metavar="N")] = None
     """Train on the first that many training images (quick looks)."""
     test_every_epoch: bool = False
@@ -47,6 +54,13 @@ class Options:
     """Let cuDNN try which algorithm is fastest (the choice, and so the last bits, may differ from run to run)."""
     cudnn_deterministic: bool = True
     """Let cuDNN use only algorithms that give the same bits every time; --no-cudnn-deterministic admits all."""
+
+    keep_checkpoints: Keep = "final"
+    """Which weights stay when a trial is complete: none, the final ones, final and best, or those of all epochs."""
+    log: Annotated[tuple[LogTo, ...], arg(metavar="{tensorboard,mlflow}")] = ()
+    """Write every trial to TensorBoard or MLflow too, while the sweep runs (optional packages)."""
+    preflight: bool = True
+    """Check data and network on one batch before the sweep starts, which takes a second or two."""
 
     plan: bool = False
     """Print what would run and how long it would take, and exit."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import workloads
+from workloads.datasets import DATA_ROOT
 from workloads.registry import dataset_of
 from workloads.training import Hardware
 from workloads.trial import TrialConfig, digest
@@ -21,14 +22,19 @@ ROOT = Path(workloads.__file__).parent
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "polars", "pyarrow", "scipy")
 
 
-def fingerprint(trials: Iterable[TrialConfig], hardware: Hardware) -> dict[str, Any]:
+def fingerprint(trials: Iterable[TrialConfig], hardware: Hardware, data_root: Path = DATA_ROOT) -> dict[str, Any]:
     """Returns what decides the numbers of a trial: with all of it equal, results are bitwise comparable.
 
     Args:
         trials: The trials.
         hardware: What each is granted.
+        data_root: Where downloaded data sets are.
+
+    Raises:
+        DataError: A data set's files are missing.
     """
-    data = {row.name: row.digest for row in (dataset_of(name) for name in {trial.workload for trial in trials})}
+    rows = {row.name: row for row in map(dataset_of, trials)}
+    data = {name: row.digest(data_root) for name, row in rows.items()}
     return {
         "code": code_digest(),
         "data": dict(sorted(data.items())),

@@ -6,11 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sweeps.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
 from sweeps.options import Options
 from workloads.optimizers import OPTIMIZERS
+from workloads.own_images import NAME as OWN_IMAGES
+from workloads.published import DATASETS
 from workloads.registry import resolve
 from workloads.rows import NotApplicableError, Row, find
 from workloads.schedulers import SCHEDULERS
@@ -111,6 +114,10 @@ def points(sweep: Sweep, options: Options) -> Grid:
     for name in sorted(sweep.grid_axes):
         check_axis(name)
     asked = _asked_grid(sweep, options)
+    for name, grid in _dataset_axes(options.dataset).items():
+        if name in asked:
+            raise ValueError(f"axis {name!r} is given twice; give it once, by --grid or by --dataset")
+        asked[name] = grid
     found: Grid = []
     for own in sweep.grid:
         axes = _flag_axes(sweep, options, own) | asked
@@ -145,6 +152,22 @@ def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
             raise ValueError(f"axis {name!r} is given twice; give it once, by --grid or by its own flag")
         asked[name] = grid
     return asked
+
+
+def _dataset_axes(dataset: str | None) -> dict[str, Grid]:
+    """Returns the axes that `--dataset` asks for."""
+    if dataset is None:
+        return {}
+    kind, colon, path = dataset.partition(":")
+    if kind == OWN_IMAGES and colon:
+        # Workers run in folders of their own.
+        return {
+            "workload": axis("workload", f"lenet_{OWN_IMAGES}"),
+            "workload.path": axis("workload.path", str(Path(path).expanduser().absolute())),
+        }
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}, {OWN_IMAGES}:PATH")
+    return {"workload": axis("workload", f"lenet_{dataset}")}
 
 
 def _values(name: str, given: Any) -> tuple[Setting, ...]:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from workloads import datasets
-from workloads.datasets import Dataset
+from workloads.datasets import FASHION_MNIST, Dataset
 from workloads.training import Images
 
 
@@ -25,7 +25,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     """Fashion-MNIST, prepared; from the cache where there is one."""
-    return datasets.load("fashion_mnist")
+    return datasets.load(FASHION_MNIST)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,9 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "sweeps": {
         "workloads": ("workloads",),
         "sweeps": ("sweeps",),
-        "analysis": tuple(f"analysis.{name}" for name in ("store", "tables", "aggregate", "report", "schema")),
+        "analysis": tuple(
+            f"analysis.{name}" for name in ("store", "tables", "aggregate", "report", "schema", "event_files")
+        ),
     },
 }
 """Package -> each of our packages -> what it may import of it (these modules and what is below them)."""

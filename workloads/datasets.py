@@ -6,14 +6,18 @@ first start pays for them.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import io
 import os
 import struct
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +35,10 @@ SPLIT_SEED = 0
 """Decides which training images are held out for validation: the same for every trial and sweep."""
 _PREPARATION = 1
 """Raised when the preparation changes, so that older caches are not used."""
+
+
+DATA_ROOT = Path("data")
+"""Where downloaded data sets are, unless said otherwise."""
 
 
 class DataError(Exception):
@@ -70,32 +78,65 @@ class Raw:
     train_labels: NDArray[np.int64]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
+    ordered: bool = False
+    """Whether the training images end with those held out for validation already; otherwise they are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRow:
-    """Where a data set comes from and what is known of it."""
+    """Where a data set comes from and what is known of it before it is read."""
 
     name: str
     doc: str
-    read: Callable[[], Raw]
-    digests: Mapping[str, str]
-    """File -> SHA-256 of its content."""
+    read: Callable[[Path], Raw]
+    """Reads it from the data root."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """File -> SHA-256 of its content, where that is fixed."""
+    files: tuple[str, ...] = ()
+    """The others, relative to the data root: their content is part of the digest."""
+    fetch: Callable[[Path], None] | None = None
+    """Downloads them to the data root."""
     train: int
     """Training images left after validation images are held out."""
     val: int
     test: int
-    mean: tuple[float, ...]
-    """Per channel, of the training images scaled to [0, 1]."""
-    std: tuple[float, ...]
-    channels: int
+    mean: tuple[float, ...] | None = None
+    """Per channel, of the training images scaled to [0, 1]; None: computed when the arrays are prepared."""
+    std: tuple[float, ...] | None = None
+    channels: int = 1
     classes: tuple[str, ...]
 
-    @property
-    def digest(self) -> str:
-        """Hash of everything that the prepared arrays depend on."""
-        inputs = [dict(self.digests), self.train, self.val, self.mean, self.std, SIZE, SPLIT_SEED, _PREPARATION]
+    def digest(self, root: Path = DATA_ROOT) -> str:
+        """Returns the hash of everything that the prepared arrays depend on.
+
+        Args:
+            root: The data root; files of it are downloaded if they are missing.
+
+        Raises:
+            DataError: Files are missing and cannot be downloaded.
+        """
+        contents = dict(self.digests) | {file: _content_digest(path) for file, path in self._found(root).items()}
+        inputs = [contents, self.train, self.val, self.mean, self.std, SIZE, SPLIT_SEED, _PREPARATION]
         return digest(canonical_json(inputs))
+
+    def _found(self, root: Path) -> dict[str, Path]:
+        """Returns where each of the files is, once all are there."""
+        paths = {file: root / file for file in self.files}
+        if self.fetch is None or all(path.exists() for path in paths.values()):
+            return paths
+        reason = "they were not downloaded"
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                warnings.simplefilter("ignore")
+                self.fetch(root)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the remedy is the same
+            reason = f"downloading them failed: {' '.join(str(error).split())[:200]}"
+        if missing := [file for file, path in paths.items() if not path.exists()]:
+            raise DataError(
+                f"data set {self.name!r} needs files that are not in {root.absolute()} ({reason}); "
+                f"put there: {', '.join(missing)}, or name another folder with --data-root"
+            )
+        return paths
 
 
 def read_idx(path: Path, sha256: str) -> NDArray[np.uint8]:
@@ -135,7 +176,7 @@ _FASHION_MNIST_DIGESTS = {
 }
 
 
-def _read_fashion_mnist() -> Raw:
+def _read_fashion_mnist(root: Path) -> Raw:
     arrays = [read_idx(_FASHION_MNIST / file, sha256) for file, sha256 in _FASHION_MNIST_DIGESTS.items()]
     return Raw(
         train_images=arrays[0],
@@ -145,36 +186,63 @@ def _read_fashion_mnist() -> Raw:
     )
 
 
-DATASETS: Mapping[str, DatasetRow] = {
-    row.name: row
-    for row in (
-        DatasetRow(
-            name="fashion_mnist",
-            doc="70,000 grey images of clothing in ten classes (arXiv:1708.07747), shipped with the project.",
-            read=_read_fashion_mnist,
-            digests=_FASHION_MNIST_DIGESTS,
-            train=55_000,
-            val=5_000,
-            test=10_000,
-            mean=(0.2860,),
-            std=(0.3530,),
-            channels=1,
-            classes=(
-                "T-shirt/top",
-                "Trouser",
-                "Pullover",
-                "Dress",
-                "Coat",
-                "Sandal",
-                "Shirt",
-                "Sneaker",
-                "Bag",
-                "Ankle boot",
-            ),
-        ),
+FASHION_MNIST = DatasetRow(
+    name="fashion_mnist",
+    doc="70,000 grey images of clothing in ten classes (arXiv:1708.07747), shipped with the project.",
+    read=_read_fashion_mnist,
+    digests=_FASHION_MNIST_DIGESTS,
+    train=55_000,
+    val=5_000,
+    test=10_000,
+    mean=(0.2860,),
+    std=(0.3530,),
+    classes=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+)
+
+
+def synthetic(root: Path) -> Raw:
+    """Returns small images of vertical, horizontal and diagonal stripes in noise: learned in seconds, for tests."""
+    random = np.random.default_rng(SYNTHETIC_SEED)
+    labels = random.integers(0, len(_STRIPES), 1_200)
+    y, x = np.mgrid[:28, :28]
+    waves = np.stack([np.sin(down * y + across * x) for down, across in _STRIPES.values()])
+    noisy = 128 + 64 * waves[labels] + random.normal(0, 40, (len(labels), 28, 28))
+    images = noisy.clip(0, 255).astype(np.uint8)
+    return Raw(
+        train_images=images[:1_000], train_labels=labels[:1_000], test_images=images[1_000:], test_labels=labels[1_000:]
     )
+
+
+SYNTHETIC_SEED = 8
+_STRIPES: Mapping[str, tuple[float, float]] = {
+    "vertical": (0.0, 0.8),
+    "horizontal": (0.8, 0.0),
+    "falling": (0.6, -0.6),
+    "rising": (0.6, 0.6),
 }
-"""Name -> row."""
+"""Class -> change of phase for each pixel downwards and to the right."""
+
+SYNTHETIC = DatasetRow(
+    name="synthetic",
+    doc="1,200 grey images of stripes in noise, in four classes: made when needed, for tests and first tries.",
+    read=synthetic,
+    digests={"generator": "1"},
+    train=800,
+    val=200,
+    test=200,
+    classes=tuple(_STRIPES),
+)
 
 
 def resize(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -196,45 +264,82 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FORKSWEEP_CACHE") or platformdirs.user_cache_dir("forksweep"))
 
 
-def load(name: str) -> Dataset:
+def load(row: DatasetRow, root: Path = DATA_ROOT) -> Dataset:
     """Returns a prepared data set, from the cache or made now (about 10 s for Fashion-MNIST).
 
+    Args:
+        row: Which.
+        root: The folder of downloaded data sets; what is missing there is downloaded to it.
+
     Raises:
-        ValueError: There is no such data set.
         DataError: Its files are missing or damaged.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-    row = DATASETS[name]
-    images, labels = _cached(row) or _prepare(row)
+    digest = row.digest(root)
+    folder = cache_folder() / f"{row.name.partition(':')[0]}-{digest}"
+    images, labels = _cached(folder) or _prepare(row, root, folder)
     return Dataset(
-        name=name, images=images, labels=labels, train=row.train, val=row.val, classes=row.classes, digest=row.digest
+        name=row.name, images=images, labels=labels, train=row.train, val=row.val, classes=row.classes, digest=digest
     )
 
 
-def _prepare(row: DatasetRow) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    raw = row.read()
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(raw.train_labels))
+def _prepare(row: DatasetRow, root: Path, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    raw = _read(row, root)
+    order = np.arange(len(raw.train_labels))
+    if not raw.ordered:
+        order = np.random.default_rng(SPLIT_SEED).permutation(order)
     small = resize(np.concatenate([raw.train_images[order], raw.test_images]))
-    images = normalise(small, row.mean, row.std)
+    if row.mean is None or row.std is None:
+        images = normalise(small, *mean_and_deviation(small[: row.train]))
+    else:
+        images = normalise(small, row.mean, row.std)
     labels = np.concatenate([raw.train_labels[order], raw.test_labels])
-    _write_cache(row, images, labels)
+    _write_cache(folder, images, labels)
     return images, labels
 
 
-def _cache_files(row: DatasetRow) -> tuple[Path, Path]:
-    folder = cache_folder() / f"{row.name}-{row.digest}"
-    return folder / "images.npy", folder / "labels.npy"
+def _read(row: DatasetRow, root: Path) -> Raw:
+    """Returns what a row reads, if it is what the row says."""
+    try:
+        raw = row.read(root)
+    except (RuntimeError, OSError, ValueError, TypeError, EOFError, AssertionError) as error:
+        reason = " ".join(f"{error} ({type(error).__name__})".split())[:200]
+        raise DataError(f"data set {row.name!r} in {root.absolute()} is damaged: {reason}; delete its files") from None
+    found = {"training images": len(raw.train_labels), "test images": len(raw.test_labels)}
+    for (what, count), expected in zip(found.items(), (row.train + row.val, row.test), strict=True):
+        if count != expected:
+            raise DataError(
+                f"data set {row.name!r} in {root.absolute()} is not what it should be: "
+                f"it has {count:,} {what}, expected {expected:,}; delete its files"
+            )
+    for labels in (raw.train_labels, raw.test_labels):
+        if not (labels.min(initial=0) >= 0 and labels.max(initial=0) < len(row.classes)):
+            raise DataError(
+                f"data set {row.name!r} in {root.absolute()} is not what it should be: it has labels from "
+                f"{labels.min()} to {labels.max()}, expected 0 to {len(row.classes) - 1}; delete its files"
+            )
+    return raw
 
 
-def _write_cache(row: DatasetRow, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+def mean_and_deviation(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of images (n, c, h, w) scaled to [0, 1], per channel."""
+    # Counted by value: exact, and no copy of the images as numbers of eight bytes.
+    counts = np.stack([np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
+    levels = np.arange(256) / 255
+    mean = counts @ levels / counts.sum(1)
+    variance = (counts * (levels - mean[:, None]) ** 2).sum(1) / counts.sum(1)
+    # A channel of one value only is left as it is.
+    std = np.where((counts > 0).sum(1) > 1, np.sqrt(variance), 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _write_cache(folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
     """Keeps prepared arrays; a cache folder that cannot be written costs time at the next start, nothing else."""
     arrays: tuple[NDArray[Any], ...] = (images, labels)
-    for path, array in zip(_cache_files(row), arrays, strict=True):
+    for path, array in zip(_cache_files(folder), arrays, strict=True):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                whole = Path(folder) / path.name
+            with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+                whole = Path(scratch) / path.name
                 np.save(whole, array)
                 whole.replace(path)
             path.with_suffix(".sha256").write_text(_sha256(path))
@@ -242,14 +347,32 @@ def _write_cache(row: DatasetRow, images: NDArray[np.float32], labels: NDArray[n
             return
 
 
-def _cached(row: DatasetRow) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-    images, labels = _cache_files(row)
+def _cache_files(folder: Path) -> tuple[Path, Path]:
+    return folder / "images.npy", folder / "labels.npy"
+
+
+def _cached(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+    images, labels = _cache_files(folder)
     try:
         if all(path.with_suffix(".sha256").read_text() == _sha256(path) for path in (images, labels)):
             return np.load(images), np.load(labels)
     except (OSError, UnicodeDecodeError):
         return None
     return None
+
+
+def _content_digest(path: Path) -> str:
+    """Returns a file's SHA-256; not worked out anew while size and time of change stay."""
+    try:
+        info = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    return _content_digest_of(path, info.st_size, info.st_mtime_ns)
+
+
+@cache
+def _content_digest_of(path: Path, size: int, changed_ns: int) -> str:
+    return _sha256(path)
 
 
 def _sha256(path: Path) -> str:

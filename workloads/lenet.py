@@ -16,15 +16,16 @@ class LeNet(nn.Module):
     Args:
         channels: Channels of the images.
         classes: Number of classes.
+        batch_norm: Normalise each convolution's output over the batch (arXiv:1502.03167), before the ReLU.
     """
 
-    def __init__(self, channels: int = 1, classes: int = 10) -> None:
+    def __init__(self, channels: int = 1, classes: int = 10, *, batch_norm: bool = False) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, 6, 5),
+            *_convolution(channels, 6, batch_norm),
             nn.ReLU(),
             MaxPool2x2(),
-            nn.Conv2d(6, 16, 5),
+            *_convolution(6, 16, batch_norm),
             nn.ReLU(),
             MaxPool2x2(),
             nn.Flatten(),
@@ -39,6 +40,12 @@ class LeNet(nn.Module):
         """Returns logits (n, classes) for images (n, channels, 32, 32)."""
         logits: Tensor = self.layers(images)
         return logits
+
+
+def _convolution(inputs: int, outputs: int, batch_norm: bool) -> list[nn.Module]:
+    # The normalisation takes a bias out again, and has one of its own.
+    convolution = nn.Conv2d(inputs, outputs, 5, bias=not batch_norm)
+    return [convolution, nn.BatchNorm2d(outputs)] if batch_norm else [convolution]
 
 
 def initialise(model: nn.Module, generator: Generator) -> None:

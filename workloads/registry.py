@@ -6,13 +6,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 from torch import nn
 
-from workloads.datasets import DATASETS, DatasetRow
+from workloads.datasets import SIZE, DatasetRow
 from workloads.lenet import LeNet
 from workloads.optimizers import OPTIMIZERS
-from workloads.rows import NotApplicableError, Row, complete, find
+from workloads.own_images import NAME as OWN_IMAGES
+from workloads.own_images import own_images
+from workloads.published import DATASETS
+from workloads.rows import Default, NotApplicableError, Range, Refusals, Row, complete, find
 from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Schedule, bare_optimizer
 from workloads.trial import Settings, TrialConfig, canonical_json
 
@@ -26,33 +30,80 @@ class WorkloadRow(Row):
     model: Callable[[DatasetRow, Settings], nn.Module]
     """Builds the network for a data set and the row's settings; its weights are initialised later."""
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "label_smoothing": Range(at_least=0, below=1),
+        "clip_norm": Range(above=0),
+        "shift": Range(at_least=0, below=SIZE),
+        "erasing": Range(at_least=0, at_most=1),
+        "thin_classes": Range(at_least=0),
+        "thin_to": Range(above=0, at_most=1),
+    }
+
+
+SETTINGS: Mapping[str, Default] = {
+    "label_smoothing": 0.0,
+    "clip_norm": None,
+    "shift": 0,
+    "flip": False,
+    "erasing": 0.0,
+    "batch_norm": False,
+    "balance": "none",
+    "thin_classes": (),
+    "thin_to": 1.0,
+}
+"""What every workload can be set to; the defaults change nothing. The README says what each does."""
+
+_CHOICES = {"balance": ("none", "oversample", "class_weights")}
+_REFUSES: Refusals = {
+    "thin_to says nothing without thin_classes": lambda s: s["thin_to"] < 1 and not s["thin_classes"],
+}
+
 
 def _lenet(dataset: DatasetRow, settings: Settings) -> nn.Module:
-    return LeNet(dataset.channels, len(dataset.classes))
+    return LeNet(dataset.channels, len(dataset.classes), batch_norm=bool(settings["batch_norm"]))
+
+
+def _on(dataset: str, doc: str, more: Mapping[str, Default]) -> WorkloadRow:
+    return WorkloadRow(
+        name=f"lenet_{dataset}",
+        doc=f"LeNet, cross-entropy on logits. {doc}",
+        dataset=dataset,
+        model=_lenet,
+        settings={**SETTINGS, **more},
+        choices=_CHOICES,
+        refuses=_REFUSES,
+    )
 
 
 WORKLOADS: Mapping[str, WorkloadRow] = {
     row.name: row
     for row in (
-        WorkloadRow(
-            name="lenet_fashion_mnist",
-            doc="LeNet on Fashion-MNIST, cross-entropy on logits.",
-            dataset="fashion_mnist",
-            model=_lenet,
-        ),
+        *(_on(dataset.name, dataset.doc, {}) for dataset in DATASETS.values()),
+        _on(OWN_IMAGES, "One's own images, listed in a CSV: its path is a setting.", {"path": ""}),
     )
 }
 """Name -> row."""
 
 
-def dataset_of(workload: str) -> DatasetRow:
-    """Returns the row of a workload's data set."""
-    return DATASETS[WORKLOADS[workload].dataset]
+def dataset_of(config: TrialConfig) -> DatasetRow:
+    """Returns the row of a trial's data set.
+
+    Raises:
+        DataError: It is one's own, and its CSV cannot be used.
+    """
+    name = WORKLOADS[config.workload].dataset
+    return own_images(str(config.workload_settings.get("path", ""))) if name == OWN_IMAGES else DATASETS[name]
+
+
+def about_imbalance(config: TrialConfig) -> bool:
+    """Whether what is measured of a trial is measured for each class too."""
+    settings = config.workload_settings
+    return settings["balance"] != "none" or bool(settings["thin_classes"])
 
 
 def train_images(config: TrialConfig) -> int:
     """Returns how many images the trial trains on."""
-    available = dataset_of(config.workload).train
+    available = dataset_of(config).train
     return available if config.train_limit is None else min(config.train_limit, available)
 
 
@@ -83,6 +134,9 @@ def resolve(config: TrialConfig) -> TrialConfig:
     available = train_images(config)
     if config.batch_size > available:
         raise ValueError(f"batch_size must be at most the {available} training images, not {config.batch_size}")
+    chosen, classes = config.workload_settings["thin_classes"], len(dataset_of(config).classes)
+    if isinstance(chosen, tuple) and max(chosen, default=0) >= classes:
+        raise ValueError(f"workload.thin_classes must be classes from 0 to {classes - 1}, not {list(chosen)}")
     _try_settings(canonical_json(config.replace(seed=0).to_json()))
     return config
 

@@ -137,9 +137,14 @@ def _fitted(kind: str, row: Row, name: str, value: Setting, default: Setting) ->
         if isinstance(value, bool):
             return value
         raise _refused(full_name, "true or false", value)
+    if isinstance(default, str):
+        if isinstance(value, str):
+            return value
+        raise _refused(full_name, "a text", value)
     if isinstance(default, tuple):
-        if isinstance(value, tuple) and value:
-            return tuple(_number(full_name, item, allowed, whole=isinstance(default[0], int)) for item in value)
+        if isinstance(value, tuple) and (value or not default):
+            whole = not default or isinstance(default[0], int)
+            return tuple(_number(full_name, item, allowed, whole=whole) for item in value)
         raise _refused(full_name, "a list of numbers such as [10,20]", value)
     if default is None and value is None:
         return None

@@ -16,15 +16,20 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from workloads import datasets
+from workloads.augmentation import Augmentation
 from workloads.datasets import Dataset, Split
 from workloads.lenet import initialise
 from workloads.optimizers import OPTIMIZERS
-from workloads.registry import WORKLOADS, dataset_of, resolve, steps_per_epoch, train_images
+from workloads.registry import WORKLOADS, about_imbalance, dataset_of, resolve, steps_per_epoch, train_images
+from workloads.sampling import Sampler
 from workloads.schedulers import Schedule
-from workloads.trial import Diverged, EpochRecord, TrialConfig
+from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json
 
 EVALUATION_BATCH = 250
 """Images evaluated at once; part of the numbers, as sums depend on it in the last bits."""
+
+_AUGMENTATION = 1
+"""Keeps augmentation's draws apart from those of the order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,8 @@ class Hardware:
 class State:
     """What training was after an epoch: all that is needed to go on from there."""
 
+    config: TrialConfig
+    """What was trained, its settings complete."""
     model: dict[str, Tensor]
     """The network's state."""
     optimizer: dict[int, dict[str, Any]]
@@ -74,7 +81,13 @@ class State:
         """Returns the state as a file that `torch.load(..., weights_only=True)` reads."""
         buffer = io.BytesIO()
         history = [record.to_json() for record in self.history]
-        content = {"model": self.model, "optimizer": self.optimizer, "epoch": self.epoch, "history": history}
+        content = {
+            "config": self.config.to_json(),
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "epoch": self.epoch,
+            "history": history,
+        }
         torch.save(content, buffer)
         return buffer.getvalue()
 
@@ -83,7 +96,8 @@ class State:
         """Returns the state that `to_bytes` wrote. Nothing but tensors and plain values is unpickled."""
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         history = tuple(EpochRecord(**record) for record in values["history"])
-        return cls(model=values["model"], optimizer=values["optimizer"], history=history)
+        config = TrialConfig.from_json(values["config"])
+        return cls(config=config, model=values["model"], optimizer=values["optimizer"], history=history)
 
 
 def generator(*key: int) -> Generator:
@@ -97,7 +111,7 @@ def build_model(config: TrialConfig) -> nn.Module:
     workload = WORKLOADS[config.workload]
     # Layers draw weights of their own from torch's global generator, which is the caller's: it stays as it was.
     with torch.random.fork_rng(devices=()):
-        model = workload.model(dataset_of(config.workload), config.workload_settings)
+        model = workload.model(dataset_of(config), config.workload_settings)
     initialise(model, generator(config.seed))
     return model
 
@@ -130,7 +144,7 @@ def train(
     """
     config = resolve(config)
     device = (hardware or Hardware()).apply()
-    images = images or Images(datasets.load(dataset_of(config.workload).name), device)
+    images = images or Images(datasets.load(dataset_of(config)), device)
     model = build_model(config).to(device)
     optimizer = OPTIMIZERS[config.optimizer].build(model, config.lr, config.optimizer_settings)
     schedule = Schedule(config, optimizer, steps_per_epoch(config))
@@ -142,41 +156,50 @@ def train(
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": start.optimizer, "param_groups": groups})
 
+    begin, _ = images.data.span("train")
+    available = images.data.labels[begin : begin + train_images(config)]
+    sampler = Sampler(available, len(images.data.classes), config.workload_settings)
+    step = _Step(config, model, optimizer, sampler.class_weights(), images.images.device)
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
-        train_loss, train_accuracy, lr_last, evaluations = _train_epoch(
-            config, epoch, model, optimizer, schedule, images
-        )
+        trained_epoch = _train_epoch(config, epoch, step, sampler, schedule, images)
         trained = time.perf_counter()
-        val_loss, val_accuracy = evaluate(model, images, "val")
+        val = evaluate(model, images, "val")
         tests = epoch == config.epochs or config.test_every_epoch or epoch in test_epochs
-        test_loss, test_accuracy = evaluate(model, images, "test") if tests else (None, None)
+        test = evaluate(model, images, "test") if tests else None
         evaluated = time.perf_counter()
-        for name, loss in (("training", train_loss), ("validation", val_loss), ("test", test_loss)):
+        by_class = about_imbalance(config)
+        losses = {"training": trained_epoch.loss, "validation": val.loss, "test": test.loss if test else None}
+        for name, loss in losses.items():
             if loss is not None and not math.isfinite(loss):
                 raise Diverged(f"{name} loss is {loss} in epoch {epoch}")
         record = EpochRecord(
             trial_id=config.trial_id,
             epoch=epoch,
             lr=float(lr),
-            lr_last=float(lr_last),
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
-            function_evaluations=evaluations,
+            lr_last=float(trained_epoch.lr_last),
+            train_loss=trained_epoch.loss,
+            train_accuracy=trained_epoch.accuracy,
+            val_loss=val.loss,
+            val_accuracy=val.accuracy,
+            test_loss=test.loss if test else None,
+            test_accuracy=test.accuracy if test else None,
+            function_evaluations=trained_epoch.evaluations,
             train_seconds=trained - started,
             eval_seconds=evaluated - trained,
             computed_by=config.trial_id,
+            grad_norm=trained_epoch.grad_norm,
+            val_balanced_accuracy=val.balanced_accuracy if by_class else None,
+            val_class_accuracy=canonical_json(val.class_accuracy) if by_class else None,
+            test_balanced_accuracy=test.balanced_accuracy if test and by_class else None,
+            test_class_accuracy=canonical_json(test.class_accuracy) if test and by_class else None,
         )
         schedule.step_epoch(record.to_json())
         history.append(record)
         if save is not None:
             state = optimizer.state_dict()["state"]
-            save(State(model=model.state_dict(), optimizer=state, history=tuple(history)))
+            save(State(config=config, model=model.state_dict(), optimizer=state, history=tuple(history)))
         yield record
 
 
@@ -204,54 +227,122 @@ class Images:
             yield self.images[low:high], self.labels[low:high]
 
 
-def _train_epoch(
-    config: TrialConfig, epoch: int, model: nn.Module, optimizer: Any, schedule: Schedule, images: Images
-) -> tuple[float, float, float, int]:
-    """Trains one epoch and returns mean loss, accuracy, the last step's learning rate, and loss evaluations."""
-    model.train()
-    device = images.images.device
-    # The training split comes first, so positions in the order are indices of images.
-    order = torch.randperm(train_images(config), generator=generator(config.seed, epoch)).to(device)
-    losses: list[Tensor] = []
-    hits: list[Tensor] = []
-    evaluations = 0
-    lr = 0.0
-    for indices in torch.split(order, config.batch_size):
-        batch, labels = images.images[indices], images.labels[indices]
-        first: list[tuple[Tensor, Tensor]] = []
+class _Step:
+    """One training step: gradient of the loss on a batch, clipped if that is asked for, and the optimizer's step."""
+
+    def __init__(
+        self, config: TrialConfig, model: nn.Module, optimizer: Any, class_weights: Tensor | None, device: torch.device
+    ) -> None:
+        settings = config.workload_settings
+        self.model = model
+        self.optimizer = optimizer
+        self.evaluations = 0
+        self._parameters = list(model.parameters())
+        self._loss: dict[str, Any] = {
+            "weight": None if class_weights is None else class_weights.to(device),
+            "label_smoothing": settings["label_smoothing"],
+        }
+        self._clip_norm: Any = settings["clip_norm"]
+
+    def __call__(self, batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns loss, logits and, where gradients are clipped, their norm before that: of the first evaluation."""
+        first: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
         def closure() -> Tensor:
-            nonlocal evaluations
-            evaluations += 1
-            optimizer.zero_grad()
-            logits = model(batch)  # noqa: B023 - called within this turn of the loop
-            loss = functional.cross_entropy(logits, labels)  # noqa: B023
+            self.evaluations += 1
+            self.optimizer.zero_grad()
+            logits = self.model(batch)
+            loss = functional.cross_entropy(logits, labels, **self._loss)
             loss.backward()  # type: ignore[no-untyped-call]
-            first.append((loss.detach(), logits.detach()))  # noqa: B023
+            norm = None
+            if self._clip_norm is not None:
+                norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+            first.append((loss.detach(), logits.detach(), norm))
             return loss
 
-        optimizer.step(closure)
-        loss, logits = first[0]
+        self.optimizer.step(closure)
+        return first[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trained:
+    """What an epoch of training measured."""
+
+    loss: float
+    accuracy: float
+    grad_norm: float | None
+    lr_last: float
+    evaluations: int
+
+
+def _train_epoch(
+    config: TrialConfig, epoch: int, step: _Step, sampler: Sampler, schedule: Schedule, images: Images
+) -> _Trained:
+    step.model.train()
+    device = images.images.device
+    # The training split comes first, so positions in the order are indices of images.
+    order = sampler.order(generator(config.seed, epoch)).to(device)
+    augment, draws = Augmentation.of(config.workload_settings), generator(config.seed, epoch, _AUGMENTATION)
+    losses: list[Tensor] = []
+    hits: list[Tensor] = []
+    norms: list[Tensor] = []
+    evaluations, lr = step.evaluations, 0.0
+    for indices in torch.split(order, config.batch_size):
+        labels = images.labels[indices]
+        loss, logits, norm = step(augment(images.images[indices], draws), labels)
         losses.append(loss * len(labels))
         hits.append((logits.argmax(1) == labels).sum())
-        lr = optimizer.param_groups[0]["lr"]
+        if norm is not None:
+            norms.append(norm)
+        lr = step.optimizer.param_groups[0]["lr"]
         schedule.step_batch()
-    mean_loss = torch.stack(losses).double().sum().item() / len(order)
-    return mean_loss, torch.stack(hits).sum().item() / len(order), lr, evaluations
+    return _Trained(
+        loss=torch.stack(losses).double().sum().item() / len(order),
+        accuracy=torch.stack(hits).sum().item() / len(order),
+        grad_norm=torch.stack(norms).double().mean().item() if norms else None,
+        lr_last=lr,
+        evaluations=step.evaluations - evaluations,
+    )
 
 
-def evaluate(model: nn.Module, images: Images, split: Split) -> tuple[float, float]:
-    """Returns mean loss and accuracy over all images of a split, the model in evaluation mode."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a network makes of a split's images, all of them."""
+
+    images: int
+    loss: float
+    """Mean over the images: plain cross-entropy, whatever was minimised."""
+    accuracy: float
+    class_accuracy: tuple[float | None, ...]
+    """Of each class; None for one without images."""
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the classes' accuracies."""
+        found = [accuracy for accuracy in self.class_accuracy if accuracy is not None]
+        return math.fsum(found) / len(found)
+
+
+def evaluate(model: nn.Module, images: Images, split: Split) -> Evaluation:
+    """Returns loss and accuracies over all images of a split, the model in evaluation mode, without gradients."""
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=images.images.device)
-    hits = torch.zeros((), dtype=torch.int64, device=images.images.device)
+    right: list[Tensor] = []
     with torch.inference_mode():
         for batch, labels in images.batches(split, EVALUATION_BATCH):
             logits = model(batch)
             loss += functional.cross_entropy(logits, labels, reduction="sum")
-            hits += (logits.argmax(1) == labels).sum()
-    begin, end = images.data.span(split)
-    return loss.item() / (end - begin), hits.item() / (end - begin)
+            right.append(logits.argmax(1) == labels)
+        begin, end = images.data.span(split)
+        hit = images.labels[begin:end][torch.cat(right)]
+        classes = len(images.data.classes)
+        counts = [torch.bincount(some, minlength=classes).tolist() for some in (hit, images.labels[begin:end])]
+    return Evaluation(
+        images=end - begin,
+        loss=loss.item() / (end - begin),
+        accuracy=sum(counts[0]) / (end - begin),
+        class_accuracy=tuple(hits / all_ if all_ else None for hits, all_ in zip(*counts, strict=True)),
+    )
 
 
 def seconds_per_epoch(config: TrialConfig, hardware: Hardware) -> float:
@@ -262,7 +353,7 @@ def seconds_per_epoch(config: TrialConfig, hardware: Hardware) -> float:
         hardware: What it would be trained on.
     """
     device = hardware.apply()
-    dataset = dataset_of(config.workload)
+    dataset = dataset_of(config)
     model = build_model(config).to(device)
     optimizer = OPTIMIZERS[config.optimizer].build(model, config.lr, config.optimizer_settings)
     shape = (config.batch_size, dataset.channels, datasets.SIZE, datasets.SIZE)

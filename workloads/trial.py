@@ -163,7 +163,7 @@ class EpochRecord:
     lr_last: float
     """Learning rate of the epoch's last step."""
     train_loss: float
-    """Mean over the training images, each as its batch was trained (the weights change during the epoch)."""
+    """Mean over the training images of what was minimised (smoothed, weighted), each as its batch was trained."""
     train_accuracy: float
     """Fraction of the training images right, measured like `train_loss`."""
     val_loss: float
@@ -182,6 +182,16 @@ class EpochRecord:
     """Wall time of its evaluations."""
     computed_by: str
     """The trial whose training this record comes from."""
+    grad_norm: float | None = None
+    """Mean norm of the gradient before it was clipped; None where it is not."""
+    val_balanced_accuracy: float | None = None
+    """Mean of the classes' accuracies on the validation images; None but for trials about imbalance."""
+    val_class_accuracy: str | None = None
+    """Each class's accuracy on the validation images, as a JSON list (null for a class without any); None likewise."""
+    test_balanced_accuracy: float | None = None
+    """Like `val_balanced_accuracy`, on the test images where those were evaluated."""
+    test_class_accuracy: str | None = None
+    """Like `val_class_accuracy`, on the test images where those were evaluated."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as plain JSON values."""
@@ -190,6 +200,9 @@ class EpochRecord:
 
 RECORD_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(EpochRecord))
 """Names of an `EpochRecord`'s fields, in order."""
+
+TEST_FIELDS: tuple[str, ...] = tuple(name for name in RECORD_FIELDS if name.startswith("test_"))
+"""Those that hold what was measured on the test images."""
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome, not an error

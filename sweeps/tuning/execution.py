@@ -21,8 +21,7 @@ from sweeps.tuning.errors import StorageError
 from sweeps.tuning.run import MAX_FAILURES, Run
 from sweeps.tuning.session import check_placement, slots
 from sweeps.tuning.worker import Train, train_path
-from workloads import datasets
-from workloads.registry import dataset_of
+from workloads.datasets import Dataset
 from workloads.training import train
 
 
@@ -103,25 +102,24 @@ def stop_on_signals(run: Run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_tree(run: Run, *, train: Train = train, load_data: bool = True) -> None:
+def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None = None) -> None:
     """Trains every path of a run's tree, on the Ray session that is there.
 
     Args:
         run: What to train; its ledger has the results afterwards.
         train: The training function.
-        load_data: Whether workers are handed the data sets (a stand-in needs none).
+        data: Name -> data set that workers are handed (a stand-in needs none); emptied, so that only Ray's copy stays.
 
     Raises:
         PlacementError: No node has what a trial asks for.
-        DataError: A data set's files are missing or damaged.
     """
     placement = run.placement
     check_placement(placement)
     run.progress.counts.slots = slots(placement)
-    names = {dataset_of(trial.workload).name for trial in run.ledger.open} if load_data else set()
-    data = {name: ray.put(datasets.load(name)) for name in names}
+    data = {} if data is None else data
+    shared = {name: ray.put(data.pop(name)) for name in list(data)}
     trainable = tune.with_resources(
-        tune.with_parameters(train_path, data=data, train=train),
+        tune.with_parameters(train_path, data=shared, train=train),
         {"cpu": placement.cpus_per_trial, "gpu": placement.gpus_per_trial},
     )
     with tempfile.TemporaryDirectory(prefix="forksweep-") as scratch, stop_on_signals(run), _quiet():

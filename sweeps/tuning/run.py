@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.store import Checkpoint
 from sweeps.ledger import Ledger
+from sweeps.options import Keep
 from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.trajectories import CheckpointKey, ForkTree, Path
@@ -25,10 +26,18 @@ class Run:
         placement: What each trial gets.
         progress: What a person watches.
         fail_fast: Whether the first failure ends the run.
+        keep: Which checkpoints stay when nothing goes on from them.
     """
 
     def __init__(
-        self, tree: ForkTree, ledger: Ledger, placement: Placement, progress: Progress, *, fail_fast: bool = False
+        self,
+        tree: ForkTree,
+        ledger: Ledger,
+        placement: Placement,
+        progress: Progress,
+        *,
+        fail_fast: bool = False,
+        keep: Keep = "final",
     ) -> None:
         self.tree = tree
         self.ledger = ledger
@@ -36,6 +45,7 @@ class Run:
         self.placement = placement
         self.progress = progress
         self.fail_fast = fail_fast
+        self.keep = keep
         self.stopping = False
         self.interrupted = False
         self.storage_error: str | None = None
@@ -89,8 +99,10 @@ class Run:
         self.progress.record(leader, record, len(path.members))
         if delivery is None:
             return
-        self.ledger.deliver(delivery, checkpoint)
-        self._drop_checkpoint(before)
+        bests = self.ledger.bests(member.trial_id for member in delivery.receivers)
+        self.ledger.deliver(delivery, checkpoint or self.checkpoints.get((leader, record["epoch"])))
+        for key in {before, *((best.trial_id, best.epoch) for best in bests)}:
+            self._drop_checkpoint(key)
 
     def _end(self, tune_id: str, path: Path, result: Mapping[str, Any]) -> None:
         leader, before = path.leader.trial_id, path.anchor
@@ -125,7 +137,9 @@ class Run:
                 self.ledger.set_status(trial.trial_id, "cancelled", error="another trial failed (--fail-fast)")
         self.ledger.flush()
         starts = {next((key for key in path.ancestors() if key in self.checkpoints), None) for path in self.tree.paths}
-        kept = {self.checkpoints[key].path for key in starts if key is not None} | self.ledger.final_checkpoints
+        if self.keep == "all":
+            return
+        kept = {self.checkpoints[key].path for key in starts if key is not None} | set(self.ledger.kept_checkpoints)
         for checkpoint in self.store.list_checkpoints():
             if checkpoint.path not in kept:
                 self.store.delete(checkpoint.path)
@@ -136,10 +150,10 @@ class Run:
             self.progress.ended(path.leader.trial_id)
 
     def _drop_checkpoint(self, key: CheckpointKey | None) -> None:
-        """Deletes a checkpoint that nobody could go on from, unless it is some trial's final one."""
-        if key is None or key not in self.checkpoints or self.tree.needs(key):
+        """Deletes a checkpoint that nobody could go on from, unless it is to be kept."""
+        if self.keep == "all" or key is None or key not in self.checkpoints or self.tree.needs(key):
             return
-        if self.checkpoints[key].path not in self.ledger.final_checkpoints:
+        if self.checkpoints[key].path not in self.ledger.kept_checkpoints:
             self.store.delete(self.checkpoints.pop(key).path)
 
     def show(self) -> None:

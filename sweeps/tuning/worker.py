@@ -150,13 +150,13 @@ class Watchdog:
 
 
 def _images_for(job: Job, data: Mapping[str, Any]) -> Images | None:
-    dataset = dataset_of(job.config.workload)
-    if dataset.name not in data:
+    name = dataset_of(job.config).name
+    if name not in data:
         return None
     device = job.hardware.apply()
-    key = (dataset.digest, str(device))
+    key = (data[name].hex(), str(device))
     if key not in _images:
-        _images[key] = Images(ray.get(data[dataset.name]), device)
+        _images[key] = Images(ray.get(data[name]), device)
     return _images[key]
 
 

@@ -335,4 +335,6 @@ def _frame(
         pl.when(pl.lit(tested)).then(pl.col(metric)).alias(metric) for metric in ("test_loss", "test_accuracy")
     )
     schema = polars_schema(EPOCH_COLUMNS)
+    # What is measured of some trials only (clipping, imbalance) is null.
+    frame = frame.with_columns(pl.lit(None).alias(column) for column in schema if column not in frame.columns)
     return frame.filter(pl.lit(keep)).select(pl.col(column).cast(type_) for column, type_ in schema.items())

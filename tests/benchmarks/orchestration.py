@@ -90,7 +90,7 @@ def measure(count: int, seconds: float) -> Overhead:
             run = tuning.Run(tree, ledger, placement, progress)
             deliver = ledger.deliver
             ledger.deliver = lambda *news: (times.append(time.perf_counter()), deliver(*news))[1]  # type: ignore[method-assign]
-            tuning.run_tree(run, train=sleeping(seconds), load_data=False)
+            tuning.run_tree(run, train=sleeping(seconds))
         assert ledger.counts() == {"completed": count}
     wall = times[-1] - times[0]
     ideal = seconds * (count - 1) / at_once

@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 
 from tests.benchmarks import training_step
 from tests.benchmarks.training_step import SIDES, Measured, Task, measure_here
-from workloads.datasets import DATASETS
+from workloads.datasets import DATA_ROOT, FASHION_MNIST
 from workloads.lenet import LeNet
 from workloads.training import Hardware
 
@@ -46,7 +46,7 @@ def test_the_same_network() -> None:
 def test_the_usual_script_has_the_same_images(tmp_path: Path) -> None:
     training_step.unpack_as_torchvision_does(tmp_path)
     data = torchvision.datasets.FashionMNIST(str(tmp_path), train=True)
-    raw = DATASETS["fashion_mnist"].read()
+    raw = FASHION_MNIST.read(DATA_ROOT)
     assert np.array_equal(data.data.numpy(), raw.train_images)
     assert np.array_equal(data.targets.numpy(), raw.train_labels)
     shipped = sorted(path.stem for path in Path(training_step.datasets.__file__).parent.rglob("*.gz"))

@@ -36,7 +36,7 @@ from torchvision import transforms
 
 from sweeps.provenance import provenance
 from workloads import datasets
-from workloads.datasets import DATASETS
+from workloads.datasets import FASHION_MNIST
 from workloads.training import Hardware, Images, train
 from workloads.trial import TrialConfig
 
@@ -71,7 +71,7 @@ class Task:
 @cache
 def images_in_memory() -> Images:
     """Returns the prepared data, loaded once in each process."""
-    return Images(datasets.load("fashion_mnist"), torch.device("cpu"))
+    return Images(datasets.load(FASHION_MNIST), torch.device("cpu"))
 
 
 def plain_lenet() -> nn.Sequential:
@@ -112,7 +112,7 @@ def bare_loop(task: Task) -> float:
 
 def usual_script(task: Task) -> float:
     """Returns the seconds of an epoch as tutorials write it: images resized one by one, `.item()` at every step."""
-    row = DATASETS["fashion_mnist"]
+    row = FASHION_MNIST
     prepare = transforms.Compose(
         [transforms.Resize((32, 32)), transforms.ToTensor(), transforms.Normalize(row.mean, row.std)]
     )

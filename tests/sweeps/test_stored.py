@@ -44,7 +44,7 @@ def fill(storage: str, sweep: Sweep) -> SweepStore:
         question=sweep.question,
         command="",
         trials=trials,
-        datasets={trial.workload: dataset_of(trial.workload).name for trial in trials},
+        datasets={trial.workload: dataset_of(trial).name for trial in trials},
         fingerprint=provenance.fingerprint(trials, Placement().hardware()),
     )
     store.write_spec(spec)

@@ -229,10 +229,11 @@ def test_all_images_are_evaluated(count: int, images: Images) -> None:
     for wrong in (begin, begin + 500, end - 1):
         told[wrong] = (labels[wrong] + 1) % 10
     data = replace(images.data, images=told.numpy(), labels=labels.numpy())
-    loss, accuracy = evaluate(_OneHot(), Images(data, torch.device("cpu")), "test")
-    assert accuracy == (count - 3) / count
+    found = evaluate(_OneHot(), Images(data, torch.device("cpu")), "test")
+    assert found.images == count
+    assert found.accuracy == (count - 3) / count
     expected = ((count - 3) * np.log(1 + 9 / np.e) + 3 * np.log(9 + np.e)) / count
-    assert loss == pytest.approx(expected, rel=1e-6)
+    assert found.loss == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,8 @@ def test_checkpoints_are_plain(few_images: Images) -> None:
     kept: list[bytes] = []
     list(train(SHORT.replace(optimizer="adam", epochs=2), images=few_images, save=lambda s: kept.append(s.to_bytes())))
     content = torch.load(io.BytesIO(kept[-1]), weights_only=True)
-    assert content.keys() == {"model", "optimizer", "epoch", "history"}
+    assert content.keys() == {"config", "model", "optimizer", "epoch", "history"}
+    assert TrialConfig.from_json(content["config"]) == resolve(SHORT.replace(optimizer="adam", epochs=2))
     assert content["epoch"] == 2 == len(content["history"])
     LeNet().load_state_dict(content["model"])
     assert {name for state in content["optimizer"].values() for name in state} == {"step", "exp_avg", "exp_avg_sq"}

@@ -1,0 +1,226 @@
+"""Live logs: read back with the libraries they are written for; a log that fails, and packages that are not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from analysis.store import SweepStore, TrialStatus
+from sweeps import live
+from sweeps.grid import axis, product
+from sweeps.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
+from sweeps.sweep import Sweep
+from tests.sweeps.runs import epochs_of, run_here, table_of
+from workloads.registry import resolve
+from workloads.trial import EpochRecord, TrialConfig
+
+ONE = resolve(TrialConfig(workload="lenet_synthetic", epochs=3, workload_settings={"clip_norm": 1.0}))
+OTHER = ONE.replace(seed=2)
+
+
+def record(trial: TrialConfig, epoch: int) -> dict[str, Any]:
+    """Returns a record of made-up numbers, all different."""
+    last = epoch == trial.epochs
+    return EpochRecord(
+        trial_id=trial.trial_id,
+        epoch=epoch,
+        lr=0.001 * epoch,
+        lr_last=0.001 * epoch,
+        train_loss=2.0 / epoch,
+        train_accuracy=0.1 * epoch,
+        val_loss=2.5 / epoch,
+        val_accuracy=0.2 * epoch,
+        test_loss=3.0 / epoch if last else None,
+        test_accuracy=0.15 * epoch if last else None,
+        function_evaluations=13,
+        train_seconds=1.5,
+        eval_seconds=0.5,
+        computed_by=trial.trial_id,
+        grad_norm=0.5 * epoch,
+    ).to_json()
+
+
+def completed(trial: TrialConfig) -> TrialStatus:
+    return TrialStatus(trial_id=trial.trial_id, status="completed", epochs_run=trial.epochs)
+
+
+def run_live(logs: Mapping[str, live.Log]) -> None:
+    """Plays a sweep: one trial with a known epoch runs to its end, another begins and fails."""
+    found = Live(logs, complain=lambda text: pytest.fail(text))
+    found.begin([ONE, OTHER], {ONE.trial_id: (record(ONE, 1),)}, {})
+    found.record(record(ONE, 2))
+    found.record(record(OTHER, 1))
+    found.record(record(ONE, 3))
+    found.ended(completed(ONE))
+    found.ended(TrialStatus(trial_id=OTHER.trial_id, status="failed", epochs_run=1, error="fell over"))
+
+
+# -- TensorBoard ----------------------------------------------------------------------------------------------------
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Returns what TensorBoard reads from a run: tag -> steps and values."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def expected_scalars(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    found = {tag: [(row["epoch"], row[name]) for row in rows if row[name] is not None] for name, tag in SCALARS.items()}
+    return {tag: values for tag, values in found.items() if values}
+
+
+def same(found: Mapping[str, Sequence[tuple[int, float]]], expected: Mapping[str, Sequence[tuple[int, float]]]) -> bool:
+    return found.keys() == expected.keys() and all(
+        [step for step, _ in found[tag]] == [step for step, _ in expected[tag]]
+        and [value for _, value in found[tag]] == pytest.approx([value for _, value in expected[tag]], rel=1e-6)
+        for tag in expected
+    )
+
+
+def test_tensorboard_reads_every_trial(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import api_pb2, metadata
+
+    run_live({"tensorboard": TensorBoardLog(tmp_path)})
+    run_live({"tensorboard": TensorBoardLog(tmp_path)})  # a second run starts the files anew
+    found = scalars(tmp_path / ONE.trial_id)
+    final = {tag: found.pop(tag) for tag in list(found) if tag.startswith("final/")}
+    assert same(found, expected_scalars([record(ONE, epoch) for epoch in (1, 2, 3)]))
+    assert {tag: value[0] for tag, value in final.items()} == {
+        "final/validation_accuracy": (3, pytest.approx(0.6)),
+        "final/validation_loss": (3, pytest.approx(2.5 / 3)),
+        "final/test_accuracy": (3, pytest.approx(0.45)),
+        "final/test_loss": (3, pytest.approx(1.0)),
+    }
+    assert same(scalars(tmp_path / OTHER.trial_id), expected_scalars([record(OTHER, 1)]))
+    for trial, status in ((ONE, api_pb2.STATUS_SUCCESS), (OTHER, api_pb2.STATUS_FAILURE)):
+        events = EventAccumulator(str(tmp_path / trial.trial_id)).Reload()
+        content = events.summary_metadata
+        start = metadata.parse_session_start_info_plugin_data(
+            content[metadata.SESSION_START_INFO_TAG].plugin_data.content
+        )
+        assert start.hparams["seed"].number_value == trial.seed
+        assert start.hparams["optimizer"].string_value == "adam"
+        assert start.hparams["workload.clip_norm"].number_value == 1.0
+        end = metadata.parse_session_end_info_plugin_data(content[metadata.SESSION_END_INFO_TAG].plugin_data.content)
+        assert end.status == status
+
+
+# -- MLflow ---------------------------------------------------------------------------------------------------------
+
+
+def test_mlflow_reads_every_trial(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
+    uri = f"sqlite:///{tmp_path}/live/mlflow.db"
+    run_live({"mlflow": MlflowLog(uri, "sweep")})
+    run_live({"mlflow": MlflowLog(uri, "sweep")})  # the same records again: runs are taken up
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name("sweep")
+        assert experiment is not None
+        runs = {run.data.tags[MlflowLog.TRIAL_TAG]: run for run in client.search_runs([experiment.experiment_id])}
+        assert set(runs) == {ONE.trial_id, OTHER.trial_id}
+        one, other = runs[ONE.trial_id], runs[OTHER.trial_id]
+        assert (one.info.status, other.info.status) == ("FINISHED", "FAILED")
+        assert one.data.tags[MlflowLog.STATUS_TAG] == "completed"
+        assert one.data.params == {name: str(value) for name, value in hyperparameters(ONE).items()}
+        for tag, expected in expected_scalars([record(ONE, epoch) for epoch in (1, 2, 3)]).items():
+            history = client.get_metric_history(one.info.run_id, tag)
+            assert sorted({(metric.step, metric.value) for metric in history}) == expected
+        last = record(ONE, 3)
+        assert {name: one.data.metrics[name] for name in FINAL.values()} == {
+            column: last[name] for name, column in FINAL.items()
+        }
+        assert not set(FINAL.values()) & set(other.data.metrics)
+
+
+# -- in a sweep -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_logical_trial_of_a_sweep_is_logged(storage: str) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
+    sweep = Sweep(
+        name="logged",
+        question="Is it all there?",
+        grid=product(axis("workload", "lenet_synthetic"), axis("scheduler", "none", "exponential")),
+        lrs=(0.02,),
+        epochs=2,
+    )
+    assert run_here(sweep, storage, preflight=False)[0] == 0
+    # What was trained before the log was asked for is in it too.
+    status, text = run_here(sweep, storage, preflight=False, log=("tensorboard",), grid=("epochs=2,3",))
+    assert status == 0, text
+    epochs, trials = epochs_of(storage, "logged"), table_of(storage, "logged")
+    assert trials["shared_epochs"].sum() > 0
+    logs = Path(storage) / "logged" / "live" / "tensorboard"
+    assert {path.name for path in logs.iterdir()} == set(trials["trial_id"])
+    for trial_id in trials["trial_id"]:
+        found = {tag: values for tag, values in scalars(logs / trial_id).items() if not tag.startswith("final/")}
+        rows = epochs.filter(pl.col("trial_id") == trial_id).to_dicts()
+        assert same(found, expected_scalars(rows))
+
+
+# -- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+class _Broken:
+    """A log that fails at the second record."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def begin(self, trial: TrialConfig, records: Sequence[Mapping[str, Any]]) -> None:
+        self.calls.append("begin")
+
+    def record(self, trial_id: str, record: Mapping[str, Any]) -> None:
+        self.calls.append("record")
+        if self.calls.count("record") == 2:
+            raise RuntimeError("disk\nfull")
+
+    def ended(self, trial_id: str, status: TrialStatus, last: Mapping[str, Any] | None) -> None:
+        self.calls.append("ended")
+
+
+def test_a_log_that_fails_warns_once_and_the_others_go_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    broken, whole = _Broken(), TensorBoardLog(tmp_path)
+    found = Live({"broken": broken, "tensorboard": whole}, complain=said.append)
+    found.begin([ONE], {}, {})
+    for epoch in (1, 2, 3):
+        found.record(record(ONE, epoch))
+    found.ended(completed(ONE))
+    assert said == ["--log broken failed and is given up: RuntimeError: disk full"]
+    assert broken.calls == ["begin", "record", "record"]
+    assert len(scalars(tmp_path / ONE.trial_id)["loss/train"]) == 3
+
+
+@pytest.mark.parametrize("name", live.LOGS)
+def test_a_package_that_is_not_there_is_refused_before_the_start(
+    name: str, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=rf"^--log {name} needs the package {name}: pip install -e '\.\[{name}\]'$"):
+        run_here(Sweep(name="one", question="?", lrs=(0.1,)), storage, log=(name,))
+    assert not Path(storage).exists()
+
+
+@pytest.mark.parametrize("name", live.LOGS)
+def test_a_place_that_is_no_local_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: object())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = SweepStore("s3://bucket/results?region=eu-west-1", "one")
+    with pytest.raises(ValueError, match=rf"^--log {name} needs a local folder, not s3://bucket"):
+        open_logs([name], store)

@@ -1,0 +1,111 @@
+"""Prints a network: its layers, the shapes that come out of them and how many parameters each has.
+
+python -m workloads.describe lenet_fashion_mnist
+python -m workloads.describe lenet_cifar10 batch_norm=true
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import tyro
+from rich.table import Table
+from torch import Tensor, nn
+from tyro.conf import Positional, arg
+
+from workloads.console import complaining
+from workloads.datasets import SIZE
+from workloads.registry import dataset_of, resolve
+from workloads.training import build_model
+from workloads.trial import Setting, TrialConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Prints a network with shapes and parameters."""
+
+    workload: Positional[Annotated[str, arg(metavar="WORKLOAD")]] = "lenet_fashion_mnist"
+    """A row of the workload table."""
+    settings: Positional[Annotated[tuple[str, ...], arg(metavar="SETTING=VALUE")]] = ()
+    """Settings of the workload, e.g. batch_norm=true."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer of a network."""
+
+    name: str
+    description: str
+    shape: tuple[int, ...]
+    """Of what comes out of it for one image."""
+    parameters: int
+
+
+def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
+    """Returns a network's innermost layers, in the order they are used.
+
+    Args:
+        model: The network.
+        shape: Of one image.
+    """
+    found: list[Layer] = []
+
+    def note(name: str) -> object:
+        def hook(layer: nn.Module, _: object, output: Tensor) -> None:
+            parameters = sum(parameter.numel() for parameter in layer.parameters())
+            found.append(
+                Layer(name=name, description=repr(layer), shape=tuple(output.shape[1:]), parameters=parameters)
+            )
+
+        return hook
+
+    innermost = [(name, layer) for name, layer in model.named_modules() if not any(layer.children())]
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in innermost]
+    model.eval()
+    with torch.inference_mode():
+        model(torch.zeros(1, *shape))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def main(arguments: Arguments) -> None:
+    """Prints what the arguments ask for."""
+    with complaining() as console:
+        config = resolve(TrialConfig(workload=arguments.workload, workload_settings=_settings(arguments.settings)))
+        dataset = dataset_of(config)
+        shape = (dataset.channels, SIZE, SIZE)
+        found = layers(build_model(config), shape)
+        table = Table(title=f"{config.workload}: images {_shape(shape)}, {len(dataset.classes)} classes")
+        table.add_column("layer")
+        table.add_column("output")
+        table.add_column("parameters", justify="right")
+        for layer in found:
+            table.add_row(layer.description, _shape(layer.shape), f"{layer.parameters:,}" if layer.parameters else "")
+        table.add_section()
+        table.add_row("all", "", f"{sum(layer.parameters for layer in found):,}")
+        console.print(table)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _settings(texts: tuple[str, ...]) -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"a setting is written NAME=VALUE (e.g. batch_norm=true), not {text!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

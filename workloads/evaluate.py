@@ -1,0 +1,88 @@
+"""check_accuracy: what a saved checkpoint makes of all training, validation and test images.
+
+    python -m workloads.evaluate results/optimizers/checkpoints/<trial>/<epoch>-<digest>.pt
+
+The columns `checkpoint` and `best_checkpoint` of `trials.parquet` say which file is whose.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, get_args
+
+import torch
+import tyro
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from workloads import datasets
+from workloads.console import complaining
+from workloads.datasets import DATA_ROOT, Split
+from workloads.registry import dataset_of
+from workloads.training import Evaluation, Images, State, build_model, evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Evaluates a checkpoint on all images of each split."""
+
+    checkpoint: Positional[Annotated[str, arg(metavar="CHECKPOINT")]]
+    """A file from a sweep's folder checkpoints/."""
+    data_root: Annotated[str, arg(metavar="PATH")] = str(DATA_ROOT)
+    """Where downloaded data sets are."""
+    gpu: bool = False
+    """Evaluate on the (first visible) GPU."""
+
+
+def load_state(path: Path) -> State:
+    """Returns the state in a checkpoint file.
+
+    Raises:
+        ValueError: The file is not a checkpoint of ours.
+        OSError: It cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        return State.from_bytes(content)
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint of forksweep's: {reason or type(error).__name__}"
+        ) from None
+
+
+def check_accuracy(state: State, images: Images) -> Mapping[Split, Evaluation]:
+    """Returns what a state's network makes of every split: in evaluation mode, without gradients, all images counted.
+
+    Args:
+        state: The training's state.
+        images: Its data set, on the device to evaluate on.
+    """
+    model = build_model(state.config).to(images.images.device)
+    model.load_state_dict(state.model)
+    return {split: evaluate(model, images, split) for split in get_args(Split)}
+
+
+def main(arguments: Arguments) -> None:
+    """Prints what the arguments ask for."""
+    with complaining() as console:
+        if arguments.gpu and not torch.cuda.is_available():
+            raise ValueError("--gpu asks for a GPU, and torch finds none")
+        state = load_state(Path(arguments.checkpoint))
+        device = torch.device("cuda" if arguments.gpu else "cpu")
+        images = Images(datasets.load(dataset_of(state.config), Path(arguments.data_root)), device)
+        config = state.config
+        table = Table(title=f"{config.workload}, {config.optimizer}, lr {config.lr:g}: after epoch {state.epoch}")
+        for column in ("split", "images", "loss", "accuracy", "balanced accuracy"):
+            table.add_column(column, justify="left" if column == "split" else "right")
+        for split, found in check_accuracy(state, images).items():
+            numbers = (f"{number:.4f}" for number in (found.loss, found.accuracy, found.balanced_accuracy))
+            table.add_row(split, f"{found.images:,}", *numbers)
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
