@@ -59,6 +59,10 @@ STATUS_COLUMNS: tuple[Column, ...] = (
     Column("traceback", pl.String, "the traceback of a failed trial"),
     Column("checkpoint", pl.String, "its final checkpoint, relative to the sweep's folder"),
     Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
+    Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
+    Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
+    Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
+    Column("concurrent", pl.Int32, "trainings of the sweep under way when that epoch ended, its own included"),
 )
 """What happened to trials, in the order it happened; folded into `trials.parquet`."""
 
@@ -94,6 +98,10 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("shared_epochs", pl.Int32, "epochs taken from another trial's training", "epochs"),
     Column("checkpoint", pl.String, "final checkpoint, relative to the sweep's folder; null when none is kept"),
     Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
+    Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
+    Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
+    Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
+    Column("concurrent", pl.Int32, "trainings of the sweep under way when that epoch ended, its own included"),
 )
 """`trials.parquet`: one row for each trial; the settings' columns follow."""
 

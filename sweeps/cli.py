@@ -17,11 +17,12 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore
+from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore, without_secrets
 from analysis.tables import publish
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
 from sweeps.lock import LockedError, locked
+from sweeps.notify import Notifier, check_url
 from sweeps.options import Options
 from sweeps.placement import Placement, in_ray_job
 from sweeps.progress import Progress
@@ -103,7 +104,7 @@ def _parse(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return without_secrets(" ".join(str(error).split()))
 
 
 def run(sweep: Sweep, options: Options, console: Console) -> int:
@@ -121,12 +122,14 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
     """
     if options.smoke_test:
         options = replace(options, **SMOKE_TEST, name=f"{options.name}-smoke-test")  # type: ignore[arg-type]
+    if options.notify is not None:
+        check_url(options.notify)
     placement = _placement(options)
     planned = plan(sweep, options)
     asked = SweepSpec(
         name=options.name,
         question=sweep.question,
-        command=shlex.join(["python", *sys.orig_argv[1:]]),
+        command=without_secrets(shlex.join(["python", *sys.orig_argv[1:]])),
         trials=planned.trials,
         datasets={trial.workload: dataset_of(trial.workload).name for trial in planned.trials},
         fingerprint=fingerprint(planned.trials, placement.hardware()),
@@ -143,7 +146,21 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         for line in forecast(spec, ledger, taken, placement, share=options.share).lines():
             console.print(f"  {escape(line)}")
         console.print(f"  results: {escape(store.location)}")
-        return 0 if options.plan else _answer(spec, ledger, placement, options, console)
+        if options.plan:
+            return 0
+        notifier = Notifier(options.notify, spec.name, store.location)
+        status = SOME_FAILED
+        try:
+            status = _answer(spec, ledger, placement, options, console, notifier)
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+            raise
+        except UsageError:
+            status = USAGE_ERROR
+            raise
+        finally:
+            notifier.end(ledger.counts(), status)
+        return status
 
 
 def _placement(options: Options) -> Placement:
@@ -174,7 +191,9 @@ def _placement(options: Options) -> Placement:
     return Placement.of(options)
 
 
-def _answer(spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, console: Console) -> int:
+def _answer(
+    spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, console: Console, notifier: Notifier
+) -> int:
     """Trains what is open, writes what came out, prints it and returns the exit status."""
     tree = ForkTree(ledger.members(), share=options.share)
     for news in tree.walk_known():
@@ -188,7 +207,7 @@ def _answer(spec: SweepSpec, ledger: Ledger, placement: Placement, options: Opti
         _begin(spec, ledger, options)
         ledger.flush()
     else:
-        interrupted = _train(tree, spec, ledger, placement, options, console)
+        interrupted = _train(tree, spec, ledger, placement, options, console, notifier)
     ledger.store.compact()
     tables = publish(ledger.store, spec)
     counts = ledger.counts()
@@ -198,8 +217,8 @@ def _answer(spec: SweepSpec, ledger: Ledger, placement: Placement, options: Opti
     # Statistics and pictures take a second to import: only once there is something to show.
     from analysis.report import print_report, write_report
 
-    print_report(write_report([ledger.store.location]), console)
-    for location in (f"{ledger.store.location}/{SPEC_FILE}", *tables):
+    print_report(write_report([ledger.store.uri]), console)
+    for location in (ledger.store.locate(SPEC_FILE), *tables):
         console.print(escape(location), soft_wrap=True)
     failed, cancelled = counts["failed"], counts["cancelled"]
     if failed:
@@ -220,7 +239,13 @@ def _begin(spec: SweepSpec, ledger: Ledger, options: Options) -> None:
 
 
 def _train(
-    tree: ForkTree, spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, console: Console
+    tree: ForkTree,
+    spec: SweepSpec,
+    ledger: Ledger,
+    placement: Placement,
+    options: Options,
+    console: Console,
+    notifier: Notifier,
 ) -> bool:
     """Trains what is open and returns whether a signal ended it."""
     # Ray and Tune take seconds to import: only once there is something to train.
@@ -228,10 +253,13 @@ def _train(
 
     with Progress(console, _labels(spec, ledger)) as progress:
         try:
-            with tuning.ray_session(placement):
+            with tuning.ray_session(placement) as dashboard:
+                if dashboard is not None:
+                    console.print(f"  Ray's dashboard: {dashboard}")
                 tuning.check_placement(placement)
+                tuning.check_storage(ledger.store)
                 _begin(spec, ledger, options)
-                run = tuning.Run(tree, ledger, placement, progress, fail_fast=options.fail_fast)
+                run = tuning.Run(tree, ledger, placement, progress, fail_fast=options.fail_fast, notifier=notifier)
                 tuning.run_tree(run)
         except tuning.PlacementError as error:
             raise UsageError(str(error)) from None

@@ -96,12 +96,15 @@ class Ledger:
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
-    def deliver(self, delivery: Delivery, checkpoint: Checkpoint | None) -> None:
+    def deliver(
+        self, delivery: Delivery, checkpoint: Checkpoint | None, place: Mapping[str, Any] | None = None
+    ) -> None:
         """Takes in a record for each of its trials, and the end of those complete with it.
 
         Args:
             delivery: The record and its receivers.
             checkpoint: The checkpoint of that epoch, if one is stored.
+            place: Where that epoch was trained, as fields of `TrialStatus`; None when it was not trained in this run.
         """
         for member in delivery.receivers:
             row = {**delivery.record, "trial_id": member.trial_id}
@@ -110,7 +113,9 @@ class Ledger:
             self._new_records.append(row)
             self._delivered[member.trial_id] += 1
         for member in delivery.finished:
-            self.set_status(member.trial_id, "completed", checkpoint=checkpoint.path if checkpoint else None)
+            self.set_status(
+                member.trial_id, "completed", checkpoint=checkpoint.path if checkpoint else None, **place or {}
+            )
 
     def take_over(self, trial_id: str, records: Sequence[Mapping[str, Any]], sweep: str) -> None:
         """Takes a completed trial's records over from another sweep; `computed_by` names that sweep too."""
@@ -120,7 +125,7 @@ class Ledger:
         self._delivered[trial_id] = len(rows)
         self.set_status(trial_id, "completed", taken_from=sweep)
 
-    def set_status(self, trial_id: str, status: Status, **details: str | None) -> None:
+    def set_status(self, trial_id: str, status: Status, **details: Any) -> None:
         """Notes what happened to a trial; details are the other fields of `TrialStatus`."""
         entry = TrialStatus(trial_id=trial_id, status=status, epochs_run=self._delivered[trial_id], **details)
         self._note(entry)
