@@ -227,10 +227,8 @@ class SweepStore:
         return sorted(name for name in names if not name.rpartition("/")[2].startswith(_TEMPORARY))
 
     def exists(self) -> bool:
-        """Whether the sweep's folder is there and holds anything."""
-        selector = pyarrow.fs.FileSelector(self.root, allow_not_found=True)
-        names = [info.base_name for info in patiently(lambda: self.filesystem.get_file_info(selector))]
-        return any(name != LOCK_FILE for name in names)
+        """Whether the sweep's folder holds any file; empty folders, which object stores show too, are nothing."""
+        return any(name != LOCK_FILE for name in self.files())
 
     def is_sweep(self) -> bool:
         """Whether the folder is a sweep's: it holds a `sweep.json`, whole or not."""
@@ -435,7 +433,8 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(storage_path)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(
-            f"storage path {without_secrets(storage_path)!r} is not usable: {without_secrets(str(error))}; give a local folder or a URI such as s3://bucket/folder"
+            f"storage path {without_secrets(storage_path)!r} is not usable: {without_secrets(str(error))}; "
+            "give a local folder or a URI such as s3://bucket/folder"
         ) from None
     return filesystem, path.rstrip("/")
 

@@ -29,8 +29,8 @@ ANSWER_SECONDS = 5.0
 def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
     """Starts a local Ray, or joins the cluster of the address or of the job this is; leaves a Ray already joined alone.
 
-    A local Ray listens on this machine only, and, unless `RAY_AUTH_MODE` says otherwise, asks for a token that only
-    this run knows.
+    A local Ray listens on this machine only, and, unless `RAY_AUTH_MODE` says otherwise, asks for a token: one that only
+    this run knows, or the user's own.
 
     Yields:
         The address of the dashboard, None where there is none.
@@ -65,9 +65,10 @@ def _private(placement: Placement) -> Iterator[None]:
     raises a question; it is read when Ray is imported and in Ray's processes.
     """
     private = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
-    if "RAY_AUTH_MODE" not in os.environ and not placement.dashboard:
+    chosen = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not chosen and not placement.dashboard:
         # Ray asks for a token by default. With a dashboard it is the one in the user's home, which the browser needs.
-        private["RAY_AUTH_TOKEN"] = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+        private["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     before = {name: os.environ.get(name) for name in (*private, "RAY_AUTH_MODE")}
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(private)
