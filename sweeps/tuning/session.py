@@ -29,8 +29,8 @@ ANSWER_SECONDS = 5.0
 def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
     """Starts a local Ray, or joins the cluster of the address or of the job this is; leaves a Ray already joined alone.
 
-    A local Ray listens on this machine only, and, unless `RAY_AUTH_MODE` says otherwise, asks for a token: one that only
-    this run knows, or the user's own.
+    A local Ray listens on this machine only, and, unless `RAY_AUTH_MODE` says otherwise, asks for a token: one that
+    only this run knows, or the user's own.
 
     Yields:
         The address of the dashboard, None where there is none.

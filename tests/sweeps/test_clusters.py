@@ -151,7 +151,9 @@ GPUS = """
     placement = Placement(cpus_per_trial=0.1, gpus_per_trial=0.25)
     ledger = Ledger(SweepStore({storage!r}, "s"), trials)
     Path(ledger.store.root).mkdir(parents=True)
-    run = tuning.Run(ForkTree(ledger.members()), ledger, placement, Progress(Console(), {{}}))
+    tree = ForkTree(ledger.members())
+    assert list(tree.walk_known()) == []
+    run = tuning.Run(tree, ledger, placement, Progress(Console(), {{}}))
     with tuning.ray_session(placement, num_cpus=2, num_gpus=2):
         tuning.run_tree(run, train=stand_in, load_data=False)
         try:
@@ -159,7 +161,7 @@ GPUS = """
         except tuning.PlacementError as error:
             print(error)
     for status in ledger.statuses.values():
-        print(status.status, status.device, status.gpu_fraction, status.concurrent)
+        print(status.status, status.device, status.gpu_fraction, status.concurrent, status.error or "")
 """
 
 
@@ -173,7 +175,7 @@ def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(storage:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert "--gpus-per-trial 3 asks for more than any node has (2 GPUs)" in lines
-    told = [line.split() for line in lines if line.startswith("completed")]
+    told = [line.split() for line in lines if "cuda:" in line or "ailed" in line]
     assert {tuple(words[:3]) for words in told} == {("completed", device, "0.25") for device in ("cuda:0", "cuda:1")}
     assert len(told) == 10
     assert max(int(words[3]) for words in told) == 8
@@ -255,7 +257,21 @@ def head(tmp_path: Path) -> Iterator[Head]:
 
 
 def test_a_submitted_job_is_stopped_submitted_again_and_finished(head: Head, storage: str) -> None:
-    sweep = ["python", "sweeps/optimizers.py", "--optimizers", "sgd", "--lrs", "0.01", "0.1", "--epochs", "6", "--train-limit", "3200", "--name", "s"]
+    sweep = [
+        "python",
+        "sweeps/optimizers.py",
+        "--optimizers",
+        "sgd",
+        "--lrs",
+        "0.01",
+        "0.1",
+        "--epochs",
+        "6",
+        "--train-limit",
+        "3200",
+        "--name",
+        "s",
+    ]
     command = ("--working-dir", ".", "--", *sweep, "--storage-path", storage)
     refused = head.ray("job", "list", "--address", head.address, RAY_AUTH_MODE="disabled")
     assert "uthentic" in refused
