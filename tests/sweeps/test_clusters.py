@@ -103,8 +103,10 @@ CLUSTER = """
             time.sleep(0.1)
         cluster.remove_node(doomed, allow_graceful=False)
         cluster.add_node(num_cpus=1)
-        print("struck")
+        print("struck", flush=True)
 
+    # Ray's node sets a signal handler, which only the main thread may; that one sweeps.
+    ray._private.utils.set_sigterm_handler = lambda handler: None
     threading.Thread(target=strike, daemon=True).start()
 """
 
