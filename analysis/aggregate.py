@@ -67,7 +67,7 @@ def load(sweeps: Sequence[str]) -> SweepData:
         if spec is None:
             raise ValueError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
         parts.append((spec, store.read_epochs(), store.read_statuses()))
-        notes += [f"{store.location}/{path} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
+        notes += [f"{store.locate(path)} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes)
 
 

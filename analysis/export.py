@@ -28,7 +28,7 @@ def to_csv(data: SweepData, store: SweepStore) -> str:
     tables = {"trials": data.trials, "epochs": data.epochs, "summary": summarise(data)}
     for name, table in tables.items():
         store.write(f"csv/{name}.csv", table.write_csv().encode())
-    return f"{store.location}/csv"
+    return store.locate("csv")
 
 
 def to_tensorboard(data: SweepData, store: SweepStore) -> str:
@@ -51,7 +51,7 @@ def to_tensorboard(data: SweepData, store: SweepStore) -> str:
         run = re.sub(r"[^\w.=-]+", "_", f"{trial['label']}_seed_{trial['seed']}")[:100]
         path = f"tensorboard/{run}-{trial['trial_id']}/events.out.tfevents.0.trial"
         store.write(path, trial_events(trial, epochs.iter_rows(named=True), hyperparameters))
-    return f"{store.location}/tensorboard"
+    return store.locate("tensorboard")
 
 
 def _trials(data: SweepData) -> Iterator[tuple[dict[str, object], pl.DataFrame]]:

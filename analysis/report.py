@@ -118,7 +118,7 @@ def write_report(sweeps: Sequence[str]) -> Report:
     pictures = in_order_of_answer(draw_plots(data, summary), data.specs)
     files = [write_summary(store, data, summary), *write_pictures(store, pictures)]
     store.write("report.html", render(data, summary, sentences, pictures, sweeps).encode())
-    return Report(summary, sentences, (*files, f"{store.location}/report.html"))
+    return Report(summary, sentences, (*files, store.locate("report.html")))
 
 
 def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) -> list[Drawn]:
@@ -132,7 +132,7 @@ def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
     for one in pictures:
         store.write(f"plots/{one.name}.png", one.picture.png)
         store.write(f"plots/{one.name}.svg", one.picture.svg)
-    return [f"{store.location}/plots/{one.name}.png" for one in pictures]
+    return [store.locate(f"plots/{one.name}.png") for one in pictures]
 
 
 def print_report(report: Report, console: Console) -> None:

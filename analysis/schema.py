@@ -65,6 +65,10 @@ STATUS_COLUMNS: tuple[Column, ...] = (
     Column("checkpoint", pl.String, "its final checkpoint, relative to the sweep's folder"),
     Column("best_checkpoint", pl.String, "that of its best epoch; null unless such are kept"),
     Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
+    Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
+    Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
+    Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
+    Column("concurrent", pl.Int32, "trainings of the sweep under way when that epoch ended, its own included"),
 )
 """What happened to trials, in the order it happened; folded into `trials.parquet`."""
 
@@ -102,6 +106,10 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("checkpoint", pl.String, "final checkpoint, relative to the sweep's folder; null when none is kept"),
     Column("best_checkpoint", pl.String, "that of its best epoch; null unless such are kept (--keep-checkpoints)"),
     Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
+    Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
+    Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
+    Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
+    Column("concurrent", pl.Int32, "trainings of the sweep under way when that epoch ended, its own included"),
 )
 """`trials.parquet`: one row for each trial; the settings' columns follow."""
 

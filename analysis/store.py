@@ -40,6 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<time>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
 _TEMPORARY = ".writing-"
+_USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s?#']*@", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"([?&][a-z_-]*(?:secret|token|password|key|signature)[a-z_-]*=)[^&#\s']*", re.IGNORECASE)
 
 
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -64,6 +66,10 @@ class TrialStatus:
     checkpoint: str | None = None
     best_checkpoint: str | None = None
     taken_from: str | None = None
+    node: str | None = None
+    device: str | None = None
+    gpu_fraction: float | None = None
+    concurrent: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +152,18 @@ class SweepStore:
         """Files that a read found damaged, relative to the sweep's folder."""
 
     @property
+    def uri(self) -> str:
+        """The sweep's folder as `analysis` opens it; may hold credentials, so it is never printed."""
+        return self.root if self.is_local else below(self.storage_path, self.name)
+
+    @property
     def location(self) -> str:
-        """The sweep's folder as a person would write it."""
-        return self.root if self.is_local else f"{self.storage_path.rstrip('/')}/{self.name}"
+        """The sweep's folder as a person would write it, without credentials."""
+        return without_secrets(self.uri)
+
+    def locate(self, path: str) -> str:
+        """Returns where a file of the sweep is, as a person would write it, without credentials."""
+        return below(self.location, path)
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -213,10 +228,8 @@ class SweepStore:
         return sorted(name for name in names if not name.rpartition("/")[2].startswith(_TEMPORARY))
 
     def exists(self) -> bool:
-        """Whether the sweep's folder is there and holds anything."""
-        selector = pyarrow.fs.FileSelector(self.root, allow_not_found=True)
-        names = [info.base_name for info in patiently(lambda: self.filesystem.get_file_info(selector))]
-        return any(name != LOCK_FILE for name in names)
+        """Whether the sweep's folder holds any file; empty folders, which object stores show too, are nothing."""
+        return any(name != LOCK_FILE for name in self.files())
 
     def is_sweep(self) -> bool:
         """Whether the folder is a sweep's: it holds a `sweep.json`, whole or not."""
@@ -258,7 +271,7 @@ class SweepStore:
             content = self.read(SPEC_FILE)
         except FileNotFoundError:
             return None
-        where = f"{self.location}/{SPEC_FILE}"
+        where = self.locate(SPEC_FILE)
         try:
             values = json.loads(content)
             promised = values.pop("sha256")
@@ -337,7 +350,7 @@ class SweepStore:
     def write_table(self, name: str, frame: pl.DataFrame, metadata: Mapping[str, Any]) -> str:
         """Writes `<name>.parquet` with metadata in its footer and returns its location."""
         self.write(f"{name}.parquet", parquet_bytes(frame, metadata))
-        return f"{self.location}/{name}.parquet"
+        return self.locate(f"{name}.parquet")
 
     def read_table(self, name: str) -> pl.DataFrame | None:
         """Returns `<name>.parquet`, or None when there is none.
@@ -352,7 +365,7 @@ class SweepStore:
         try:
             table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
-            raise DamagedFileError(f"{self.location}/{name}.parquet is damaged: {error}") from None
+            raise DamagedFileError(f"{self.locate(f'{name}.parquet')} is damaged: {error}") from None
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         return frame
@@ -421,9 +434,21 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(storage_path)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(
-            f"storage path {storage_path!r} is not usable: {error}; give a local folder or a URI such as s3://bucket/folder"
+            f"storage path {without_secrets(storage_path)!r} is not usable: {without_secrets(str(error))}; "
+            "give a local folder or a URI such as s3://bucket/folder"
         ) from None
     return filesystem, path.rstrip("/")
+
+
+def below(storage_path: str, name: str) -> str:
+    """Returns the path of something below a storage path; a URI's query stays at its end."""
+    folder, mark, query = storage_path.partition("?") if "://" in storage_path else (storage_path, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{query}"
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text with the credentials in its URIs taken out: `user:password@` and `secret_key=...`."""
+    return _SECRET_VALUE.sub(r"\1***", _USER_INFO.sub(r"\1", text))
 
 
 def parquet_bytes(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> bytes:

@@ -18,12 +18,13 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore
+from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore, without_secrets
 from analysis.tables import publish
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
 from sweeps.live import Live, Log, open_logs
 from sweeps.lock import LockedError, locked
+from sweeps.notify import Notifier, check_url
 from sweeps.options import Options
 from sweeps.placement import Placement, in_ray_job
 from sweeps.progress import Progress
@@ -106,7 +107,7 @@ def _parse(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return without_secrets(" ".join(str(error).split()))
 
 
 def run(sweep: Sweep, options: Options, console: Console) -> int:
@@ -124,12 +125,14 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
     """
     if options.smoke_test:
         options = replace(options, **SMOKE_TEST, name=f"{options.name}-smoke-test")  # type: ignore[arg-type]
+    if options.notify is not None:
+        check_url(options.notify)
     placement = _placement(options)
     planned = plan(sweep, options)
     asked = SweepSpec(
         name=options.name,
         question=sweep.question,
-        command=shlex.join(["python", *sys.orig_argv[1:]]),
+        command=without_secrets(shlex.join(["python", *sys.orig_argv[1:]])),
         trials=planned.trials,
         datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in planned.trials},
         fingerprint=fingerprint(planned.trials, placement.hardware(), Path(options.data_root)),
@@ -149,7 +152,21 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         for line in forecast(spec, ledger, taken, placement, share=options.share).lines():
             console.print(f"  {escape(line)}")
         console.print(f"  results: {escape(store.location)}")
-        return 0 if options.plan else _answer(spec, ledger, placement, options, logs, console)
+        if options.plan:
+            return 0
+        notifier = Notifier(options.notify, spec.name, store.location)
+        status = SOME_FAILED
+        try:
+            status = _answer(spec, ledger, placement, options, logs, console, notifier)
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+            raise
+        except UsageError:
+            status = USAGE_ERROR
+            raise
+        finally:
+            notifier.end(ledger.counts(), status)
+        return status
 
 
 def _placement(options: Options) -> Placement:
@@ -181,7 +198,13 @@ def _placement(options: Options) -> Placement:
 
 
 def _answer(
-    spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, logs: Mapping[str, Log], console: Console
+    spec: SweepSpec,
+    ledger: Ledger,
+    placement: Placement,
+    options: Options,
+    logs: Mapping[str, Log],
+    console: Console,
+    notifier: Notifier,
 ) -> int:
     """Trains what is open, writes what came out, prints it and returns the exit status."""
     ledger.live = Live(logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
@@ -198,7 +221,7 @@ def _answer(
         _begin(spec, ledger, options)
         ledger.flush()
     else:
-        interrupted = _train(tree, spec, ledger, placement, options, console)
+        interrupted = _train(tree, spec, ledger, placement, options, console, notifier)
     ledger.store.compact()
     tables = publish(ledger.store, spec)
     counts = ledger.counts()
@@ -208,8 +231,8 @@ def _answer(
     # Statistics and pictures take a second to import: only once there is something to show.
     from analysis.report import print_report, write_report
 
-    print_report(write_report([ledger.store.location]), console)
-    for location in (f"{ledger.store.location}/{SPEC_FILE}", *tables):
+    print_report(write_report([ledger.store.uri]), console)
+    for location in (ledger.store.locate(SPEC_FILE), *tables):
         console.print(escape(location), soft_wrap=True)
     failed, cancelled = counts["failed"], counts["cancelled"]
     if failed:
@@ -230,7 +253,13 @@ def _begin(spec: SweepSpec, ledger: Ledger, options: Options) -> None:
 
 
 def _train(
-    tree: ForkTree, spec: SweepSpec, ledger: Ledger, placement: Placement, options: Options, console: Console
+    tree: ForkTree,
+    spec: SweepSpec,
+    ledger: Ledger,
+    placement: Placement,
+    options: Options,
+    console: Console,
+    notifier: Notifier,
 ) -> bool:
     """Trains what is open and returns whether a signal ended it."""
     # Ray and Tune take seconds to import: only once there is something to train.
@@ -244,11 +273,15 @@ def _train(
             console.print(line)
     with Progress(console, _labels(spec, ledger)) as progress:
         try:
-            with tuning.ray_session(placement):
+            with tuning.ray_session(placement) as dashboard:
+                if dashboard is not None:
+                    console.print(f"  Ray's dashboard: {dashboard}")
                 tuning.check_placement(placement)
+                tuning.check_storage(ledger.store)
                 _begin(spec, ledger, options)
+                keep = options.keep_checkpoints
                 run = tuning.Run(
-                    tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=options.keep_checkpoints
+                    tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=keep, notifier=notifier
                 )
                 tuning.run_tree(run, data=data)
         except tuning.PlacementError as error:

@@ -123,12 +123,15 @@ class Ledger:
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
-    def deliver(self, delivery: Delivery, checkpoint: Checkpoint | None) -> None:
+    def deliver(
+        self, delivery: Delivery, checkpoint: Checkpoint | None, place: Mapping[str, Any] | None = None
+    ) -> None:
         """Takes in a record for each of its trials, and the end of those complete with it.
 
         Args:
             delivery: The record and its receivers.
             checkpoint: The checkpoint of that epoch, if one is stored.
+            place: Where that epoch was trained, as fields of `TrialStatus`; None when it was not trained in this run.
         """
         for member in delivery.receivers:
             row = {**delivery.record, "trial_id": member.trial_id}
@@ -141,7 +144,7 @@ class Ledger:
                 self._note_best(member.trial_id, row, checkpoint)
         final = checkpoint.path if checkpoint and self._keep != "none" else None
         for member in delivery.finished:
-            self.set_status(member.trial_id, "completed", checkpoint=final)
+            self.set_status(member.trial_id, "completed", checkpoint=final, **place or {})
 
     def _note_best(self, trial_id: str, record: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
         """Notes a trial's checkpoint if the epoch is its best so far: the first with the highest accuracy."""
@@ -173,7 +176,7 @@ class Ledger:
         self._delivered[trial_id] = len(rows)
         self.set_status(trial_id, "completed", taken_from=sweep)
 
-    def set_status(self, trial_id: str, status: Status, **details: str | None) -> None:
+    def set_status(self, trial_id: str, status: Status, **details: Any) -> None:
         """Notes what happened to a trial; details are the other fields of `TrialStatus`."""
         best = next((checkpoint.path for checkpoint in self.bests([trial_id])), None)
         entry = TrialStatus(

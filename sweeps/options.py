@@ -50,6 +50,10 @@ class Options:
     """At most that many trials at once; None: as many as there is room for."""
     address: Annotated[str | None, arg(metavar="ADDR")] = None
     """Ray cluster to run on ('auto', 'ray://...'); None: a local Ray of its own, or the cluster a job runs in."""
+    dashboard: bool = False
+    """Start Ray's dashboard with a local Ray and print its address (a few seconds more); a cluster has its own."""
+    notify: Annotated[str | None, arg(metavar="URL")] = None
+    """Post a small JSON there when the first trial fails and when the sweep ends."""
     cudnn_benchmark: bool = False
     """Let cuDNN try which algorithm is fastest (the choice, and so the last bits, may differ from run to run)."""
     cudnn_deterministic: bool = True

@@ -17,6 +17,7 @@ class Placement:
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
     address: str | None = None
+    dashboard: bool = False
     cudnn_benchmark: bool = False
     cudnn_deterministic: bool = True
     trial_timeout: float | None = None

@@ -22,6 +22,6 @@ for _name, _value in {
 from sweeps.tuning.errors import PlacementError, StorageError  # noqa: E402
 from sweeps.tuning.execution import run_tree  # noqa: E402
 from sweeps.tuning.run import Run  # noqa: E402
-from sweeps.tuning.session import check_placement, ray_session  # noqa: E402
+from sweeps.tuning.session import check_placement, check_storage, ray_session  # noqa: E402
 
-__all__ = ["PlacementError", "Run", "StorageError", "check_placement", "ray_session", "run_tree"]
+__all__ = ["PlacementError", "Run", "StorageError", "check_placement", "check_storage", "ray_session", "run_tree"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.store import Checkpoint
 from sweeps.ledger import Ledger
+from sweeps.notify import Notifier
 from sweeps.options import Keep
 from sweeps.placement import Placement
 from sweeps.progress import Progress
@@ -27,6 +28,7 @@ class Run:
         progress: What a person watches.
         fail_fast: Whether the first failure ends the run.
         keep: Which checkpoints stay when nothing goes on from them.
+        notifier: Whom the first failure is told; None for nobody.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Run:
         *,
         fail_fast: bool = False,
         keep: Keep = "final",
+        notifier: Notifier | None = None,
     ) -> None:
         self.tree = tree
         self.ledger = ledger
@@ -46,6 +49,7 @@ class Run:
         self.progress = progress
         self.fail_fast = fail_fast
         self.keep = keep
+        self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
         self.stopping = False
         self.interrupted = False
         self.storage_error: str | None = None
@@ -53,7 +57,14 @@ class Run:
             (checkpoint.trial_id, checkpoint.epoch): checkpoint for checkpoint in self.store.list_checkpoints()
         }
         self._leaders: dict[str, Path] = {}
+        self._places: dict[str, Mapping[str, Any]] = {}
+        """Leader -> where its last epoch was trained."""
         self.trained = 0
+
+    @property
+    def _running(self) -> int:
+        """Trainings under way; Tune asks for one path more than can run."""
+        return min(len(self._leaders), self.progress.counts.slots)
 
     def next_job(self, tune_id: str) -> Job | None:
         """Returns what to train next, or None when nothing can start now."""
@@ -73,6 +84,7 @@ class Run:
             storage_path=self.store.storage_path,
             name=self.store.name,
             hardware=self.placement.hardware(),
+            gpus=self.placement.gpus_per_trial or None,
             timeout=self.placement.trial_timeout,
         )
 
@@ -84,37 +96,43 @@ class Run:
         if "end" in result:
             self._end(tune_id, path, result)
         elif "record" in result:
-            self._record(path, result["record"], result.get("checkpoint"))
+            place = result["place"] | {"concurrent": self._running}
+            self._record(path, result["record"], result.get("checkpoint"), place)
         self.show()
 
-    def _record(self, path: Path, record: Mapping[str, Any], checkpoint_path: str | None) -> None:
+    def _record(
+        self, path: Path, record: Mapping[str, Any], checkpoint_path: str | None, place: Mapping[str, Any]
+    ) -> None:
         leader = path.leader.trial_id
         checkpoint = None
         if checkpoint_path is not None:
             checkpoint = Checkpoint(leader, record["epoch"], checkpoint_path)
             self.checkpoints[leader, record["epoch"]] = checkpoint
         before = path.anchor
+        self._places[leader] = place
         delivery = self.tree.advance(leader, record)
         self.trained += 1
         self.progress.record(leader, record, len(path.members))
         if delivery is None:
             return
         bests = self.ledger.bests(member.trial_id for member in delivery.receivers)
-        self.ledger.deliver(delivery, checkpoint or self.checkpoints.get((leader, record["epoch"])))
+        self.ledger.deliver(delivery, checkpoint or self.checkpoints.get((leader, record["epoch"])), place)
         for key in {before, *((best.trial_id, best.epoch) for best in bests)}:
             self._drop_checkpoint(key)
 
     def _end(self, tune_id: str, path: Path, result: Mapping[str, Any]) -> None:
         leader, before = path.leader.trial_id, path.anchor
+        place = self._places.get(leader, {})
         if result["end"] == "storage":
             self.storage_error, self.stopping = result["error"], True
             return
         if result["end"] == "diverged":
             for member in self.tree.diverge(leader):
-                self.ledger.set_status(member.trial_id, "diverged", error=result["error"])
+                self.ledger.set_status(member.trial_id, "diverged", error=result["error"], **place)
         else:
             self.tree.drop(leader)
-            self.ledger.set_status(leader, result["end"], error=result["error"], traceback=result["traceback"])
+            self.ledger.set_status(leader, result["end"], error=result["error"], traceback=result["traceback"], **place)
+            self.notifier.failure(self.ledger.counts(), result["error"])
             self.stopping |= self.fail_fast
         self._drop_checkpoint(before)
         self._forget(tune_id)
@@ -169,7 +187,7 @@ class Run:
         c.trial_epochs = sum(trial.epochs for trial in self.ledger.trials.values())
         c.delivered = self.ledger.delivered
         c.trained = self.trained
-        c.running = min(len(self._leaders), c.slots)  # Tune asks for one path more than can run
+        c.running = self._running
         c.waiting = self.tree.waiting
         c.epochs_left = sum(path.remaining for path in self.tree.paths)
         self.progress.update()

@@ -5,60 +5,184 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import secrets
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from analysis.store import SweepStore
 from sweeps.placement import Placement, in_ray_job
 from sweeps.tuning.errors import PlacementError
 
+ANSWER_SECONDS = 5.0
+"""How long a cluster may take to answer; Ray itself gives up after two minutes, and then ends the process."""
+
 
 @contextlib.contextmanager
-def ray_session(placement: Placement, **init: Any) -> Iterator[None]:
+def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
     """Starts a local Ray, or joins the cluster of the address or of the job this is; leaves a Ray already joined alone.
+
+    A local Ray listens on this machine only, and, unless `RAY_AUTH_MODE` says otherwise, asks for a token: one that
+    only this run knows, or the user's own.
+
+    Yields:
+        The address of the dashboard, None where there is none.
 
     Raises:
         PlacementError: The address does not answer.
     """
     if ray.is_initialized():
-        yield
+        yield None
         return
     address = placement.address or ("auto" if in_ray_job() else "local")
-    if address == "local":
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        init.setdefault("include_dashboard", False)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise PlacementError(f"no Ray cluster answers at {address!r}: {str(error).partition(chr(10))[0]}") from None
+    with contextlib.ExitStack() as stack:
+        if address == "local":
+            init.setdefault("include_dashboard", placement.dashboard)
+            stack.enter_context(_private(placement))
+        else:
+            _knock(address)
+        try:
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise PlacementError(f"no Ray cluster answers at {address!r}: {_first_line(error)}") from None
+        stack.callback(ray.shutdown)
+        dashboard = context.address_info["webui_url"]
+        yield f"http://{dashboard}" if dashboard else None
+
+
+@contextlib.contextmanager
+def _private(placement: Placement) -> Iterator[None]:
+    """Keeps the Ray that starts here to this machine and this run.
+
+    Ray has a switch that makes it listen on the loopback interface only, made for systems on which listening elsewhere
+    raises a question; it is read when Ray is imported and in Ray's processes.
+    """
+    private = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    chosen = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not chosen and not placement.dashboard:
+        # Ray asks for a token by default. With a dashboard it is the one in the user's home, which the browser needs.
+        private["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    before = {name: os.environ.get(name) for name in (*private, "RAY_AUTH_MODE")}
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(private)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    logger = logging.getLogger("ray._private.authentication")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # says that there is a token, which is as it should be
     try:
         yield
     finally:
-        ray.shutdown()
+        logger.setLevel(level)
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _knock(address: str) -> None:
+    """Finds out soon whether anybody is at an address.
+
+    Raises:
+        PlacementError: Nobody is.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # 'auto', and what Ray refuses at once
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise PlacementError(f"no Ray cluster answers at {address!r}: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def check_placement(placement: Placement) -> None:
     """Refuses what Ray would wait for for ever.
 
     Raises:
-        PlacementError: No node has what a trial asks for.
+        PlacementError: No node has what a trial asks for, nor would one that the cluster may still start.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for resource, wanted in (("CPU", placement.cpus_per_trial), ("GPU", placement.gpus_per_trial)):
+    nodes = [node["Resources"] for node in _alive_nodes()] + [resources for resources, _ in _node_types()]
+    for resource, wanted in _wanted(placement):
         most = max((node.get(resource, 0.0) for node in nodes), default=0.0)
         if wanted > most:
             flag = f"--{resource.lower()}s-per-trial"
             raise PlacementError(f"{flag} {wanted:g} asks for more than any node has ({most:g} {resource}s)")
 
 
+def check_storage(store: SweepStore) -> None:
+    """Refuses a folder that some node of a cluster does not see: its trials would be lost.
+
+    Raises:
+        PlacementError: A node does not see what the driver writes.
+    """
+    nodes = _alive_nodes()
+    if not store.is_local or len(nodes) < 2:
+        return
+    token = f".seen-{uuid.uuid4().hex}"
+    store.write(token, b"")
+    try:
+        look = ray.remote(num_cpus=0)(_sees)
+        blind = []
+        for node in nodes:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            try:
+                sees = ray.get(look.options(scheduling_strategy=here).remote(f"{store.root}/{token}"), timeout=60)
+            except RayError:  # the node has gone meanwhile
+                continue
+            if not sees:
+                blind.append(node["NodeManagerHostname"])
+    finally:
+        store.delete(token)
+    if blind:
+        raise PlacementError(
+            f"{', '.join(sorted(blind))} cannot see {store.location}: on a cluster of several nodes, give a "
+            "--storage-path that all of them see, such as s3://bucket/folder or an NFS folder"
+        )
+
+
+def _sees(path: str) -> bool:
+    return Path(path).exists()
+
+
 def slots(placement: Placement) -> int:
-    """Returns how many trials fit at once."""
-    total = ray.cluster_resources()
-    fits = [
-        int(total.get(resource, 0.0) / wanted)
-        for resource, wanted in (("CPU", placement.cpus_per_trial), ("GPU", placement.gpus_per_trial))
-        if wanted > 0
-    ]
-    limit = placement.max_concurrent
-    return max(1, min(fits + ([limit] if limit is not None else [])))
+    """Returns how many trials fit at once, on the nodes there are and those the cluster may still start."""
+    nodes = [(node["Resources"], 1) for node in _alive_nodes()]
+    types = _node_types()
+    total = max(_fit(nodes, placement), _fit(types, placement))
+    return max(1, total if placement.max_concurrent is None else min(total, placement.max_concurrent))
+
+
+def _fit(nodes: Sequence[tuple[Mapping[str, float], int]], placement: Placement) -> int:
+    """Returns how many trials fit on that many nodes of each kind: a trial never spans two."""
+    wanted = [(resource, amount) for resource, amount in _wanted(placement) if amount > 0]
+    return sum(
+        count * min((int(node.get(resource, 0.0) / amount + 1e-9) for resource, amount in wanted), default=1)
+        for node, count in nodes
+    )
+
+
+def _wanted(placement: Placement) -> tuple[tuple[str, float], ...]:
+    return ("CPU", placement.cpus_per_trial), ("GPU", placement.gpus_per_trial)
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _node_types() -> list[tuple[Mapping[str, float], int]]:
+    """Returns resources and highest number of each type of node that an autoscaling cluster may start."""
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    return [(dict(group.resources), group.max_count) for group in groups if group.max_count]

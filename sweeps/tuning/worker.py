@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import socket
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,8 @@ class Job:
     storage_path: str
     name: str
     hardware: Hardware
+    gpus: float | None
+    """GPUs it was granted; None on the CPU."""
     timeout: float | None
     """Seconds an epoch may take."""
 
@@ -67,9 +70,10 @@ def train_path(config: Mapping[str, str], data: Mapping[str, Any], train: Train)
         if stack := watchdog.bites():
             _report(end="failed", error=f"no epoch within {job.timeout:g} s (--trial-timeout)", traceback=stack)
             return
+        place = _place(job)
         with watchdog:
             for record, checkpoint in _train_job(job, data, train):
-                _report(record=record.to_json(), checkpoint=checkpoint)
+                _report(record=record.to_json(), checkpoint=checkpoint, place=place)
                 watchdog.feed()
     except Diverged as outcome:
         _report(end="diverged", error=str(outcome))
@@ -81,6 +85,17 @@ def train_path(config: Mapping[str, str], data: Mapping[str, Any], train: Train)
         _report(end=status, error=message.partition("\n")[0], traceback=traceback.format_exc())
 
 
+def _place(job: Job) -> dict[str, Any]:
+    """Returns what a trial's record says of where it ran, as fields of `TrialStatus`."""
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    return {
+        "node": f"{socket.gethostname()}/{context.get_node_id()[:8]}",
+        "device": ", ".join(f"cuda:{number}" for number in gpus) if job.hardware.gpu else "cpu",
+        "gpu_fraction": job.gpus,
+    }
+
+
 def _report(**news: Any) -> None:
     """Reports to the driver, as one text: Tune flattens anything richer, and hangs on to it."""
     tune.report({"news": json.dumps(news)})
@@ -89,6 +104,8 @@ def _report(**news: Any) -> None:
 def _train_job(job: Job, data: Mapping[str, Any], train: Train) -> Iterator[tuple[EpochRecord, str | None]]:
     """Yields the path's records that the driver does not have yet, each with its checkpoint if it has one."""
     store = SweepStore(job.storage_path, job.name)
+    if store.is_local and not Path(store.root).is_dir():
+        raise StorageError(f"{socket.gethostname()} cannot see {store.location}: give a --storage-path all nodes see")
     images = _images_for(job, data)
     start = _start(job, store)
     stored: dict[int, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -79,6 +80,13 @@ def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, s
 def run_script(script: Path, storage: str, *flags: str, **environment: str) -> tuple[int, str, str]:
     """Runs a sweep script to its end."""
     return finish(start(script, storage, *flags, **environment))
+
+
+def free_port() -> int:
+    """Returns a TCP port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def statuses(storage: str, name: str) -> Sequence[str]:

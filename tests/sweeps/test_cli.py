@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,6 +58,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--gpus-per-trial 1.5": ("--gpus-per-trial must be a fraction below 1 or a whole number, not 1.5",),
     "--gpus-per-trial 99": ("--gpus-per-trial 99 asks for more than this machine has", "GPUs"),
     "--max-concurrent 0": ("--max-concurrent must be 1 or more, not 0",),
+    "--notify ftp://example.org": ("--notify takes an http:// or https:// URL",),
     "--trial-timeout 0": ("--trial-timeout must be 1 or more, not 0",),
 }
 """Command line -> what the complaint holds: what was given and what is allowed."""
@@ -158,6 +160,19 @@ def test_refused_by_the_script(line: str, tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nobody"])
+def test_an_address_where_nobody_answers(
+    address: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.tuning.session.ray.is_initialized", lambda: False)
+    started = time.monotonic()
+    outcome = call(f"--address {address} --train-limit 640")
+    assert time.monotonic() - started < 30, "soon"
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith(f"error: no Ray cluster answers at '{address}'")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 # -- what can be asked ----------------------------------------------------------------------------------------------

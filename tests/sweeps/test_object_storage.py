@@ -1,0 +1,194 @@
+"""Sweeps on a real S3-speaking server: run, interrupted by its silence, killed, gone on with; and no secret stored."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+from polars.testing import assert_frame_equal
+
+from analysis.aggregate import open_store
+from analysis.store import SweepStore, without_secrets
+from sweeps.lock import LockedError, locked
+from sweeps.sweep import Sweep
+from tests.sweeps.runs import finish, free_port, measured, run_here, run_script, start, statuses, write_script
+
+SECRET = "not-for-anybodys-eyes"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-user", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
+ARGUMENTS = "name='s', question='Does it end as it should?', lrs=(0.01, 0.02), epochs=6"
+FLAGS = ("--train-limit", "3200")
+SHORT_LEASE = """
+    import sweeps.lock
+    sweeps.lock.LEASE_SECONDS, sweeps.lock.RENEW_SECONDS, sweeps.lock.SETTLE_SECONDS = 12.0, 2.0, 0.2
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """An S3 server and its port; the credentials are in the environment, as on a real machine."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in CREDENTIALS.items():
+            environment.setenv(name, value)
+        try:
+            deadline = time.monotonic() + 60
+            while socket.socket().connect_ex(("127.0.0.1", port)):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield process, port
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def bucket(server: tuple[subprocess.Popen[bytes], int], request: pytest.FixtureRequest) -> str:
+    """The URI of a folder in a bucket of the test's own."""
+    name = f"bucket{abs(hash(request.node.name))}"
+    query = f"scheme=http&endpoint_override=127.0.0.1:{server[1]}&region=us-east-1"
+    filesystem, path = pyarrow.fs.FileSystem.from_uri(f"s3://{name}?{query}&allow_bucket_creation=true")
+    filesystem.create_dir(path)
+    return f"s3://{name}/sweeps/mine?{query}"
+
+
+def wait_for_records(storage: str, count: int, process: subprocess.Popen[str]) -> None:
+    store = SweepStore(storage, "s")
+    deadline = time.monotonic() + 90
+    while len(store.read_epochs()) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the sweep stores no records"
+        time.sleep(0.2)
+
+
+def wait_for_the_lease_to_end(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits, as a person would, until a killed run's lease counts no more: not at once, but soon."""
+    monkeypatch.setattr("sweeps.lock.LEASE_SECONDS", 12.0)
+    monkeypatch.setattr("sweeps.lock.SETTLE_SECONDS", 0.0)
+    with pytest.raises(LockedError), locked(store):
+        pass
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(LockedError), locked(store):
+            return
+        time.sleep(0.5)
+    pytest.fail("the lease of a dead run does not end")
+
+
+def everything_below(storage: str) -> dict[str, bytes]:
+    filesystem, path = pyarrow.fs.FileSystem.from_uri(storage)
+    files = filesystem.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+    return {info.path: filesystem.open_input_stream(info.path).read() for info in files if info.is_file}
+
+
+def test_a_sweep_survives_a_silent_server_and_a_killed_driver(
+    ray_cluster: None,
+    bucket: str,
+    server: tuple[subprocess.Popen[bytes], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    undisturbed = str(tmp_path / "local")
+    assert run_here(eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep}), undisturbed, train_limit=3200)[0] == 0
+    script = write_script(tmp_path, ARGUMENTS, SHORT_LEASE)
+    process = start(script, bucket, *FLAGS)
+    wait_for_records(bucket, 1, process)
+
+    with pytest.raises(LockedError, match="another run of the sweep at s3://"), locked(SweepStore(bucket, "s")):
+        pass
+    assert process.poll() is None, process.communicate()
+
+    server[0].send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    server[0].send_signal(signal.SIGCONT)
+    wait_for_records(bucket, 4, process)
+    process.kill()
+    printed = "".join(finish(process)[1:])
+    assert len(SweepStore(bucket, "s").read_epochs()) < 12, "killed too late to mean anything"
+
+    wait_for_the_lease_to_end(SweepStore(bucket, "s"), monkeypatch)
+    status, output, complaints = run_script(script, bucket, *FLAGS)
+    assert status == 0, (output, complaints)
+    assert statuses(bucket, "s") == ["completed"] * 2
+    assert_frame_equal(measured(bucket, "s"), measured(undisturbed, "s"), check_exact=True)
+    files = everything_below(bucket)
+    assert {Path(name).name for name in files} >= {"sweep.json", "report.html", "trials.parquet", "epochs.parquet"}
+    assert not [name for name in files if name.endswith(".lock")]
+    assert not [name for name, content in files.items() if SECRET.encode() in content]
+    assert SECRET not in printed + output + complaints
+
+
+def test_a_query_stays_at_the_end_of_whatever_is_below(bucket: str) -> None:
+    folder, _, query = bucket.partition("?")
+    store = SweepStore(bucket, "one")
+    assert store.location == f"{folder}/one?{query}"
+    assert store.locate("sweep.json") == f"{folder}/one/sweep.json?{query}"
+    store.write("a/b", b"content")
+    assert SweepStore(store.storage_path, "one").read("a/b") == b"content"
+    assert open_store(store.uri).read("a/b") == b"content"
+    assert store.files() == ["a/b"]
+    assert store.exists()
+    SweepStore(bucket, "two").write("sweep.json", b"{}")
+    assert [(s.name, s.location) for s in store.siblings()] == [("two", f"{folder}/two?{query}")]
+    store.clear()
+    assert not store.exists()
+
+
+def test_storage_that_refuses_for_a_while_is_waited_for(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is gone and comes back: connections are refused meanwhile."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    gone = f"s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:{listener.getsockname()[1]}"
+    waits: list[float] = []
+    store = SweepStore(gone, "s")
+    there = SweepStore(bucket, "s")
+
+    def come_back(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            store.filesystem, store.root = there.filesystem, there.root
+
+    monkeypatch.setattr("analysis.store.time.sleep", come_back)
+    store.write("file", b"content")
+    listener.close()
+    assert waits == [0.2]
+    assert there.read("file") == b"content"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://user:pass@bucket/x", "s3://bucket/x"),
+        (
+            "python a.py --storage-path 's3://user:p%2Fss@b/x?region=y'",
+            "python a.py --storage-path 's3://b/x?region=y'",
+        ),
+        ("s3://b/x?secret_key=hush&region=y", "s3://b/x?secret_key=***&region=y"),
+        ("s3://b/x?session_token=hush", "s3://b/x?session_token=***"),
+        ("https://example.org/hook?token=hush", "https://example.org/hook?token=***"),
+        ("s3://b/x?endpoint_override=http://127.0.0.1:9000", "s3://b/x?endpoint_override=http://127.0.0.1:9000"),
+        ("/home/me@work/results", "/home/me@work/results"),
+    ],
+)
+def test_secrets_are_taken_out(text: str, expected: str) -> None:
+    assert without_secrets(text) == expected
+
+
+def test_credentials_in_the_uri_are_used_but_neither_stored_nor_printed(bucket: str) -> None:
+    with_user = bucket.replace("s3://", f"s3://test-user:{SECRET}@")
+    store = SweepStore(with_user, "s")
+    store.write("file", b"content")
+    assert store.read("file") == b"content"
+    assert SECRET in store.uri
+    assert SECRET not in store.location
