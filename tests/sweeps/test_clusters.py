@@ -23,6 +23,8 @@ from analysis.store import SweepStore
 from sweeps.sweep import Sweep
 from tests.sweeps.runs import ROOT, finish, free_port, measured, run_here, start, statuses, table_of, write_script
 
+pytestmark = pytest.mark.slow  # minutes, with servers and clusters of their own: by hand
+
 ARGUMENTS = "name='s', question='Does it end as it should?', lrs=(0.01, 0.02, 0.03, 0.04, 0.05, 0.06), epochs=3"
 FLAGS = ("--train-limit", "3200")
 

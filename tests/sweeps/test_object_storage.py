@@ -21,6 +21,8 @@ from sweeps.lock import LockedError, locked
 from sweeps.sweep import Sweep
 from tests.sweeps.runs import finish, free_port, measured, run_here, run_script, start, statuses, write_script
 
+pytestmark = pytest.mark.slow  # minutes, with servers and clusters of their own: by hand
+
 SECRET = "not-for-anybodys-eyes"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-user", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
 ARGUMENTS = "name='s', question='Does it end as it should?', lrs=(0.01, 0.02), epochs=6"
