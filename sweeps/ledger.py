@@ -105,8 +105,16 @@ class Ledger:
         return SCHEDULERS[self.trials[member.trial_id].scheduler].steps_on == "metric"
 
     def members(self) -> list[Member]:
-        """Returns the trials as the fork tree sees them."""
-        return [self._member(trial) for trial in self.trials.values()]
+        """Returns the trials as the fork tree sees them.
+
+        Trials taken over from another sweep are not among them: that sweep's checkpoints on the way are gone, so nobody
+        could go on from where they fork, and each who tried would train the way there anew.
+        """
+        return [
+            self._member(trial)
+            for trial_id, trial in self.trials.items()
+            if trial_id not in self.statuses or self.statuses[trial_id].taken_from is None
+        ]
 
     def _member(self, trial: TrialConfig) -> Member:
         status = self.statuses.get(trial.trial_id)
