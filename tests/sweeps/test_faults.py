@@ -81,14 +81,17 @@ def kill_worker(process: subprocess.Popen[str]) -> None:
 
 
 def kill_driver(process: subprocess.Popen[str]) -> None:
+    """Kills the sweep itself, and what its Ray then leaves behind: agents that nobody tells to end."""
+    children = descendants(process)
     process.kill()
+    for child in psutil.wait_procs(children, timeout=5)[1]:
+        child.kill()
 
 
 def kill_ray(process: subprocess.Popen[str]) -> None:
-    """Kills the sweep's Ray: its head and its node."""
+    """Kills the sweep's Ray: all of its processes."""
     for child in descendants(process):
-        if child.name() in ("gcs_server", "raylet"):
-            child.kill()
+        child.kill()
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
@@ -149,7 +152,7 @@ def test_a_second_run_is_refused_at_once_and_a_killed_one_leaves_no_lock(script:
     assert status == 2
     assert "another run of the sweep" in complaints
     assert len(complaints.strip().splitlines()) == 1
-    process.kill()
+    kill_driver(process)
     process.communicate()
     assert run_script(script, storage, *FLAGS, "--plan")[0] == 0
 
