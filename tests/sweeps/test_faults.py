@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,12 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
         return []
 
 
+def kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # gone with another one
+            process.kill()
+
+
 def kill_worker(process: subprocess.Popen[str]) -> None:
     """Kills a worker that trains, in the middle of whatever it does."""
     workers = [child for child in descendants(process) if child.name().startswith("ray::ImplicitFunc")]
@@ -84,14 +91,12 @@ def kill_driver(process: subprocess.Popen[str]) -> None:
     """Kills the sweep itself, and what its Ray then leaves behind: agents that nobody tells to end."""
     children = descendants(process)
     process.kill()
-    for child in psutil.wait_procs(children, timeout=5)[1]:
-        child.kill()
+    kill(psutil.wait_procs(children, timeout=5)[1])
 
 
 def kill_ray(process: subprocess.Popen[str]) -> None:
     """Kills the sweep's Ray: all of its processes."""
-    for child in descendants(process):
-        child.kill()
+    kill(descendants(process))
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
