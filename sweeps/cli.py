@@ -209,7 +209,7 @@ def _answer(
     """Trains what is open, writes what came out, prints it and returns the exit status."""
     ledger.live = Live(logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
     ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
-    tree = ForkTree(ledger.members(), share=options.share)
+    tree = ledger.tree(share=options.share)
     for news in tree.walk_known():
         if isinstance(news, Delivery):
             ledger.deliver(news, None)

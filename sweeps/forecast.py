@@ -65,7 +65,7 @@ def forecast(
         share: Whether trials share training.
     """
     left = ledger.open
-    members = ledger.members()
+    members, stored = ledger.members(), ledger.checkpoints
     seconds = seconds_per_epoch(left[0], placement.hardware()) / min(_lanes(placement), len(left)) if left else 0.0
     return Forecast(
         trials=len(spec.trials),
@@ -73,8 +73,8 @@ def forecast(
         done=len(spec.trials) - len(left) - sum(taken_over.values()),
         taken_over=taken_over,
         left_out=spec.left_out,
-        least=count_epochs(members, share=share),
-        most=count_epochs(apart(members, ledger.metric_driven), share=share),
+        least=count_epochs(members, share=share, checkpoints=stored),
+        most=count_epochs(apart(members, ledger.metric_driven), share=share, checkpoints=stored),
         seconds=seconds,
     )
 

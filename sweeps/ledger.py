@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from analysis.store import Checkpoint, SweepStore, TrialStatus
 from sweeps.live import Live
 from sweeps.options import Keep
-from sweeps.trajectories import Delivery, Member
+from sweeps.trajectories import CheckpointKey, Delivery, ForkTree, Member
 from workloads.registry import steps_per_epoch
 from workloads.schedulers import SCHEDULERS, Trace
 from workloads.trial import FINAL_STATUSES, RECORD_FIELDS, TEST_FIELDS, Status, TrialConfig, canonical_json
@@ -62,9 +62,10 @@ class Ledger:
         self._delivered = Counter({trial_id: len(records) for trial_id, records in self.known.items()})
         self.delivered_before = self.delivered
         """Trial-epochs there was a record for at the start."""
-        self._stored = (
-            {(c.trial_id, c.epoch): c for c in store.list_checkpoints()} if keep in BEST_KEPT and not fresh else {}
+        self.checkpoints: dict[CheckpointKey, Checkpoint] = (
+            {} if fresh else {(c.trial_id, c.epoch): c for c in store.list_checkpoints()}
         )
+        """Those that are stored."""
         for status in [] if fresh else _stored_statuses(store):
             holds = len(self.known.get(status.trial_id, ())) >= status.epochs_run
             if holds and (status.status in FINAL_STATUSES or (status.status == "failed" and not retry_failed)):
@@ -103,6 +104,10 @@ class Ledger:
     def metric_driven(self, member: Member) -> bool:
         """Whether a trial's schedule watches a metric, so that nobody knows beforehand what it does."""
         return SCHEDULERS[self.trials[member.trial_id].scheduler].steps_on == "metric"
+
+    def tree(self, *, share: bool = True) -> ForkTree:
+        """Returns the fork tree of the trials, from what is stored."""
+        return ForkTree(self.members(), share=share, checkpoints=self.checkpoints)
 
     def members(self) -> list[Member]:
         """Returns the trials as the fork tree sees them.
@@ -159,7 +164,7 @@ class Ledger:
         before = self._best.get(trial_id)
         if before is not None and record["val_accuracy"] <= before.val_accuracy:
             return
-        checkpoint = checkpoint or self._stored.get((record["computed_by"], record["epoch"]))
+        checkpoint = checkpoint or self.checkpoints.get((record["computed_by"], record["epoch"]))
         self._best[trial_id] = _Best(record["val_accuracy"], checkpoint)
         if before is not None and before.checkpoint is not None:
             self._release(before.checkpoint.path)

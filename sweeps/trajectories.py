@@ -6,14 +6,16 @@ members whose next values differ fork off as paths of their own, each starting f
 
 A path is trained under the name of one of its members, the leader: the one that goes on the longest. A leader leads one
 path only, so (leader, epoch) names a checkpoint, and `computed_by` of a record is its leader. On a resumed sweep the
-tree walks through the known records first, exactly as if they came in now.
+tree walks through the known records first, exactly as if they came in now. Where they end there may be no checkpoint to
+go on from: what a finished sweep no longer needed is deleted. Such paths go back to the last epoch that has one, become
+one path again where that is the same, and fork anew; on the way nobody gets a record twice.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -21,7 +23,7 @@ Metrics = Mapping[str, object]
 """One epoch's record; the tree hands it to traces and looks at nothing in it but `computed_by` and test results."""
 
 CheckpointKey = tuple[str, int]
-"""Leader and epoch."""
+"""The trial whose training it is of, and the epoch."""
 
 
 class Tracer(Protocol):
@@ -62,9 +64,11 @@ class Path:
     members: dict[str, Member]
     """The trials trained by this path, by id."""
     lineage: tuple[str, ...]
-    """Who computed each epoch so far."""
+    """Under whose name the checkpoint of each epoch so far is, if there is one: who trained it."""
     traces: dict[str, Tracer] = field(repr=False)
     """The members' schedules, kept only while there is something to tell apart."""
+    delivered: Mapping[str, int] = field(repr=False)
+    """Trial -> the epochs it has a record of: more than the path's own where that goes a known way again."""
 
     @property
     def epoch(self) -> int:
@@ -88,7 +92,11 @@ class Path:
     def test_epochs(self) -> list[int]:
         """Returns the epochs still ahead after which some member wants test results."""
         ahead = range(self.epoch + 1, self.leader.epochs + 1)
-        return [epoch for epoch in ahead if any(member.tests(epoch) for member in self.members.values())]
+        return [
+            epoch
+            for epoch in ahead
+            if any(m.tests(epoch) and self.delivered[m.trial_id] < epoch for m in self.members.values())
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +106,7 @@ class Delivery:
     epoch: int
     record: Metrics
     receivers: tuple[Member, ...]
-    """The trials whose record it is (for a known record: those that did not have it)."""
+    """The trials whose record it is and that did not have it."""
     finished: tuple[Member, ...]
     """The trials that are complete with it."""
 
@@ -109,9 +117,14 @@ class ForkTree:
     Args:
         members: The trials, in order of preference where lengths are equal.
         share: Whether trials may share training; otherwise each is a path of its own.
+        checkpoints: The stored ones, from which known records can be gone on from.
     """
 
-    def __init__(self, members: Iterable[Member], *, share: bool = True) -> None:
+    def __init__(
+        self, members: Iterable[Member], *, share: bool = True, checkpoints: Container[CheckpointKey] = ()
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._delivered: dict[str, int] = {}
         self._order: dict[str, int] = {}
         self._waiting: list[tuple[int, int, str]] = []
         self._paths: dict[str, Path] = {}
@@ -120,6 +133,7 @@ class ForkTree:
         groups: dict[Hashable, list[Member]] = {}
         for number, member in enumerate(members):
             self._order[member.trial_id] = number
+            self._delivered[member.trial_id] = len(member.known)
             groups.setdefault(member.group if share else member.trial_id, []).append(member)
         self._unwalked = deque(groups.values())
 
@@ -134,12 +148,17 @@ class ForkTree:
         """
         while self._unwalked:
             group = self._unwalked.popleft()
-            roots = self._split({member.trial_id: member for member in group}, {}, ())
-            stack = list(roots)
+            stack = self._split({member.trial_id: member for member in group}, {}, ())
+            ends: list[Path] = []
+            records: dict[CheckpointKey, Metrics] = {}
             while stack:
-                yield from self._walk(stack.pop(), stack)
+                yield from self._walk(stack.pop(), stack, ends, records)
+            self._go_on(ends, records)
 
-    def _walk(self, path: Path, stack: list[Path]) -> Iterator[Delivery | tuple[Member, ...]]:
+    def _walk(
+        self, path: Path, stack: list[Path], ends: list[Path], records: dict[CheckpointKey, Metrics]
+    ) -> Iterator[Delivery | tuple[Member, ...]]:
+        """Walks a path to where its records end; adds its forks to the stack, and what is to be trained to the ends."""
         while path.members:
             epoch = path.epoch + 1
             knowing = [m for m in path.members.values() if len(m.known) >= epoch]
@@ -153,18 +172,49 @@ class ForkTree:
                 if len(m.known) < epoch and m.tests(epoch) and record.get("test_loss") is None
             }
             if lacking:
-                apart = self._take_out(path, lacking)
-                self._admit(apart)
-            delivery, forks = self._advance(path, record)
+                ends.append(self._take_out(path, lacking))
+            # They are all the same training, so a checkpoint of any of them is one of this path.
+            names = (record["computed_by"], *path.members)
+            holder = next((name for name in names if (name, epoch) in self._checkpoints), names[0])
+            assert isinstance(holder, str)
+            records[holder, epoch] = record
+            delivery, forks = self._advance(path, record, holder)
             stack.extend(forks)
-            news = tuple(m for m in delivery.receivers if len(m.known) < epoch)
-            finished = tuple(m for m in delivery.finished if len(m.known) < epoch)
-            if news:
-                yield Delivery(epoch=epoch, record=record, receivers=news, finished=finished)
+            if delivery.receivers:
+                yield delivery
         if any(m.diverged and len(m.known) == path.epoch for m in path.members.values()):
             yield tuple(m for m in path.members.values() if not m.diverged and m.wanted)
             return
-        self._admit(path)
+        ends.append(path)
+
+    def _go_on(self, ends: Iterable[Path], records: Mapping[CheckpointKey, Metrics]) -> None:
+        """Lets the paths of a group go on from where their records end, or from the last checkpoint before that."""
+        starts: dict[tuple[str, ...], list[Path]] = {}
+        for path in ends:
+            self._keep_wanted(path)
+            if path.members:
+                starts.setdefault(path.lineage[: self._start(path)], []).append(path)
+        for lineage, paths in starts.items():
+            if all(path.epoch == len(lineage) for path in paths):
+                for path in paths:
+                    self._admit(path)
+                continue
+            members = {trial_id: member for path in paths for trial_id, member in path.members.items()}
+            traces: dict[str, Tracer] = {}
+            for trial_id, member in members.items() if len(members) > 1 else ():
+                traces[trial_id] = member.trace()
+                for epoch, holder in enumerate(lineage, start=1):
+                    traces[trial_id].observe(records[holder, epoch])  # type: ignore[arg-type]
+            for part in self._split(members, traces, lineage):
+                self._admit(part)
+
+    def _start(self, path: Path) -> int:
+        """Returns the epoch a path can go on from: its own, or the last one before that has a checkpoint."""
+        leader = path.leader
+        # One written just before its run was killed is ahead of the records; it holds those that are missing.
+        if any((leader.trial_id, epoch) in self._checkpoints for epoch in range(path.epoch + 1, leader.epochs + 1)):
+            return path.epoch
+        return next((epoch for name, epoch in path.ancestors() if (name, epoch) in self._checkpoints), 0)
 
     # -- what to train ----------------------------------------------------------------------------------------------
 
@@ -213,7 +263,7 @@ class ForkTree:
             return None
         assert epoch == path.epoch + 1, f"path {leader} is at epoch {path.epoch}, not before {epoch}"
         self._release(path)
-        delivery, forks = self._advance(path, record)
+        delivery, forks = self._advance(path, record, leader)
         for fork in forks:
             self._admit(fork)
         if path.members:
@@ -235,8 +285,9 @@ class ForkTree:
         self._release(path)
         self._forget(leader)
         failed = path.members.pop(leader)
+        path.traces.pop(leader, None)
         if path.members:
-            self._admit(path)
+            self._admit(self._path(path.members, path.traces, path.lineage))
         return failed
 
     def needs(self, checkpoint: CheckpointKey) -> bool:
@@ -261,16 +312,21 @@ class ForkTree:
 
     def _path(self, members: dict[str, Member], traces: dict[str, Tracer], lineage: tuple[str, ...]) -> Path:
         leader = max(members.values(), key=lambda m: (m.wanted, m.epochs, -self._order[m.trial_id]))
-        return Path(leader=leader, members=members, lineage=lineage, traces=traces)
+        return Path(leader=leader, members=members, lineage=lineage, traces=traces, delivered=self._delivered)
 
-    def _advance(self, path: Path, record: Metrics) -> tuple[Delivery, list[Path]]:
-        """Gives a path's members their next record; the path keeps those that go on like its leader."""
-        computed_by = record["computed_by"]
-        assert isinstance(computed_by, str)
-        path.lineage = (*path.lineage, computed_by)
-        receivers = tuple(path.members.values())
-        finished = tuple(m for m in receivers if m.epochs == path.epoch)
-        for member in finished:
+    def _advance(self, path: Path, record: Metrics, holder: str) -> tuple[Delivery, list[Path]]:
+        """Gives a path's members their next record; the path keeps those that go on like its leader.
+
+        Args:
+            path: The path.
+            record: Of its next epoch.
+            holder: Under whose name the checkpoint of that epoch is, if there is one.
+        """
+        path.lineage = (*path.lineage, holder)
+        receivers = tuple(m for m in path.members.values() if self._delivered[m.trial_id] < path.epoch)
+        for member in receivers:
+            self._delivered[member.trial_id] = path.epoch
+        for member in [m for m in path.members.values() if m.epochs == path.epoch]:
             del path.members[member.trial_id]
             path.traces.pop(member.trial_id, None)
         if path.members and path.leader.trial_id not in path.members:
@@ -286,8 +342,8 @@ class ForkTree:
                     forks.append(part)
         else:
             path.traces = {}
-        delivery = Delivery(epoch=path.epoch, record=record, receivers=receivers, finished=finished)
-        return delivery, forks
+        finished = tuple(m for m in receivers if m.epochs == path.epoch)
+        return Delivery(epoch=path.epoch, record=record, receivers=receivers, finished=finished), forks
 
     def _take_out(self, path: Path, members: dict[str, Member]) -> Path:
         """Returns members of a path as a path of their own, at the same epoch."""
@@ -300,14 +356,15 @@ class ForkTree:
             path.members = {}
         return apart
 
+    def _keep_wanted(self, path: Path) -> None:
+        """Takes those out of a path that nobody wants trained; it may be left with none."""
+        path.members = {i: m for i, m in path.members.items() if m.wanted}
+        path.traces = {i: t for i, t in path.traces.items() if i in path.members} if len(path.members) > 1 else {}
+        if path.members:
+            path.leader = self._path(path.members, {}, path.lineage).leader
+
     def _admit(self, path: Path) -> None:
-        """Lets a path wait for its training, if anyone wants that."""
-        wanted = {i: m for i, m in path.members.items() if m.wanted}
-        if not wanted:
-            return
-        path.members = wanted
-        path.traces = {i: t for i, t in path.traces.items() if i in wanted} if len(wanted) > 1 else {}
-        path.leader = self._path(wanted, {}, path.lineage).leader
+        """Lets a path wait for its training."""
         leader = path.leader.trial_id
         self._paths[leader] = path
         self._hold(path)
@@ -328,14 +385,15 @@ class ForkTree:
                 del self._anchors[path.anchor]
 
 
-def count_epochs(members: Iterable[Member], *, share: bool = True) -> int:
+def count_epochs(members: Iterable[Member], *, share: bool = True, checkpoints: Container[CheckpointKey] = ()) -> int:
     """Returns how many epochs are left to train when no metric-driven schedule acts any more.
 
     Args:
         members: The trials.
         share: Whether they may share training.
+        checkpoints: The stored ones.
     """
-    tree = ForkTree(members, share=share)
+    tree = ForkTree(members, share=share, checkpoints=checkpoints)
     for _ in tree.walk_known():
         pass
     count = 0

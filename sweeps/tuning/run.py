@@ -53,9 +53,7 @@ class Run:
         self.stopping = False
         self.interrupted = False
         self.storage_error: str | None = None
-        self.checkpoints: dict[CheckpointKey, Checkpoint] = {
-            (checkpoint.trial_id, checkpoint.epoch): checkpoint for checkpoint in self.store.list_checkpoints()
-        }
+        self.checkpoints = ledger.checkpoints
         self._leaders: dict[str, Path] = {}
         self._places: dict[str, Mapping[str, Any]] = {}
         """Leader -> where its last epoch was trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -124,3 +125,18 @@ def test_widening_keeps_the_old_trials_and_longer_ones_go_on_from_them(storage: 
         measured(storage, "alone").select(MEASURED),
         check_exact=True,
     )
+
+
+def test_new_schedules_go_the_known_way_to_their_forks_again_once_for_all_of_them(storage: str) -> None:
+    sweep = Sweep(name="growing", question="Others?", schedulers=("none",), lrs=(0.01,), epochs=6)
+    wider = replace(sweep, schedulers=("none", "step", "multi_step"))
+    assert run_here(sweep, storage, **FEW)[0] == 0
+    status, text = run_here(wider, storage, **FEW)
+    assert status == 0
+    alone = replace(wider, name="alone")
+    assert run_here(alone, storage, fresh=True, **FEW)[0] == 0
+    forks = epochs_of(storage, "alone").unique(["epoch", "train_loss"]).group_by("epoch").len().sort("epoch")["len"]
+    assert forks.to_list() == [1, 1, 2, 3, 3, 3]
+    assert "epochs to train: 10," in text, "three known ones to the forks, then each its own"
+    assert "10 epochs trained" in text
+    assert_frame_equal(measured(storage, "growing"), measured(storage, "alone"), check_exact=True)

@@ -207,40 +207,81 @@ def test_computed_by_adds_up_to_the_epochs_trained(trials: list[Trial], seed: in
     assert own == runner.trained.total()
 
 
-@settings(max_examples=200, deadline=None)
-@given(trials=sweeps(), more=sweeps(), seed=st.integers(0, 999), cut=st.integers(0, 30))
-def test_a_run_cut_anywhere_goes_on_and_widens_without_training_what_is_known(
-    trials: list[Trial], more: list[Trial], seed: int, cut: int
+@settings(max_examples=300, deadline=None)
+@given(trials=sweeps(), more=sweeps(), seed=st.integers(0, 999), cut=st.integers(0, 60), kept=st.floats(0, 1))
+def test_a_run_cut_anywhere_goes_on_and_widens_from_the_checkpoints_that_are_left(
+    trials: list[Trial], more: list[Trial], seed: int, cut: int, kept: float
 ) -> None:
-    first = StandInRunner(trials, ForkTree(t.member() for t in trials), random.Random(seed), 2)
+    chance = random.Random(seed)
+    first = StandInRunner(trials, ForkTree(t.member() for t in trials), chance, 2)
     first.run(cut)
+    left = {
+        (trial.name, epoch): trial.alone()[epoch - 1][0]
+        for trial in trials
+        for epoch in range(1, len(first.records[trial.name]) + 1)
+        if chance.random() < kept
+    }
     more = [replace(trial, name=f"m{trial.name}") for trial in more]
+    second = go_on(first, more, left, chance)
+    stored = {(first.trials[name].group, applied) for (name, _), applied in left.items()}
+    assert set(second.trained) == to_train(first, [*trials, *more], stored)
+    assert set(second.trained.values()) <= {1}
+
+
+def test_a_checkpoint_ahead_of_the_records_is_gone_on_from() -> None:
+    known = tuple({**measured(0, (1,) * epoch), "computed_by": "a", "test_loss": None} for epoch in (1, 2))
+    member = replace(Trial("a", 0, 5, Fixed((1,))).member(), known=known)
+    for stored, expected in (({("a", 3)}, 2), ({("a", 2)}, 2), ({("a", 1)}, 1), (set(), 0)):
+        tree = ForkTree([member], checkpoints=stored)
+        assert list(tree.walk_known()) == []
+        path = tree.take()
+        assert path is not None
+        assert path.epoch == expected
+
+
+def to_train(
+    first: StandInRunner, trials: list[Trial], stored: set[tuple[Hashable, Applied]]
+) -> set[tuple[Hashable, Applied]]:
+    """What each trial lacks, and the way there from its last checkpoint; each once, however many need it."""
+    known: dict[tuple[Hashable, Applied], bool] = {}
+    for name, records in first.records.items():
+        way = first.trials[name].alone()
+        for (applied, _), record in zip(way, records, strict=False):
+            node = (first.trials[name].group, applied)
+            known[node] = known.get(node, False) or record["test_loss"] is not None
+    found = set()
+    for trial in trials:
+        way = [(trial.group, applied) for applied, _ in trial.alone()]
+        end = next((i for i, node in enumerate(way) if node not in known), len(way))
+        if end == len(way) and known[way[-1]]:
+            continue
+        end = min(end, len(way) - 1)  # known, but without the test results it needs
+        start = next((i for i in range(end, 0, -1) if way[i - 1] in stored), 0)
+        found |= set(way[start:])
+    return found
+
+
+def go_on(
+    first: StandInRunner, more: list[Trial], left: dict[tuple[str, int], Applied], chance: random.Random
+) -> StandInRunner:
+    """Runs to its end what another runner began, and more trials, from the checkpoints that are left."""
+    trials = [*first.trials.values(), *more]
     members = [
-        replace(t.member(), known=tuple(first.records[t.name]), wanted=t.name not in first.finished) for t in trials
-    ] + [t.member() for t in more]
-    second = StandInRunner([*trials, *more], ForkTree([]), random.Random(seed), 2)
+        replace(t.member(), known=tuple(first.records.get(t.name, ())), wanted=t.name not in first.finished)
+        for t in trials
+    ]
+    second = StandInRunner(trials, ForkTree([]), chance, 2)
     second.records |= {name: list(records) for name, records in first.records.items()}
-    second.checkpoints = AnyCheckpoint(trials + more)
-    second.tree = ForkTree(members)
+    second.checkpoints = dict(left)
+    second.tree = ForkTree(members, checkpoints=frozenset(left))
     for news in second.tree.walk_known():
         assert isinstance(news, Delivery)
         second.deliver(news)
     second.run()
-    for trial in [*trials, *more]:
+    for trial in trials:
         assert [plain(record) for record in second.records[trial.name]] == [record for _, record in trial.alone()]
         assert second.records[trial.name][-1]["test_loss"] is not None
-    again = set(first.trained) & set(second.trained)
-    # Trained twice is only what had no test results the first time and needs them now.
-    ends = {(t.group, t.alone()[-1][0]) for t in [*trials, *more]}
-    assert again <= ends
-    assert set(second.trained.values()) <= {1}
-
-
-class AnyCheckpoint(dict[tuple[str, int], Applied]):
-    """Has every checkpoint that a first run could have left; what the second run adds and drops is real."""
-
-    def __init__(self, trials: list[Trial]) -> None:
-        super().__init__({(t.name, len(a)): a for t in trials for a, _ in t.alone()})
+    return second
 
 
 @settings(max_examples=100, deadline=None)
