@@ -23,9 +23,9 @@ from analysis.censored import epochs_to_target, median_epochs, usual_targets
 from analysis.compare import pairwise, shared_ranks
 from analysis.intervals import describe
 from analysis.schema import SCHEMA_VERSION, Column
-from analysis.store import DamagedFileError, SweepSpec, SweepStore
+from analysis.store import LONGEST_NAME, DamagedFileError, SweepSpec, SweepStore
 from analysis.tables import build_trials
-from workloads.trial import SETTINGS_OF
+from workloads.trial import SETTINGS_OF, digest
 
 FINISHED = ("completed", "early_stopped")
 """Statuses of the trials whose metrics count."""
@@ -80,6 +80,25 @@ def open_store(sweep: str) -> SweepStore:
     location, question_mark, options = sweep.partition("?")
     storage_path, _, name = location.rstrip("/").rpartition("/")
     return SweepStore((storage_path or ("/" if location.startswith("/") else ".")) + question_mark + options, name)
+
+
+def output_store(sweeps: Sequence[str]) -> SweepStore:
+    """Returns where the statistics and pictures of sweeps go: into one's own folder; several get one beside the first.
+
+    Args:
+        sweeps: Their folders or URIs.
+
+    Raises:
+        ValueError: It cannot be the place of a sweep.
+    """
+    stores = [open_store(sweep) for sweep in sweeps]
+    names = list(dict.fromkeys(store.name for store in stores))
+    if len(stores) == 1:
+        return stores[0]
+    together = "-and-".join(names)
+    if len(together) > LONGEST_NAME:
+        together = f"together-{digest(together)}"
+    return SweepStore(stores[0].storage_path, together)
 
 
 def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], notes: Sequence[str] = ()) -> SweepData:
@@ -195,7 +214,7 @@ def user_errors() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Aggregates sweeps, finished or running, over their seeds; writes summary.parquet into the first one's folder."""
+    """Aggregates sweeps, finished or running, over their seeds; writes summary.parquet into the sweep's folder."""
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
@@ -207,7 +226,7 @@ def main() -> None:
     with user_errors():
         data = load(sweeps)
         summary = summarise(data)
-        print(write_summary(open_store(sweeps[0]), data, summary))
+        print(write_summary(output_store(sweeps), data, summary))
     if not summary["n"].sum():
         print(f"no trial has finished yet: 0 of {data.trials.height}", file=sys.stderr)
 

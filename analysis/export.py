@@ -3,8 +3,8 @@
     python analysis/export.py results/optimizers [more sweeps ...] --to tensorboard
     tensorboard --logdir results/optimizers/tensorboard
 
-TensorBoard files go into the folder `tensorboard` of the (first) sweep, one run a trial; CSV files (`trials.csv`,
-`epochs.csv`, `summary.csv`) into its folder `csv`.
+TensorBoard files go into the folder `tensorboard` of the sweep, one run a trial; CSV files (`trials.csv`, `epochs.csv`,
+`summary.csv`) into its folder `csv`. Several sweeps get a folder of their names beside the first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 import polars as pl
 import tyro
 
-from analysis.aggregate import SweepData, load, open_store, summarise, user_errors
+from analysis.aggregate import SweepData, load, output_store, summarise, user_errors
 from analysis.store import SweepStore
 
 Format = Literal["tensorboard", "csv"]
@@ -67,7 +67,7 @@ EXPORTS: dict[Format, Callable[[SweepData, SweepStore], str]] = {"tensorboard": 
 
 
 def export(sweeps: Sequence[str], to: Format) -> str:
-    """Writes sweeps in another tool's format into the first one's folder and returns where.
+    """Writes sweeps in another tool's format and returns where.
 
     Args:
         sweeps: Folders or URIs of sweeps, finished or running.
@@ -76,12 +76,12 @@ def export(sweeps: Sequence[str], to: Format) -> str:
     Raises:
         ValueError: There is no sweep at one of these places, or the format needs a package that is not installed.
     """
-    return EXPORTS[to](load(sweeps), open_store(sweeps[0]))
+    return EXPORTS[to](load(sweeps), output_store(sweeps))
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Writes sweeps, finished or running, as TensorBoard event files or CSV into the folder of the first."""
+    """Writes sweeps, finished or running, as TensorBoard event files or CSV into the sweep's folder."""
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""

@@ -2,7 +2,8 @@
 
     python analysis/plot.py results/optimizers [more sweeps ...] --plot accuracy_by_lr seeds
 
-Writes `plots/<name>.png` and `plots/<name>.svg` into the folder of the (first) sweep.
+Writes `plots/<name>.png` and `plots/<name>.svg` into the sweep's folder, or those of several sweeps into
+a folder of their names beside the first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from analysis.aggregate import load, open_store, summarise, user_errors
+from analysis.aggregate import load, output_store, summarise, user_errors
 from analysis.plots import PLOTS, draw_plots
 from analysis.report import write_pictures
 
@@ -35,12 +36,12 @@ def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
     drawn = [one.name for one in pictures]
     if missing := [name for name in names if name not in drawn]:
         raise ValueError(f"plot {missing[0]!r} says nothing about this sweep; leave out --plot to see which do")
-    return write_pictures(open_store(sweeps[0]), pictures)
+    return write_pictures(output_store(sweeps), pictures)
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draws pictures of sweeps, finished or running, into the folder of the first."""
+    """Draws pictures of sweeps, finished or running, into the sweep's folder."""
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""

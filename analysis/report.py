@@ -2,8 +2,10 @@
 
     python analysis/report.py results/optimizers [more sweeps ...]
 
-Writes `summary.parquet`, `plots/*.png`, `plots/*.svg` and `report.html` into the folder of the (first) sweep and prints
-the ranked table. `report.html` is one file that loads nothing else: it can be mailed, archived and opened anywhere.
+Writes `summary.parquet`, `plots/*.png`, `plots/*.svg` and `report.html` into the sweep's folder and prints the ranked
+table; what is made of several sweeps goes into a folder of their names beside the first, e.g.
+`results/optimizers-and-schedulers`. `report.html` is one file that loads nothing else: it can be mailed, archived and
+opened anywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from analysis.aggregate import FINISHED, SweepData, load, open_store, summarise, user_errors, write_summary
+from analysis.aggregate import FINISHED, SweepData, load, output_store, summarise, user_errors, write_summary
 from analysis.answer import answer
 from analysis.plots import Drawn, draw_plots
 from analysis.plots.style import adaptive
@@ -102,7 +104,7 @@ def _all_zero(column: pl.Series) -> bool:
 
 
 def write_report(sweeps: Sequence[str]) -> Report:
-    """Aggregates sweeps, draws every plot that says something about them and writes the report beside the first.
+    """Aggregates sweeps, draws every plot that says something about them and writes the report.
 
     Args:
         sweeps: Folders or URIs of sweeps, finished or running.
@@ -114,7 +116,7 @@ def write_report(sweeps: Sequence[str]) -> Report:
     data = load(sweeps)
     summary = summarise(data)
     sentences = answer(data, summary)
-    store = open_store(sweeps[0])
+    store = output_store(sweeps)
     pictures = in_order_of_answer(draw_plots(data, summary), data.specs)
     files = [write_summary(store, data, summary), *write_pictures(store, pictures)]
     store.write("report.html", render(data, summary, sentences, pictures, sweeps).encode())
@@ -246,7 +248,7 @@ def _data_uri(one: Drawn) -> str:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Writes summary.parquet, pictures and report.html into the folder of the first sweep, finished or running."""
+    """Writes summary.parquet, pictures and report.html of sweeps, finished or running, into the sweep's folder."""
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""

@@ -36,7 +36,9 @@ from workloads.trial import Status, TrialConfig, canonical_json, digest
 SPEC_FILE = "sweep.json"
 LOCK_FILE = ".lock"
 """Held by the run that writes to the sweep."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST_NAME = 100
+"""Characters that a sweep's name may have."""
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 _PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<time>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
 _TEMPORARY = ".writing-"

@@ -189,13 +189,13 @@ def test_a_sweep_without_records_has_a_report_without_pictures(tmp_path: Path):
     assert "<img" not in page
 
 
-def test_several_sweeps_are_one_report_beside_the_first(tmp_path: Path):
+def test_several_sweeps_are_one_report_in_a_folder_beside_the_first(tmp_path: Path):
     other = synthetic_sweep("other", optimizers=("momentum",), lrs=(0.02,), seeds=(1, 2), epochs=3)
     first, second = SMALL.write(f"{tmp_path}/a").location, other.write(f"{tmp_path}/b").location
     found = write_report([first, f"file://{second}"])
     assert found.ranking.height == 6 + 1
-    assert not (tmp_path / "b" / "other" / "report.html").exists()
-    text = text_of((tmp_path / "a" / "small" / "report.html").read_text())
+    assert [path.parent for path in tmp_path.rglob("report.html")] == [tmp_path / "a" / "small-and-other"]
+    text = text_of((tmp_path / "a" / "small-and-other" / "report.html").read_text())
     assert "small, other" in text
     assert text.count("Which made-up trial is best?") == 1
     assert "python sweeps/other.py" in text
