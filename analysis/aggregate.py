@@ -22,7 +22,7 @@ import tyro
 from analysis.censored import epochs_to_target, median_epochs, usual_targets
 from analysis.compare import pairwise, shared_ranks
 from analysis.intervals import describe
-from analysis.schema import SCHEMA_VERSION, Column
+from analysis.schema import EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Column, polars_schema
 from analysis.store import LONGEST_NAME, DamagedFileError, SweepSpec, SweepStore
 from analysis.tables import build_trials
 from workloads.trial import SETTINGS_OF, digest
@@ -49,14 +49,14 @@ class SweepData:
 
 
 def load(sweeps: Sequence[str]) -> SweepData:
-    """Reads sweeps from their records, so a running one works too.
+    """Reads sweeps from their records, so a running one works too; from their tables where only those are left.
 
     Args:
         sweeps: Where they are: local folders such as `results/optimizers` or URIs such as `s3://bucket/results/plateau`.
 
     Raises:
         ValueError: There is no sweep at one of these places, or none is given.
-        DamagedFileError: A `sweep.json` is damaged.
+        DamagedFileError: A `sweep.json` or a table that is needed is damaged.
     """
     if not sweeps:
         raise ValueError("no sweep given; give at least one folder such as results/optimizers")
@@ -66,7 +66,7 @@ def load(sweeps: Sequence[str]) -> SweepData:
         spec = store.read_spec()
         if spec is None:
             raise ValueError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
-        parts.append((spec, store.read_epochs(), store.read_statuses()))
+        parts.append((spec, *_recorded(store)))
         notes += [f"{store.locate(path)} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes)
 
@@ -347,6 +347,18 @@ def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
         keys = sorted({*first.fingerprint, *other.fingerprint})
         if differ := [key for key in keys if first.fingerprint.get(key) != other.fingerprint.get(key)]:
             yield f"{first.name} and {other.name} ran with different {', '.join(differ)}: compare them with care."
+
+
+def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns a sweep's records and last statuses."""
+    recorded = store.read_epochs(), store.read_statuses()
+    if any(frame.height for frame in recorded):
+        return recorded
+    epochs, trials = store.read_table("epochs"), store.read_table("trials")
+    if epochs is None or trials is None:
+        return recorded
+    ended = trials.filter(pl.col("status") != "pending")
+    return epochs.select(*polars_schema(EPOCH_COLUMNS)), ended.select(*polars_schema(STATUS_COLUMNS))
 
 
 _ORIGIN = "sweep_index"

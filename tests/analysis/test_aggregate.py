@@ -1,6 +1,7 @@
 """Loading sweeps and summarising configurations, on small sweeps worked out by hand and on made-up large ones."""
 
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import polars as pl
 import polars.selectors as cs
 import pyarrow.parquet as pq
 import pytest
+from polars.testing import assert_frame_equal
 from synthetic import (
     Synthetic,
     handmade_sweep,
@@ -35,6 +37,7 @@ from analysis.aggregate import (
 )
 from analysis.schema import SCHEMA_VERSION
 from analysis.store import DamagedFileError
+from analysis.tables import publish
 from workloads.trial import TrialConfig
 
 ROOT = Path(__file__).parents[2]
@@ -329,6 +332,17 @@ def test_a_sweep_not_begun_has_rows_without_numbers() -> None:
     assert summary["position"].null_count() == summary.height
     assert not summary["best_of_group"].any()
     assert compare(data, summary).is_empty()
+
+
+def test_a_sweep_of_which_only_the_tables_are_left_is_the_same(tmp_path: Path) -> None:
+    sweep = synthetic_sweep("one", seeds=(1, 2, 3), finished=0.6, failed=(0, 5))
+    store = sweep.write(str(tmp_path))
+    publish(store, sweep.spec)
+    before = load([store.location])
+    shutil.rmtree(tmp_path / "one" / "parts")
+    after = load([store.location])
+    assert_frame_equal(after.trials, before.trials)
+    assert_frame_equal(after.epochs, before.epochs)
 
 
 def test_loaded_sweeps_are_those_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
