@@ -133,6 +133,7 @@ def outcomes(data: SweepData) -> pl.DataFrame:
         pl.col("configuration").first(),
         *(pl.col(name).last().alias(f"final_{name}") for name in _EVALUATED),
         *(pl.col(name).get(chosen).alias(f"selected_{name}") for name in _EVALUATED),
+        pl.col("val_balanced_accuracy").last().alias("final_balanced_accuracy"),
         pl.col("val_accuracy").mean().alias("val_accuracy_area"),
         (pl.col("train_accuracy") - pl.col("val_accuracy")).last().alias("accuracy_gap"),
         (pl.col("val_loss") - pl.col("train_loss")).last().alias("loss_gap"),
@@ -234,6 +235,7 @@ def main() -> None:
 METRICS: dict[str, str] = {
     "final_val_accuracy": "validation accuracy of the last epoch",
     "final_val_loss": "validation loss of the last epoch",
+    "final_balanced_accuracy": "mean of the classes' validation accuracies, of the last epoch; null but for imbalance",
     "final_test_accuracy": "test accuracy of the last epoch",
     "final_test_loss": "test loss of the last epoch",
     "selected_val_accuracy": "validation accuracy of the epoch where it is highest (biased upwards)",

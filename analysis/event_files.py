@@ -17,17 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from analysis.aggregate import FINISHED
-
-SCALARS: dict[str, str] = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/validation",
-    "test_loss": "loss/test",
-    "train_accuracy": "accuracy/train",
-    "val_accuracy": "accuracy/validation",
-    "test_accuracy": "accuracy/test",
-    "lr": "learning_rate",
-}
-"""Column of the epochs table -> tag of the scalar."""
+from analysis.schema import SCALARS
 
 FINAL: dict[str, str] = {
     "final_val_accuracy": "final/validation_accuracy",
@@ -54,7 +44,7 @@ def trial_events(
     seconds = 0.0
     for epoch in epochs:
         seconds += epoch["train_seconds"]
-        events.append(scalars_event(epoch, SCALARS, epoch["epoch"], seconds))
+        events.append(scalars_event(epoch, epoch["epoch"], seconds))
     events += end_events(trial, trial["status"], trial["epochs_run"], seconds)
     return encoded(events)
 
@@ -69,7 +59,7 @@ def start_event(label: str, hyperparameters: Mapping[str, Any]) -> Event:
     return _hparams_event(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
 
 
-def scalars_event(row: Mapping[str, Any], tags: Mapping[str, str], step: int, seconds: float) -> Event:
+def scalars_event(row: Mapping[str, Any], step: int, seconds: float, tags: Mapping[str, str] = SCALARS) -> Event:
     """Returns the event of one epoch's scalars: the columns of `tags` that are not None."""
     values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items() if row[name] is not None]
     return Event(step=step, wall_time=seconds, summary=Summary(value=values))
@@ -77,7 +67,7 @@ def scalars_event(row: Mapping[str, Any], tags: Mapping[str, str], step: int, se
 
 def end_events(final: Mapping[str, Any], status: str, epochs_run: int, seconds: float) -> list[Event]:
     """Returns the events that end a trial: its final metrics (the columns of `FINAL`) if it counts, and its status."""
-    found = [scalars_event(final, FINAL, epochs_run, seconds)] if status in FINISHED else []
+    found = [scalars_event(final, epochs_run, seconds, FINAL)] if status in FINISHED else []
     end = SessionEndInfo(status=_STATUS.get(status, api_pb2.STATUS_FAILURE), end_time_secs=seconds)
     content = HParamsPluginData(session_end_info=end)
     return [*found, _hparams_event(metadata.SESSION_END_INFO_TAG, content, seconds)]

@@ -79,6 +79,9 @@ COLUMNS: tuple[RankingColumn, ...] = (
     RankingColumn(
         "95% interval", "of that mean, bootstrap", "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
     ),
+    RankingColumn(
+        "balanced", "mean of the classes' accuracies, where classes are rare", "final_balanced_accuracy_mean", "{:.4f}"
+    ),
     RankingColumn("rank", "1 + how many are shown to be better: equal ranks are ties", "rank"),
     RankingColumn("val loss", "of the last epoch, mean over seeds", "final_val_loss_mean", "{:.4f}", printed=False),
     RankingColumn("seeds", "trials that finished", "n"),

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,6 +54,20 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
     Column("test_class_accuracy", pl.String, "on the test images; null where not evaluated", "fraction"),
 )
 """`epochs.parquet`: one row for each (trial, epoch)."""
+
+SCALARS: Mapping[str, str] = {
+    "train_loss": "loss/train",
+    "val_loss": "loss/validation",
+    "test_loss": "loss/test",
+    "train_accuracy": "accuracy/train",
+    "val_accuracy": "accuracy/validation",
+    "test_accuracy": "accuracy/test",
+    "val_balanced_accuracy": "balanced_accuracy/validation",
+    "test_balanced_accuracy": "balanced_accuracy/test",
+    "grad_norm": "gradient_norm",
+    "lr": "learning_rate",
+}
+"""Column of the epochs table -> what TensorBoard and MLflow call it."""
 
 STATUS_COLUMNS: tuple[Column, ...] = (
     Column("sweep", pl.String, "name of the sweep"),

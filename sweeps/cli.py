@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
 import os
 import shlex
 import sys
@@ -33,11 +31,11 @@ from sweeps.stored import ConflictError, reconcile, take_over
 from sweeps.sweep import Sweep, plan
 from sweeps.trajectories import Delivery, ForkTree
 from workloads import datasets, preflight
+from workloads.console import USAGE_ERROR, parse
 from workloads.datasets import DataError
 from workloads.registry import WORKLOADS, dataset_of
 
 SOME_FAILED = 1
-USAGE_ERROR = 2
 INTERRUPTED = 130
 SMOKE_TEST = {"epochs": 2, "train_limit": 1920}
 """What `--smoke-test` makes of a sweep."""
@@ -67,7 +65,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     complaints = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        status = run(sweep, _parse(sweep, arguments), console)
+        status = run(sweep, _options(sweep, arguments), console)
     except StoppedError as error:
         complaints.print(f"[red]stopped:[/red] {escape(_one_line(error))}")
         status = SOME_FAILED
@@ -80,30 +78,19 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def _parse(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
+def _options(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
     """Returns the options of a command line.
 
     Raises:
-        UsageError: It is not understood.
+        ValueError: It is not understood.
     """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                Options,
-                default=sweep.default_options(),
-                description=sweep.question,
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as end:
-        if not end.code:
-            raise
-        # tyro explains itself in a box over several lines; its first paragraph says what is wrong.
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines()[1:]]
-        paragraph = itertools.takewhile(lambda line: line and not line.startswith("─"), lines)
-        text = " ".join(paragraph).replace("{None}|", "")
-        raise UsageError(f"{text} (--help explains every flag)") from None
+    return parse(
+        Options,
+        arguments,
+        default=sweep.default_options(),
+        description=sweep.question,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -10,30 +10,19 @@ import importlib.util
 import json
 import logging
 import os
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from analysis.schema import SCALARS
 from analysis.store import SweepStore, TrialStatus
 from workloads.trial import FINAL_STATUSES, SETTINGS_OF, TrialConfig
 
 FOLDER = "live"
 """In the sweep's folder: where the logs are."""
-SCALARS: Mapping[str, str] = {
-    "train_loss": "loss/train",
-    "val_loss": "loss/validation",
-    "test_loss": "loss/test",
-    "train_accuracy": "accuracy/train",
-    "val_accuracy": "accuracy/validation",
-    "test_accuracy": "accuracy/test",
-    "val_balanced_accuracy": "balanced_accuracy/validation",
-    "test_balanced_accuracy": "balanced_accuracy/test",
-    "grad_norm": "gradient_norm",
-    "lr": "learning_rate",
-}
-"""Field of a record -> name of the scalar."""
 FINAL: Mapping[str, str] = {
     "val_accuracy": "final_val_accuracy",
     "val_loss": "final_val_loss",
@@ -82,8 +71,8 @@ class Live:
         """Takes in the trials, and what is known of them from before."""
         self._trials = {trial.trial_id: trial for trial in trials}
         for trial_id in self._trials:
-            if self._logs and known.get(trial_id):
-                self._begin(trial_id, known[trial_id])
+            if self._logs and (trial_id in known or trial_id in statuses):
+                self._begin(trial_id, known.get(trial_id, ()))
                 if trial_id in statuses:
                     self.ended(statuses[trial_id])
 
@@ -118,8 +107,8 @@ class Live:
                     action(log)
             except Exception as error:  # noqa: BLE001 - a log never stops a sweep
                 del self._logs[name]
-                reason = " ".join(str(error).split())[:200]
-                self._complain(f"--log {name} failed and is given up: {type(error).__name__}: {reason}")
+                reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+                self._complain(f"--log {name} failed and is given up: {reason}")
 
 
 def hyperparameters(trial: TrialConfig) -> dict[str, bool | int | float | str]:
@@ -164,7 +153,7 @@ class TensorBoardLog:
         from analysis import event_files
 
         self._seconds[trial_id] += record["train_seconds"]
-        event = event_files.scalars_event(record, SCALARS, record["epoch"], self._seconds[trial_id])
+        event = event_files.scalars_event(record, record["epoch"], self._seconds[trial_id])
         self._append(trial_id, event_files.encoded([event], first=False))
 
     def ended(self, trial_id: str, status: TrialStatus, last: Record | None) -> None:
@@ -186,21 +175,27 @@ class MlflowLog:
     Args:
         uri: The tracking server or store.
         experiment: Name of the experiment.
+        sweep: Where the sweep is: a server may hold others of the same name.
     """
 
     TRIAL_TAG = "forksweep.trial_id"
+    SWEEP_TAG = "forksweep.sweep"
     STATUS_TAG = "forksweep.status"
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, uri: str, experiment: str, sweep: str) -> None:
         self._uri = uri
         self._experiment = experiment
+        self._sweep = sweep
         self._client: Any = None
         self._experiment_id = ""
         self._runs: dict[str, str] = {}
+        self._written: dict[str, str] = {}
+        """Trial -> the status that its run has from an earlier start of the sweep."""
 
     def _connect(self) -> None:
         """Opens the store at the first trial: it takes seconds, and nothing may be written before the sweep starts."""
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in MLFLOW_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         from mlflow import MlflowClient
@@ -213,36 +208,35 @@ class MlflowLog:
         self._client = client
 
     def begin(self, trial: TrialConfig, records: Sequence[Record]) -> None:
-        """Starts a trial's run, or takes the one up that is there."""
+        """Starts a trial's run; one of an earlier start goes on if it holds these records, and is replaced if not."""
         from mlflow.entities import Param, RunTag
 
         if self._client is None:
             self._connect()
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`{self.TRIAL_TAG}` = '{trial.trial_id}'", max_results=1
-        )
-        if found:
-            run_id, logged = found[0].info.run_id, self._epochs_logged(found[0].info.run_id)
-        else:
-            name = f"{trial.optimizer}, {trial.scheduler}, lr {trial.lr:g}, seed {trial.seed}"
-            run_id, logged = self._client.create_run(self._experiment_id, run_name=name).info.run_id, 0
-            params = [Param(key, str(value)) for key, value in hyperparameters(trial).items()]
-            self._client.log_batch(run_id, params=params, tags=[RunTag(self.TRIAL_TAG, trial.trial_id)])
+        tags = {self.TRIAL_TAG: trial.trial_id, self.SWEEP_TAG: self._sweep}
+        found = self._client.search_runs([self._experiment_id], f"tags.`{self.TRIAL_TAG}` = '{trial.trial_id}'")
+        for run in (run for run in found if tags.items() <= run.data.tags.items()):
+            if len(self._client.get_metric_history(run.info.run_id, SCALARS["val_loss"])) == len(records):
+                self._runs[trial.trial_id] = run.info.run_id
+                self._written[trial.trial_id] = run.data.tags.get(self.STATUS_TAG, "")
+                return
+            self._client.delete_run(run.info.run_id)
+        name = f"{trial.optimizer}, {trial.scheduler}, lr {trial.lr:g}, seed {trial.seed}"
+        run_id = self._client.create_run(self._experiment_id, run_name=name).info.run_id
+        params = [Param(key, str(value)) for key, value in hyperparameters(trial).items()]
+        self._client.log_batch(run_id, params=params, tags=[RunTag(tag, value) for tag, value in tags.items()])
         self._runs[trial.trial_id] = run_id
         for record in records:
-            if record["epoch"] > logged:
-                self.record(trial.trial_id, record)
-
-    def _epochs_logged(self, run_id: str) -> int:
-        history = self._client.get_metric_history(run_id, SCALARS["val_loss"])
-        return max((metric.step for metric in history), default=0)
+            self.record(trial.trial_id, record)
 
     def record(self, trial_id: str, record: Record) -> None:
         """Logs an epoch's metrics."""
         self._log(trial_id, {tag: record[name] for name, tag in SCALARS.items()}, record["epoch"])
 
     def ended(self, trial_id: str, status: TrialStatus, last: Record | None) -> None:
-        """Logs final metrics and status."""
+        """Logs final metrics and status, unless they are there."""
+        if self._written.get(trial_id) == status.status:
+            return
         if last is not None and status.status in FINAL_STATUSES:
             self._log(trial_id, {column: last[name] for name, column in FINAL.items()}, last["epoch"])
         run_id = self._runs[trial_id]
@@ -258,6 +252,13 @@ class MlflowLog:
         self._client.log_batch(self._runs[trial_id], metrics=metrics)
 
 
+MLFLOW_ENVIRONMENT: Mapping[str, str] = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # The sweep waits for the server: one that does not answer is given up in seconds, not minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+"""What MLflow is told, unless the user's environment says otherwise."""
 _SQLITE = "sqlite:///"
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
 
@@ -276,7 +277,7 @@ def _mlflow(store: SweepStore) -> Log:
         raise ValueError(
             f"--log mlflow needs a local folder, not {store.location}, or a server named by {_TRACKING_URI}"
         )
-    return MlflowLog(uri or f"{_SQLITE}{store.root}/{FOLDER}/mlflow.db", store.name)
+    return MlflowLog(uri or f"{_SQLITE}{store.root}/{FOLDER}/mlflow.db", store.name, store.location)
 
 
 LOGS: Mapping[str, Callable[[SweepStore], Log]] = {"tensorboard": _tensorboard, "mlflow": _mlflow}

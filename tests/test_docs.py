@@ -1,7 +1,6 @@
 """The documentation holds: links lead somewhere, commands are ones the programs take, flags exist."""
 
 import importlib
-import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -70,7 +69,9 @@ def test_links(document: str) -> None:
 def test_commands(document: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     program, *arguments = words
     if program == "-m":
-        assert importlib.util.find_spec(arguments[0]) is not None
+        module = importlib.import_module(arguments.pop(0))
+        if hasattr(module, "Arguments"):
+            tyro.cli(module.Arguments, args=arguments)
         return
     module = importlib.import_module(program.removesuffix(".py").replace("/", "."))
     if not hasattr(module, "SWEEP"):

@@ -13,6 +13,7 @@ import io
 import os
 import struct
 import tempfile
+import textwrap
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -35,7 +36,6 @@ SPLIT_SEED = 0
 """Decides which training images are held out for validation: the same for every trial and sweep."""
 _PREPARATION = 1
 """Raised when the preparation changes, so that older caches are not used."""
-
 
 DATA_ROOT = Path("data")
 """Where downloaded data sets are, unless said otherwise."""
@@ -130,7 +130,7 @@ class DatasetRow:
                 warnings.simplefilter("ignore")
                 self.fetch(root)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the remedy is the same
-            reason = f"downloading them failed: {' '.join(str(error).split())[:200]}"
+            reason = f"downloading them failed: {textwrap.shorten(str(error), 200, placeholder=' ...')}"
         if missing := [file for file, path in paths.items() if not path.exists()]:
             raise DataError(
                 f"data set {self.name!r} needs files that are not in {root.absolute()} ({reason}); "
@@ -302,7 +302,7 @@ def _read(row: DatasetRow, root: Path) -> Raw:
     try:
         raw = row.read(root)
     except (RuntimeError, OSError, ValueError, TypeError, EOFError, AssertionError) as error:
-        reason = " ".join(f"{error} ({type(error).__name__})".split())[:200]
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
         raise DataError(f"data set {row.name!r} in {root.absolute()} is damaged: {reason}; delete its files") from None
     found = {"training images": len(raw.train_labels), "test images": len(raw.test_labels)}
     for (what, count), expected in zip(found.items(), (row.train + row.val, row.test), strict=True):

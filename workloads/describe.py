@@ -1,24 +1,24 @@
 """Prints a network: its layers, the shapes that come out of them and how many parameters each has.
 
-python -m workloads.describe lenet_fashion_mnist
+python -m workloads.describe lenet
 python -m workloads.describe lenet_cifar10 batch_norm=true
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-import tyro
 from rich.table import Table
 from torch import Tensor, nn
 from tyro.conf import Positional, arg
 
-from workloads.console import complaining
-from workloads.datasets import SIZE
-from workloads.registry import dataset_of, resolve
+from workloads.console import complaining, parse
+from workloads.datasets import FASHION_MNIST, SIZE
+from workloads.registry import WORKLOADS, dataset_of, resolve
 from workloads.training import build_model
 from workloads.trial import Setting, TrialConfig
 
@@ -27,8 +27,8 @@ from workloads.trial import Setting, TrialConfig
 class Arguments:
     """Prints a network with shapes and parameters."""
 
-    workload: Positional[Annotated[str, arg(metavar="WORKLOAD")]] = "lenet_fashion_mnist"
-    """A row of the workload table."""
+    workload: Positional[Annotated[str, arg(metavar="WORKLOAD")]] = "lenet"
+    """A row of the workload table, e.g. lenet_cifar10; a network's name alone is that on Fashion-MNIST."""
     settings: Positional[Annotated[tuple[str, ...], arg(metavar="SETTING=VALUE")]] = ()
     """Settings of the workload, e.g. batch_norm=true."""
 
@@ -72,10 +72,12 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     return found
 
 
-def main(arguments: Arguments) -> None:
-    """Prints what the arguments ask for."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints what a command line asks for; None is the process's own."""
     with complaining() as console:
-        config = resolve(TrialConfig(workload=arguments.workload, workload_settings=_settings(arguments.settings)))
+        arguments = parse(Arguments, words, prog="python -m workloads.describe")
+        workload = _workload(arguments.workload)
+        config = resolve(TrialConfig(workload=workload, workload_settings=_settings(arguments.settings)))
         dataset = dataset_of(config)
         shape = (dataset.channels, SIZE, SIZE)
         found = layers(build_model(config), shape)
@@ -88,6 +90,11 @@ def main(arguments: Arguments) -> None:
         table.add_section()
         table.add_row("all", "", f"{sum(layer.parameters for layer in found):,}")
         console.print(table)
+
+
+def _workload(name: str) -> str:
+    on_fashion_mnist = f"{name}_{FASHION_MNIST.name}"
+    return on_fashion_mnist if on_fashion_mnist in WORKLOADS else name
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -108,4 +115,4 @@ def _settings(texts: tuple[str, ...]) -> dict[str, Setting]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    main()

@@ -28,8 +28,10 @@ SPLITS = ("train", "val", "test")
 HELD_OUT = 0.1
 """Part of the images for validation, and as many for testing, where the CSV does not say."""
 _SHOWN = 5
-_GREY = ("1", "L", "LA", "I", "I;16", "F")
-"""Pillow's modes of one channel (and perhaps transparency)."""
+_GREY = ("1", "L", "LA")
+"""Pillow's modes of one channel of 8 bits at most (and perhaps transparency)."""
+_DEEP = ("I", "F")
+"""What Pillow's modes of more than 8 bits begin with: it would cut them off at white."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,23 +119,21 @@ def read_lines(path: Path) -> list[Line]:
         )
     own_splits = "split" in columns
     lines = [
-        Line(
-            number=number,
-            file=(row["file"] or "").strip(),
-            label=(row["label"] or "").strip(),
-            split=((row["split"] or "").strip() if own_splits else ""),
-        )
+        Line(number=number, **{name: (row.get(name) or "").strip() for name in (*COLUMNS, "split")})
         for number, row in rows
     ]
     _refuse(path, [(line.number, complaint) for line in lines for complaint in _complaints(path, line, own_splits)])
+    _refuse(path, _repeated(lines))
     lines = lines if own_splits else drawn(lines)
     if empty := [split for split in SPLITS if not any(line.split == split for line in lines)]:
         raise DataError(
             f"{path} has no images for {', '.join(empty)}: list more images, or name splits in a column split"
         )
-    untrained = {line.label for line in lines} - {line.label for line in lines if line.split == "train"}
-    if untrained:
-        raise DataError(f"{path} has no training images for the classes {', '.join(sorted(untrained))}")
+    trained = {line.label for line in lines if line.split == "train"}
+    untrained = [line for line in lines if line.label not in trained]
+    _refuse(path, [(line.number, f"the class {line.label} has no training image") for line in untrained])
+    if len(trained) < 2:
+        raise DataError(f"{path} has one class only, {', '.join(trained)}: there is nothing to tell apart")
     return lines
 
 
@@ -159,6 +159,16 @@ def _complaints(path: Path, line: Line, own_splits: bool) -> list[str]:
     return found
 
 
+def _repeated(lines: Sequence[Line]) -> list[tuple[int, str]]:
+    """Returns the lines that list an image again: trained on and tested with, it would make a network look better."""
+    first: dict[str, int] = {}
+    return [
+        (line.number, f"{line.file} is in line {first[line.file]} already")
+        for line in lines
+        if first.setdefault(line.file, line.number) != line.number
+    ]
+
+
 def _refuse(path: Path, complaints: Sequence[tuple[int, str]]) -> None:
     if complaints:
         shown = "; ".join(f"line {number}: {complaint}" for number, complaint in complaints[:_SHOWN])
@@ -180,6 +190,9 @@ def _read_images(path: Path, lines: Sequence[Line], channels: int) -> NDArray[np
     for line in lines:
         try:
             with Image.open(path.parent / line.file) as image:
+                if image.mode.startswith(_DEEP):
+                    complaints.append((line.number, f"{line.file} has more than 8 bits for each channel"))
+                    continue
                 small = image.convert("L" if channels == 1 else "RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
             images.append(np.asarray(small))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

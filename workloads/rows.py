@@ -81,6 +81,13 @@ class Row:
 
 R = TypeVar("R", bound=Row)
 
+_TABLES: Mapping[str, str] = {
+    "workload": "workloads/registry.py",
+    "optimizer": "workloads/optimizers.py",
+    "scheduler": "workloads/schedulers.py",
+}
+"""Kind of row -> where its table is."""
+
 
 def find(kind: str, rows: Mapping[str, R], name: str) -> R:
     """Returns the row of that name.
@@ -89,9 +96,7 @@ def find(kind: str, rows: Mapping[str, R], name: str) -> R:
         ValueError: There is none; the message lists those there are.
     """
     if name not in rows:
-        raise ValueError(
-            f"unknown {kind} {name!r}; known: {', '.join(rows)} (a new one is a row in workloads/{kind}s.py)"
-        )
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(rows)} (a new one is a row in {_TABLES[kind]})")
     return rows[name]
 
 

@@ -21,6 +21,8 @@ class Run:
     """One value an epoch."""
     train_loss: Sequence[float] | None = None
     """1.0 when None."""
+    balanced_accuracy: Sequence[float] | None = None
+    """On the validation images; none was measured when None."""
     lr: Sequence[float] | None = None
     """The initial one when None."""
     computed_by: Sequence[TrialConfig] | None = None
@@ -41,6 +43,7 @@ def handmade(runs: Mapping[TrialConfig, Run]) -> SweepData:
             "train_accuracy": accuracy,
             "val_loss": 1 - accuracy,
             "val_accuracy": accuracy,
+            "val_balanced_accuracy": run.balanced_accuracy[index] if run.balanced_accuracy else None,
             "train_seconds": 2.0,
             "eval_seconds": 0.5,
             "computed_by": (run.computed_by[index] if run.computed_by else trial).trial_id,

@@ -57,6 +57,7 @@ def test_outcomes_by_hand() -> None:
     assert outcomes(data).row(0, named=True) == {"configuration": 0, "seed": 21, "trial_id": trial.trial_id} | {
         "final_val_accuracy": 0.7,
         "final_val_loss": pytest.approx(0.3),
+        "final_balanced_accuracy": None,
         "final_test_accuracy": pytest.approx(0.6),
         "final_test_loss": pytest.approx(0.4),
         "selected_val_accuracy": 0.8,  # of epoch 2, the first of the highest

@@ -12,7 +12,7 @@ from synthetic import synthetic_sweep
 
 from analysis import export
 from analysis.aggregate import SweepData, load, summarise, write_summary
-from analysis.schema import SCHEMA_VERSION
+from analysis.schema import SCALARS, SCHEMA_VERSION
 from analysis.store import SweepStore
 from analysis.tables import publish
 
@@ -82,8 +82,6 @@ def logs(store: SweepStore) -> Path:
 
 def test_tensorboard_reads_back_every_scalar_of_every_trial(logs: Path, data: SweepData):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from analysis.event_files import SCALARS
 
     ran = data.trials.filter(pl.col("epochs_run") > 0)
     folders = {folder.name.rpartition("-")[2]: folder for folder in logs.iterdir() if folder.is_dir()}

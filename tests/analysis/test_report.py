@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from handmade import Run, handmade
 from rich.console import Console
 from synthetic import Synthetic, synthetic_sweep
 
@@ -19,7 +20,7 @@ from analysis.answer import answer
 from analysis.plots import PLOTS, Drawn
 from analysis.plots.style import Picture
 from analysis.report import COLUMNS, Report, print_report, write_report
-from workloads.trial import STATUSES
+from workloads.trial import STATUSES, TrialConfig
 
 ROOT = Path(report.__file__).parents[1]
 SMALL = synthetic_sweep(
@@ -216,6 +217,16 @@ def test_columns_without_anything_to_say_are_left_out(written: Report):
     assert {"95% interval", "diverged"} <= set(titles)
     one_seed = summarise(synthetic_sweep(optimizers=("adam",), lrs=(0.001, 0.002, 0.003)).data)
     assert {"95% interval", "diverged", "rank"}.isdisjoint(c.title for c in report.columns_of(one_seed))
+
+
+def test_balanced_accuracy_is_shown_where_it_was_measured() -> None:
+    trials = [TrialConfig(lr=0.01, epochs=2, seed=seed) for seed in (1, 2)]
+    plain = handmade({trial: Run((0.5, 0.9)) for trial in trials})
+    assert "balanced" not in [column.title for column in report.columns_of(summarise(plain))]
+    balanced = handmade({trial: Run((0.5, 0.9), balanced_accuracy=(0.1, 0.2 * trial.seed)) for trial in trials})
+    summary = summarise(balanced)
+    (column,) = (column for column in report.columns_of(summary) if column.title == "balanced")
+    assert column.text(summary.row(0, named=True)) == "0.3000", "the mean over seeds of the last epoch's"
 
 
 def test_a_missing_value_is_an_empty_cell(written: Report):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from sweeps import live
 from sweeps.grid import axis, product
 from sweeps.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
 from sweeps.sweep import Sweep
-from tests.sweeps.runs import epochs_of, run_here, table_of
+from tests.sweeps.runs import epochs_of, free_port, run_here, table_of
 from workloads.registry import resolve
 from workloads.trial import EpochRecord, TrialConfig
 
 ONE = resolve(TrialConfig(workload="lenet_synthetic", epochs=3, workload_settings={"clip_norm": 1.0}))
 OTHER = ONE.replace(seed=2)
+THIRD = ONE.replace(seed=3)
 
 
 def record(trial: TrialConfig, epoch: int) -> dict[str, Any]:
@@ -50,15 +52,34 @@ def completed(trial: TrialConfig) -> TrialStatus:
     return TrialStatus(trial_id=trial.trial_id, status="completed", epochs_run=trial.epochs)
 
 
-def run_live(logs: Mapping[str, live.Log]) -> None:
-    """Plays a sweep: one trial with a known epoch runs to its end, another begins and fails."""
-    found = Live(logs, complain=lambda text: pytest.fail(text))
-    found.begin([ONE, OTHER], {ONE.trial_id: (record(ONE, 1),)}, {})
-    found.record(record(ONE, 2))
+FELL_OVER = TrialStatus(trial_id=OTHER.trial_id, status="failed", epochs_run=1, error="fell over")
+DIVERGED = TrialStatus(trial_id=THIRD.trial_id, status="diverged", epochs_run=0, error="loss is inf in epoch 1")
+
+
+def run_live(open_log: Callable[[], live.Log]) -> None:
+    """Plays a sweep: a trial with a known epoch runs to its end, one begins and fails, one diverges at once.
+
+    It is killed before the newest record is on the disk, started again to its end, and twice more with nothing to do.
+    """
+
+    def start(known: int) -> Live:
+        found = Live({"log": open_log()}, complain=lambda text: pytest.fail(text))
+        found.begin([ONE, OTHER, THIRD], {ONE.trial_id: tuple(record(ONE, e + 1) for e in range(known))}, {})
+        return found
+
+    killed = start(1)
+    killed.record(record(ONE, 2))
+    killed.record(record(ONE, 3))
+    found = start(2)
     found.record(record(OTHER, 1))
     found.record(record(ONE, 3))
-    found.ended(completed(ONE))
-    found.ended(TrialStatus(trial_id=OTHER.trial_id, status="failed", epochs_run=1, error="fell over"))
+    ends = {status.trial_id: status for status in (completed(ONE), FELL_OVER, DIVERGED)}
+    for status in ends.values():
+        found.ended(status)
+    for _ in range(2):
+        done = Live({"log": open_log()}, complain=lambda text: pytest.fail(text))
+        known = {ONE.trial_id: [record(ONE, epoch) for epoch in (1, 2, 3)], OTHER.trial_id: [record(OTHER, 1)]}
+        done.begin([ONE, OTHER, THIRD], known, ends)
 
 
 # -- TensorBoard ----------------------------------------------------------------------------------------------------
@@ -90,8 +111,7 @@ def test_tensorboard_reads_every_trial(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import api_pb2, metadata
 
-    run_live({"tensorboard": TensorBoardLog(tmp_path)})
-    run_live({"tensorboard": TensorBoardLog(tmp_path)})  # a second run starts the files anew
+    run_live(lambda: TensorBoardLog(tmp_path))
     found = scalars(tmp_path / ONE.trial_id)
     final = {tag: found.pop(tag) for tag in list(found) if tag.startswith("final/")}
     assert same(found, expected_scalars([record(ONE, epoch) for epoch in (1, 2, 3)]))
@@ -102,7 +122,9 @@ def test_tensorboard_reads_every_trial(tmp_path: Path) -> None:
         "final/test_loss": (3, pytest.approx(1.0)),
     }
     assert same(scalars(tmp_path / OTHER.trial_id), expected_scalars([record(OTHER, 1)]))
-    for trial, status in ((ONE, api_pb2.STATUS_SUCCESS), (OTHER, api_pb2.STATUS_FAILURE)):
+    assert scalars(tmp_path / THIRD.trial_id) == {}
+    statuses = {ONE: api_pb2.STATUS_SUCCESS, OTHER: api_pb2.STATUS_FAILURE, THIRD: api_pb2.STATUS_FAILURE}
+    for trial, status in statuses.items():
         events = EventAccumulator(str(tmp_path / trial.trial_id)).Reload()
         content = events.summary_metadata
         start = metadata.parse_session_start_info_plugin_data(
@@ -121,8 +143,7 @@ def test_tensorboard_reads_every_trial(tmp_path: Path) -> None:
 def test_mlflow_reads_every_trial(tmp_path: Path) -> None:
     pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
     uri = f"sqlite:///{tmp_path}/live/mlflow.db"
-    run_live({"mlflow": MlflowLog(uri, "sweep")})
-    run_live({"mlflow": MlflowLog(uri, "sweep")})  # the same records again: runs are taken up
+    run_live(lambda: MlflowLog(uri, "sweep", "results/sweep"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
@@ -130,20 +151,41 @@ def test_mlflow_reads_every_trial(tmp_path: Path) -> None:
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name("sweep")
         assert experiment is not None
-        runs = {run.data.tags[MlflowLog.TRIAL_TAG]: run for run in client.search_runs([experiment.experiment_id])}
-        assert set(runs) == {ONE.trial_id, OTHER.trial_id}
-        one, other = runs[ONE.trial_id], runs[OTHER.trial_id]
-        assert (one.info.status, other.info.status) == ("FINISHED", "FAILED")
+        found = client.search_runs([experiment.experiment_id])
+        assert len(found) == 3, "a run each"
+        runs = {run.data.tags[MlflowLog.TRIAL_TAG]: run for run in found}
+        assert set(runs) == {ONE.trial_id, OTHER.trial_id, THIRD.trial_id}
+        one, other, third = (runs[trial.trial_id] for trial in (ONE, OTHER, THIRD))
+        assert [run.info.status for run in (one, other, third)] == ["FINISHED", "FAILED", "FINISHED"]
+        assert third.data.tags[MlflowLog.STATUS_TAG] == "diverged"
         assert one.data.tags[MlflowLog.STATUS_TAG] == "completed"
         assert one.data.params == {name: str(value) for name, value in hyperparameters(ONE).items()}
         for tag, expected in expected_scalars([record(ONE, epoch) for epoch in (1, 2, 3)]).items():
             history = client.get_metric_history(one.info.run_id, tag)
-            assert sorted({(metric.step, metric.value) for metric in history}) == expected
+            assert sorted((metric.step, metric.value) for metric in history) == expected, "once each"
         last = record(ONE, 3)
-        assert {name: one.data.metrics[name] for name in FINAL.values()} == {
-            column: last[name] for name, column in FINAL.items()
-        }
+        for name, column in FINAL.items():
+            history = client.get_metric_history(one.info.run_id, column)
+            assert [(metric.step, metric.value) for metric in history] == [(3, last[name])], "once"
         assert not set(FINAL.values()) & set(other.data.metrics)
+        # A sweep of the same name somewhere else has runs of its own.
+        MlflowLog(uri, "sweep", "elsewhere/sweep").begin(ONE, ())
+        assert len(client.search_runs([experiment.experiment_id])) == 4
+
+
+def test_a_server_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
+    for name, value in live.MLFLOW_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    found = Live({"mlflow": MlflowLog(f"http://127.0.0.1:{free_port()}", "sweep", "here")}, complain=said.append)
+    started = time.monotonic()
+    found.begin([ONE], {}, {})
+    found.record(record(ONE, 1))
+    found.record(record(ONE, 2))
+    assert len(said) == 1
+    assert said[0].startswith("--log mlflow failed and is given up: MlflowException: API request to http://127.0.0.1")
+    assert time.monotonic() - started < 30
 
 
 # -- in a sweep -----------------------------------------------------------------------------------------------------

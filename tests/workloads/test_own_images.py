@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from workloads import datasets
@@ -93,13 +94,7 @@ def test_a_trial_on_them(tmp_path: Path) -> None:
     assert dataset_of(config).classes == ("day", "dusk", "night")
     *_, last = train(config)
     assert last.test_accuracy == 1.0, "three shades are easily told apart"
-    assert build_model(config)(np_zeros()).shape == (1, 3)
-
-
-def np_zeros() -> object:
-    import torch
-
-    return torch.zeros(1, 1, 32, 32)
+    assert build_model(config)(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
 
 
 def refused(path: Path) -> str:
@@ -139,6 +134,18 @@ def test_unreadable_images_are_named_by_line(tmp_path: Path) -> None:
     )
 
 
+def test_an_image_is_listed_once(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, [*many(), "some/3.png,day"]))
+    assert message == "has lines that cannot be used: line 32: some/3.png is in line 5 already"
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(np.uint16, "4.png"), (np.float32, "4.tiff")])
+def test_images_that_would_be_cut_off_at_white_are_refused(dtype: type, name: str, tmp_path: Path) -> None:
+    Image.fromarray(np.full((9, 9), 300, dtype)).save(tmp_path / name)
+    message = refused(write(tmp_path, [*many(), f"{name},day"]))
+    assert message == f"has lines that cannot be used: line 32: {name} has more than 8 bits for each channel"
+
+
 def test_only_the_first_complaints_are_shown(tmp_path: Path) -> None:
     message = refused(write(tmp_path, [f"gone{number}.png,day" for number in range(50)]))
     assert message.endswith("line 6: no such file gone4.png; and 45 more")
@@ -149,7 +156,9 @@ def test_other_faults_of_the_csv(tmp_path: Path) -> None:
     assert "has no images for train" in refused(write(tmp_path, many(2)))
     lines = [f"{line},train" for line in many()] + ["some/a.png,day,val", "b.png,dawn,test"]
     Image.new("L", (4, 4)).save(tmp_path / "b.png")
-    assert "no training images for the classes dawn" in refused(write(tmp_path, lines, header="file,label,split"))
+    message = refused(write(tmp_path, lines, header="file,label,split"))
+    assert message == "has lines that cannot be used: line 33: the class dawn has no training image"
+    assert "has one class only, day" in refused(write(tmp_path, [f"some/{number}.png,day" for number in range(9)]))
     with pytest.raises(DataError, match=r"nowhere.csv cannot be read: No such file"):
         own_images(str(tmp_path / "nowhere.csv"))
     with pytest.raises(DataError, match="no CSV is given; name one with --dataset csv:PATH"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from workloads import datasets, describe, evaluate
+from workloads.console import parse
 from workloads.datasets import SYNTHETIC
 from workloads.lenet import LeNet
 from workloads.training import Images, State, build_model, train
@@ -42,7 +44,7 @@ def test_accuracy_of_a_checkpoint(stripes: Images, tmp_path: Path, capsys: pytes
         right = (model(stripes.images[:800]).argmax(1) == stripes.labels[:800]).double().mean().item()
     assert found["train"].accuracy == pytest.approx(right)
 
-    evaluate.main(evaluate.Arguments(checkpoint=str(path)))
+    evaluate.main([str(path)])
     printed = capsys.readouterr().out
     assert "lenet_synthetic, adam, lr 0.003: after epoch 2" in printed
     for split, part in found.items():
@@ -64,7 +66,8 @@ def test_evaluation_mode_and_no_gradients(stripes: Images) -> None:
     [
         (None, "No such file"),
         (b"", "is damaged or not a checkpoint"),
-        (b"PK\3\4 text", "is damaged or not a checkpoint"),
+        (b"PK\3\4 text", "is damaged or not a checkpoint of forksweep's (RuntimeError)"),
+        (b"text", "is damaged or not a checkpoint of forksweep's (IndexError)"),
     ],
 )
 def test_checkpoints_refused(
@@ -74,7 +77,7 @@ def test_checkpoints_refused(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SystemExit) as end:
-        evaluate.main(evaluate.Arguments(checkpoint=str(path)))
+        evaluate.main([str(path)])
     assert end.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -85,7 +88,7 @@ def test_checkpoints_refused(
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"model": LeNet().state_dict()}, path)
-    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint of forksweep's: 'history'$"):
+    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint of forksweep's \(KeyError\)$"):
         evaluate.load_state(path)
 
 
@@ -116,7 +119,7 @@ def test_a_network_that_uses_a_layer_in_another_order() -> None:
 
 
 def test_what_describe_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    describe.main(describe.Arguments(workload="lenet_cifar10", settings=("batch_norm=true",)))
+    describe.main(["lenet_cifar10", "batch_norm=true"])
     printed = capsys.readouterr().out
     assert "lenet_cifar10: images 3 x 32 x 32, 10 classes" in printed
     # 3 * 150 weights without bias; one more pair of numbers for each plane.
@@ -125,18 +128,28 @@ def test_what_describe_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert "16 x 5 x 5" in printed
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_command_line_that_is_not_understood(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    with pytest.raises(ValueError, match=r"^Unrecognized options: --deep \(--help explains every flag\)$"):
+        parse(describe.Arguments, ["lenet", "--deep"])
+    with pytest.raises(ValueError, match=r"^Missing from evaluate: CHECKPOINT A file from a sweep's folder"):
+        parse(evaluate.Arguments, [], prog="evaluate")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lenet"], "unknown workload 'lenet'; known: lenet_fashion_mnist, lenet_mnist"),
+        (["resnet"], "unknown workload 'resnet'; known: lenet_fashion_mnist, lenet_mnist"),
         (["lenet_mnist", "batch_norm=7"], "workload.batch_norm must be true or false, not 7"),
         (["lenet_mnist", "batch_norm"], "a setting is written NAME=VALUE (e.g. batch_norm=true), not 'batch_norm'"),
         (["lenet_csv"], "no CSV is given"),
+        (["lenet", "--deep"], "Unrecognized options: --deep (--help explains every flag)"),
     ],
 )
 def test_describe_refuses(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        describe.main(describe.Arguments(workload=arguments[0], settings=tuple(arguments[1:])))
+        describe.main(arguments)
     assert end.value.code == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -144,7 +157,8 @@ def test_describe_refuses(arguments: list[str], message: str, capsys: pytest.Cap
 
 
 def test_as_a_program() -> None:
-    command = [sys.executable, "-m", "workloads.describe", "lenet_fashion_mnist"]
+    command = [sys.executable, "-m", "workloads.describe", "lenet"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "lenet_fashion_mnist: images 1 x 32 x 32, 10 classes" in done.stdout
     assert "61,706" in done.stdout

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -13,6 +14,7 @@ from workloads.rows import NotApplicableError, Range, Row, complete, find
 from workloads.schedulers import SCHEDULERS
 from workloads.trial import Setting, Settings
 
+ROOT = Path(__file__).parents[2]
 REGISTRIES: dict[str, Mapping[str, Row]] = {
     "optimizer": OPTIMIZERS,
     "scheduler": SCHEDULERS,
@@ -123,9 +125,14 @@ def test_combinations_that_make_no_sense() -> None:
 
 
 def test_names_that_are_not_there() -> None:
-    assert find("oven", {"oven": OVEN}, "oven") is OVEN
-    with pytest.raises(ValueError, match=r"^unknown oven 'stove'; known: oven \(a new one is a row in workloads/ovens"):
-        find("oven", {"oven": OVEN}, "stove")
+    for kind in REGISTRIES:
+        assert find(kind, {"oven": OVEN}, "oven") is OVEN
+        known = rf"^unknown {kind} 'stove'; known: oven \(a new one is a row in (\S+)\)$"
+        with pytest.raises(ValueError, match=known) as error:
+            find(kind, {"oven": OVEN}, "stove")
+        found = re.match(known, str(error.value))
+        assert found is not None
+        assert f"{kind.upper()}S" in (ROOT / found[1]).read_text(), "the table is there"
 
 
 # -- the registries -------------------------------------------------------------------------------------------------
