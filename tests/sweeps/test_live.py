@@ -137,6 +137,14 @@ def test_tensorboard_reads_every_trial(tmp_path: Path) -> None:
         assert end.status == status
 
 
+def test_trials_that_ended_before_the_log_was_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
+    found = Live({"tensorboard": TensorBoardLog(tmp_path)}, complain=lambda text: pytest.fail(text))
+    statuses = {status.trial_id: status for status in (completed(ONE), DIVERGED)}
+    found.begin([ONE, OTHER, THIRD], {ONE.trial_id: [record(ONE, epoch) for epoch in (1, 2, 3)]}, statuses)
+    assert {path.name for path in tmp_path.iterdir()} == {ONE.trial_id, THIRD.trial_id}, "the other has not begun"
+
+
 # -- MLflow ---------------------------------------------------------------------------------------------------------
 
 

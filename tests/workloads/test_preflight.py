@@ -64,6 +64,7 @@ FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
         lambda data: replace(data, images=data.images * 70 + 120),
         "the training images have mean 1",
     ),
+    "of another scale": (lambda data: replace(data, images=data.images * 3), "the training images have mean "),
     "labels that mean nothing": (
         lambda data: replace(_random_labels(data), images=_random_labels(data).images.astype(np.float32)),
         "one batch could not be learned by heart: its loss went from 1.",

@@ -15,6 +15,7 @@ from workloads import datasets, describe, evaluate
 from workloads.console import parse
 from workloads.datasets import SYNTHETIC
 from workloads.lenet import LeNet
+from workloads.registry import resolve
 from workloads.training import Images, State, build_model, train
 from workloads.trial import TrialConfig
 
@@ -53,12 +54,20 @@ def test_accuracy_of_a_checkpoint(stripes: Images, tmp_path: Path, capsys: pytes
         assert f"{part.accuracy:.4f}" in line
 
 
-def test_evaluation_mode_and_no_gradients(stripes: Images) -> None:
-    states: list[State] = []
-    list(train(CONFIG, images=stripes, save=lambda state: states.append(State.from_bytes(state.to_bytes()))))
-    before = {name: value.clone() for name, value in states[-1].model.items()}
-    evaluate.check_accuracy(states[-1], stripes)
-    assert all(torch.equal(value, before[name]) for name, value in states[-1].model.items()), "statistics stay"
+def test_evaluation_mode_and_no_gradients(stripes: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def watched(config: TrialConfig) -> nn.Module:
+        model = build_model(config)
+        model.register_forward_hook(lambda layer, _, logits: seen.append((layer.training, logits.requires_grad)))
+        return model
+
+    monkeypatch.setattr(evaluate, "build_model", watched)
+    config = resolve(CONFIG)
+    evaluate.check_accuracy(
+        State(config=config, model=build_model(config).state_dict(), optimizer={}, history=()), stripes
+    )
+    assert set(seen) == {(False, False)}
 
 
 @pytest.mark.parametrize(

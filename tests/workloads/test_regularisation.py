@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from workloads.lenet import LeNet, initialise
 from workloads.registry import WORKLOADS, resolve
 from workloads.rows import NotApplicableError
 from workloads.sampling import Sampler
-from workloads.training import EVALUATION_BATCH, Images, State, build_model, evaluate, generator, train
+from workloads.training import EVALUATION_BATCH, Hardware, Images, State, build_model, evaluate, generator, train
 from workloads.trial import EpochRecord, TrialConfig
 
 SHORT = TrialConfig(workload="lenet_synthetic", optimizer="sgd_momentum", lr=0.02, epochs=2, train_limit=160)
@@ -149,8 +150,6 @@ def test_a_class_without_images_has_no_accuracy(stripes: Images) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.eye(5)[0].expand(len(images), 5)
 
-    from dataclasses import replace
-
     data = replace(stripes.data, classes=("a", "b", "c", "d", "e"))
     found = evaluate(Constant(), Images(data, torch.device("cpu")), "val")
     assert found.class_accuracy == (1.0, 0.0, 0.0, 0.0, None)
@@ -215,11 +214,25 @@ def test_refused(settings: dict[str, Any], error: type[Exception], message: str)
         resolve(with_settings(**settings))
 
 
+def test_a_checkpoint_written_on_a_gpu_is_read_without_one(stripes: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bytes] = []
+
+    def save(state: State) -> None:
+        with monkeypatch.context() as on_gpu:
+            on_gpu.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+            kept.append(state.to_bytes())
+
+    *_, last = train(with_settings(**EVERYTHING), images=stripes, save=save)
+    assert b"cuda:0" in kept[0], "that is what it says of its tensors"
+    state = State.from_bytes(kept[0])
+    assert {value.device.type for value in state.model.values()} == {"cpu"}
+    (again,) = train(with_settings(**EVERYTHING), images=stripes, start=state)
+    assert again.val_loss == last.val_loss
+
+
 def test_round_trip_from_gpu_to_cpu(stripes: Images) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
-    from workloads.training import Hardware
-
     on_gpu = Images(stripes.data, torch.device("cuda"))
     config = with_settings(**EVERYTHING)
     kept: list[bytes] = []
