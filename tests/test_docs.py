@@ -1,6 +1,7 @@
 """The documentation holds: links lead somewhere, commands are ones the programs take, flags exist."""
 
 import importlib
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -69,9 +70,10 @@ def test_links(document: str) -> None:
 def test_commands(document: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     program, *arguments = words
     if program == "-m":
-        module = importlib.import_module(arguments.pop(0))
-        if hasattr(module, "Arguments"):
-            tyro.cli(module.Arguments, args=arguments)
+        name = arguments.pop(0)
+        assert importlib.util.find_spec(name) is not None
+        if name.startswith("workloads."):
+            tyro.cli(importlib.import_module(name).Arguments, args=arguments)
         return
     module = importlib.import_module(program.removesuffix(".py").replace("/", "."))
     if not hasattr(module, "SWEEP"):

@@ -16,16 +16,23 @@ Part = Callable[[Any], tuple[NDArray[np.uint8], NDArray[np.int64]]]
 """Images and labels of one of torchvision's data sets."""
 
 
-def _published(torchvision_class: str, part: Part, *, split_by_name: bool = False, **known: Any) -> DatasetRow:
+def _published(
+    torchvision_class: str,
+    part: Part,
+    *,
+    split_by_name: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+    **known: Any,
+) -> DatasetRow:
     """Returns the row of one of torchvision's data sets.
 
     Args:
         torchvision_class: Its name in `torchvision.datasets`.
         part: Takes images and labels out of it.
         split_by_name: Whether it takes `split="train"` instead of `train=True`.
-        known: The row's other fields; `arguments` is what else the class takes.
+        arguments: What else the class takes.
+        known: The row's other fields.
     """
-    arguments = known.pop("arguments", {})
 
     def opened(root: Path, *, download: bool) -> list[Any]:
         # Takes a second to import, and is not needed once a data set is prepared.
@@ -33,7 +40,7 @@ def _published(torchvision_class: str, part: Part, *, split_by_name: bool = Fals
 
         kinds = [{"split": "train"}, {"split": "test"}] if split_by_name else [{"train": True}, {"train": False}]
         make = getattr(datasets, torchvision_class)
-        return [make(root, download=download, **kind, **arguments) for kind in kinds]
+        return [make(root, download=download, **kind, **(arguments or {})) for kind in kinds]
 
     def read(root: Path) -> Raw:
         (train_images, train_labels), (test_images, test_labels) = map(part, opened(root, download=False))

@@ -49,9 +49,10 @@ def test_of_the_shipped_data_within_three_seconds(dataset: Dataset) -> None:
     assert time.process_time() - started < 3
 
 
-def _random_labels(data: Dataset) -> Dataset:
+def _all_alike(data: Dataset) -> Dataset:
     """Equal images of different classes cannot be told apart, by heart or otherwise."""
-    return replace(data, images=np.zeros_like(data.images) + np.random.default_rng(0).normal(0, 1, (1, 1, 32, 32)))
+    noise = np.random.default_rng(0).normal(0, 1, (1, 1, 32, 32)).astype(np.float32)
+    return replace(data, images=np.zeros_like(data.images) + noise)
 
 
 def _sorted(data: Dataset) -> Dataset:
@@ -65,10 +66,7 @@ FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
         "the training images have mean 1",
     ),
     "of another scale": (lambda data: replace(data, images=data.images * 3), "the training images have mean "),
-    "labels that mean nothing": (
-        lambda data: replace(_random_labels(data), images=_random_labels(data).images.astype(np.float32)),
-        "one batch could not be learned by heart: its loss went from 1.",
-    ),
+    "labels that mean nothing": (_all_alike, "one batch could not be learned by heart: its loss went from 1."),
     "one class": (
         lambda data: replace(data, labels=np.zeros_like(data.labels)),
         "the first batch holds one class only",
@@ -78,10 +76,8 @@ FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
 
 @pytest.mark.parametrize(("fault", "message"), FAULTS.values(), ids=FAULTS)
 def test_faults_of_the_data(fault: Callable[[Dataset], Dataset], message: str, stripes: Dataset) -> None:
-    assert any(message in warning for warning in preflight.check(CONFIG, fault(stripes)).warnings())
-    assert any(
-        line.startswith(f"check before the start: {message}") for line in preflight.report(CONFIG, fault(stripes))
-    )
+    found = preflight.report(CONFIG, fault(stripes))
+    assert any(line.startswith(f"check before the start: {message}") for line in found)
 
 
 def test_a_busy_machine_is_no_fault(stripes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,13 +44,15 @@ def idx(array: NDArray[Any]) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape) + array.astype(dtype).tobytes()
 
 
+def write_arrays(root: Path, row: DatasetRow, arrays: list[NDArray[Any]]) -> None:
+    for file, array in zip(row.files, arrays, strict=True):
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(idx(array))
+
+
 def write_idx(root: Path, row: DatasetRow, parts: list[Arrays]) -> None:
-    files = iter(row.files)
-    for images, labels in parts:
-        for array in (images, labels.astype(np.uint8)):
-            path = root / next(files)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(idx(array))
+    write_arrays(root, row, [array for images, labels in parts for array in (images, labels.astype(np.uint8))])
 
 
 def write_emnist(root: Path, row: DatasetRow, parts: list[Arrays]) -> None:
@@ -58,14 +60,12 @@ def write_emnist(root: Path, row: DatasetRow, parts: list[Arrays]) -> None:
 
 
 def write_qmnist(root: Path, row: DatasetRow, parts: list[Arrays]) -> None:
-    files = iter(row.files)
+    arrays: list[NDArray[Any]] = []
     for images, labels in parts:
         about = np.zeros((len(labels), 8), np.int64)
         about[:, 0], about[:, 1] = labels, 4
-        for array in (images, about):
-            path = root / next(files)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(idx(array))
+        arrays += [images, about]
+    write_arrays(root, row, arrays)
 
 
 def write_usps(root: Path, row: DatasetRow, parts: list[Arrays]) -> None:
