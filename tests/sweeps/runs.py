@@ -19,6 +19,7 @@ from rich.console import Console
 from analysis.store import SweepStore
 from sweeps import cli
 from sweeps.sweep import Sweep
+from workloads.trial import EpochRecord, TrialConfig
 
 MEASURED = ["lr", "lr_last", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 """What must be equal, bit for bit, however a sweep was run."""
@@ -49,6 +50,29 @@ def table_of(storage: str, name: str, table: str = "trials") -> pl.DataFrame:
 def measured(storage: str, name: str) -> pl.DataFrame:
     """Returns what a sweep measured: everything but times and who computed it."""
     return epochs_of(storage, name).select("trial_id", "epoch", *MEASURED)
+
+
+def made_up_record(trial: TrialConfig, epoch: int, **changes: Any) -> dict[str, Any]:
+    """Returns a record of made-up numbers, all different."""
+    last = epoch == trial.epochs
+    record = EpochRecord(
+        trial_id=trial.trial_id,
+        epoch=epoch,
+        lr=0.001 * epoch,
+        lr_last=0.001 * epoch,
+        train_loss=2.0 / epoch,
+        train_accuracy=0.1 * epoch,
+        val_loss=2.5 / epoch,
+        val_accuracy=0.2 * epoch,
+        test_loss=3.0 / epoch if last else None,
+        test_accuracy=0.15 * epoch if last else None,
+        function_evaluations=13,
+        train_seconds=1.5,
+        eval_seconds=0.5,
+        computed_by=trial.trial_id,
+        grad_norm=0.5 * epoch,
+    )
+    return record.to_json() | changes
 
 
 def write_script(folder: Path, sweep: str, before: str = "") -> Path:

@@ -206,25 +206,3 @@ def test_kept_checkpoints(keep: Keep, storage: str) -> None:
             assert state.epoch == epoch
             found = check_accuracy(state, images)["val"]
             assert (found.loss, found.accuracy) == (row["val_loss"], row["val_accuracy"])
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_the_best_of_a_longer_trial_may_lie_in_the_shorter_one_it_goes_on_from(storage: str) -> None:
-    sweep = Sweep(
-        name="forking",
-        question="Longer?",
-        grid=axis("workload", "lenet_synthetic"),
-        optimizers=("sgd_momentum",),
-        lrs=(0.05,),
-        epochs=2,
-    )
-    how = {"keep_checkpoints": "best", "preflight": False}
-    assert run_here(sweep, storage, **how)[0] == 0
-    before = table_of(storage, "forking")
-    assert run_here(sweep, storage, grid=("epochs=2,3",), **how)[0] == 0
-    trials = table_of(storage, "forking").sort("epochs")
-    assert trials["shared_epochs"].to_list() == [0, 2]
-    assert trials["best_checkpoint"][0] == before["best_checkpoint"][0]
-    if trials["best_epoch"][1] <= 2:
-        assert trials["best_checkpoint"][1] == trials["best_checkpoint"][0]
-    assert _files(storage) == set(trials["checkpoint"]) | set(trials["best_checkpoint"])

@@ -17,35 +17,13 @@ from sweeps import live
 from sweeps.grid import axis, product
 from sweeps.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
 from sweeps.sweep import Sweep
-from tests.sweeps.runs import epochs_of, free_port, run_here, table_of
+from tests.sweeps.runs import epochs_of, free_port, made_up_record, run_here, table_of
 from workloads.registry import resolve
-from workloads.trial import EpochRecord, TrialConfig
+from workloads.trial import TrialConfig
 
 ONE = resolve(TrialConfig(workload="lenet_synthetic", epochs=3, workload_settings={"clip_norm": 1.0}))
 OTHER = ONE.replace(seed=2)
 THIRD = ONE.replace(seed=3)
-
-
-def record(trial: TrialConfig, epoch: int) -> dict[str, Any]:
-    """Returns a record of made-up numbers, all different."""
-    last = epoch == trial.epochs
-    return EpochRecord(
-        trial_id=trial.trial_id,
-        epoch=epoch,
-        lr=0.001 * epoch,
-        lr_last=0.001 * epoch,
-        train_loss=2.0 / epoch,
-        train_accuracy=0.1 * epoch,
-        val_loss=2.5 / epoch,
-        val_accuracy=0.2 * epoch,
-        test_loss=3.0 / epoch if last else None,
-        test_accuracy=0.15 * epoch if last else None,
-        function_evaluations=13,
-        train_seconds=1.5,
-        eval_seconds=0.5,
-        computed_by=trial.trial_id,
-        grad_norm=0.5 * epoch,
-    ).to_json()
 
 
 def completed(trial: TrialConfig) -> TrialStatus:
@@ -64,21 +42,24 @@ def run_live(open_log: Callable[[], live.Log]) -> None:
 
     def start(known: int) -> Live:
         found = Live({"log": open_log()}, complain=lambda text: pytest.fail(text))
-        found.begin([ONE, OTHER, THIRD], {ONE.trial_id: tuple(record(ONE, e + 1) for e in range(known))}, {})
+        found.begin([ONE, OTHER, THIRD], {ONE.trial_id: tuple(made_up_record(ONE, e + 1) for e in range(known))}, {})
         return found
 
     killed = start(1)
-    killed.record(record(ONE, 2))
-    killed.record(record(ONE, 3))
+    killed.record(made_up_record(ONE, 2))
+    killed.record(made_up_record(ONE, 3))
     found = start(2)
-    found.record(record(OTHER, 1))
-    found.record(record(ONE, 3))
+    found.record(made_up_record(OTHER, 1))
+    found.record(made_up_record(ONE, 3))
     ends = {status.trial_id: status for status in (completed(ONE), FELL_OVER, DIVERGED)}
     for status in ends.values():
         found.ended(status)
     for _ in range(2):
         done = Live({"log": open_log()}, complain=lambda text: pytest.fail(text))
-        known = {ONE.trial_id: [record(ONE, epoch) for epoch in (1, 2, 3)], OTHER.trial_id: [record(OTHER, 1)]}
+        known = {
+            ONE.trial_id: [made_up_record(ONE, epoch) for epoch in (1, 2, 3)],
+            OTHER.trial_id: [made_up_record(OTHER, 1)],
+        }
         done.begin([ONE, OTHER, THIRD], known, ends)
 
 
@@ -114,14 +95,14 @@ def test_tensorboard_reads_every_trial(tmp_path: Path) -> None:
     run_live(lambda: TensorBoardLog(tmp_path))
     found = scalars(tmp_path / ONE.trial_id)
     final = {tag: found.pop(tag) for tag in list(found) if tag.startswith("final/")}
-    assert same(found, expected_scalars([record(ONE, epoch) for epoch in (1, 2, 3)]))
+    assert same(found, expected_scalars([made_up_record(ONE, epoch) for epoch in (1, 2, 3)]))
     assert {tag: value[0] for tag, value in final.items()} == {
         "final/validation_accuracy": (3, pytest.approx(0.6)),
         "final/validation_loss": (3, pytest.approx(2.5 / 3)),
         "final/test_accuracy": (3, pytest.approx(0.45)),
         "final/test_loss": (3, pytest.approx(1.0)),
     }
-    assert same(scalars(tmp_path / OTHER.trial_id), expected_scalars([record(OTHER, 1)]))
+    assert same(scalars(tmp_path / OTHER.trial_id), expected_scalars([made_up_record(OTHER, 1)]))
     assert scalars(tmp_path / THIRD.trial_id) == {}
     statuses = {ONE: api_pb2.STATUS_SUCCESS, OTHER: api_pb2.STATUS_FAILURE, THIRD: api_pb2.STATUS_FAILURE}
     for trial, status in statuses.items():
@@ -141,7 +122,7 @@ def test_trials_that_ended_before_the_log_was_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
     found = Live({"tensorboard": TensorBoardLog(tmp_path)}, complain=lambda text: pytest.fail(text))
     statuses = {status.trial_id: status for status in (completed(ONE), DIVERGED)}
-    found.begin([ONE, OTHER, THIRD], {ONE.trial_id: [record(ONE, epoch) for epoch in (1, 2, 3)]}, statuses)
+    found.begin([ONE, OTHER, THIRD], {ONE.trial_id: [made_up_record(ONE, epoch) for epoch in (1, 2, 3)]}, statuses)
     assert {path.name for path in tmp_path.iterdir()} == {ONE.trial_id, THIRD.trial_id}, "the other has not begun"
 
 
@@ -168,10 +149,10 @@ def test_mlflow_reads_every_trial(tmp_path: Path) -> None:
         assert third.data.tags[MlflowLog.STATUS_TAG] == "diverged"
         assert one.data.tags[MlflowLog.STATUS_TAG] == "completed"
         assert one.data.params == {name: str(value) for name, value in hyperparameters(ONE).items()}
-        for tag, expected in expected_scalars([record(ONE, epoch) for epoch in (1, 2, 3)]).items():
+        for tag, expected in expected_scalars([made_up_record(ONE, epoch) for epoch in (1, 2, 3)]).items():
             history = client.get_metric_history(one.info.run_id, tag)
             assert sorted((metric.step, metric.value) for metric in history) == expected, "once each"
-        last = record(ONE, 3)
+        last = made_up_record(ONE, 3)
         for name, column in FINAL.items():
             history = client.get_metric_history(one.info.run_id, column)
             assert [(metric.step, metric.value) for metric in history] == [(3, last[name])], "once"
@@ -189,8 +170,8 @@ def test_a_server_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.Monk
     found = Live({"mlflow": MlflowLog(f"http://127.0.0.1:{free_port()}", "sweep", "here")}, complain=said.append)
     started = time.monotonic()
     found.begin([ONE], {}, {})
-    found.record(record(ONE, 1))
-    found.record(record(ONE, 2))
+    found.record(made_up_record(ONE, 1))
+    found.record(made_up_record(ONE, 2))
     assert len(said) == 1
     assert said[0].startswith("--log mlflow failed and is given up: MlflowException: API request to http://127.0.0.1")
     assert time.monotonic() - started < 30
@@ -250,7 +231,7 @@ def test_a_log_that_fails_warns_once_and_the_others_go_on(tmp_path: Path) -> Non
     found = Live({"broken": broken, "tensorboard": whole}, complain=said.append)
     found.begin([ONE], {}, {})
     for epoch in (1, 2, 3):
-        found.record(record(ONE, epoch))
+        found.record(made_up_record(ONE, epoch))
     found.ended(completed(ONE))
     assert said == ["--log broken failed and is given up: RuntimeError: disk full"]
     assert broken.calls == ["begin", "record", "record"]
