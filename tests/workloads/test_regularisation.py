@@ -170,8 +170,9 @@ EVERYTHING = {
 }
 
 
-def test_going_on_from_a_checkpoint_is_never_having_stopped(stripes: Images) -> None:
-    config = with_settings(**EVERYTHING).replace(epochs=4)
+@pytest.mark.parametrize("balance", ["oversample", "class_weights"])
+def test_going_on_from_a_checkpoint_is_never_having_stopped(balance: str, stripes: Images) -> None:
+    config = with_settings(**{**EVERYTHING, "balance": balance}).replace(epochs=4)
     assert EVERYTHING.keys() == WORKLOADS["lenet_synthetic"].settings.keys()
     states: list[State] = []
     records = list(train(config, images=stripes, save=lambda s: states.append(State.from_bytes(s.to_bytes()))))
