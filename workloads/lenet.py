@@ -23,11 +23,9 @@ class LeNet(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             *_convolution(channels, 6, batch_norm),
-            nn.ReLU(),
-            MaxPool2x2(),
+            *_pooled_relu(),
             *_convolution(6, 16, batch_norm),
-            nn.ReLU(),
-            MaxPool2x2(),
+            *_pooled_relu(),
             nn.Flatten(),
             nn.Linear(400, 120),
             nn.ReLU(),
@@ -46,6 +44,11 @@ def _convolution(inputs: int, outputs: int, batch_norm: bool) -> list[nn.Module]
     # The normalisation takes a bias out again, and has one of its own.
     convolution = nn.Conv2d(inputs, outputs, 5, bias=not batch_norm)
     return [convolution, nn.BatchNorm2d(outputs)] if batch_norm else [convolution]
+
+
+def _pooled_relu() -> list[nn.Module]:
+    # The other way round gives the same bits, forward and backward, and takes four times as many values through ReLU.
+    return [MaxPool2x2(), nn.ReLU()]
 
 
 def initialise(model: nn.Module, generator: Generator) -> None:
