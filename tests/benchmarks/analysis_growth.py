@@ -1,55 +1,54 @@
-"""How aggregation grows with the number of trials: time and peak memory, each size in a process of its own.
+"""How analysis grows with the number of trials: time and peak memory, each size in processes of its own.
 
     python -m tests.benchmarks.analysis_growth [--sizes 100 1000 10000 100000]
 
-Prints a table and writes `tests/benchmarks/results/analysis_growth.json`. Sweeps are made up: 5 seeds, 30 epochs.
+Sweeps are made up: 5 seeds, 30 epochs. About 4 minutes.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from analysis.aggregate import load, summarise
 from analysis.answer import answer
 from tests.analysis.synthetic import synthetic_of_size
+from tests.benchmarks import figures
 
-RESULTS = Path(__file__).parent / "results" / "analysis_growth.json"
 SEEDS, EPOCHS = 5, 30
+SCRIPTS = ("aggregate", "report")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Growth:
-    """What aggregating one sweep took."""
+    """What analysing one sweep took."""
 
     trials: int
     records: int
     load_seconds: float
     summarise_seconds: float
     answer_seconds: float
-    script_seconds: float
-    """`python analysis/aggregate.py SWEEP` from start to end, imports included."""
-    script_cpu_seconds: float
-    """Processor time of the same: what it took, whatever else the machine did."""
     peak_megabytes: float
-    """Most memory that the process held while loading, summarising and answering."""
+    """Most memory that a process held while loading, summarising and answering."""
+    aggregate_seconds: float
+    """`python analysis/aggregate.py SWEEP` from start to end, imports included."""
+    aggregate_cpu_seconds: float
+    """Processor time of the same: what it took, whatever else the machine did."""
+    report_seconds: float
+    """`python analysis/report.py SWEEP`, which aggregates too, draws the pictures and writes the page."""
+    report_cpu_seconds: float
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measures how aggregation grows with the number of trials."""
+    """Measures how analysis grows with the number of trials."""
 
     sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
     """Numbers of trials."""
@@ -57,40 +56,60 @@ class Arguments:
     """Measure the sweep in this folder and print the figures as JSON; what the benchmark calls itself with."""
 
 
-def main() -> None:
-    """Runs the benchmark."""
-    arguments = tyro.cli(Arguments)
+def main(arguments: Arguments) -> None:
+    """Measures, prints a table and writes the raw numbers."""
     if arguments.measure is not None:
         print(json.dumps(measure(arguments.measure)))
         return
-    rows = [grown(size) for size in arguments.sizes]
-    table = Table("", *(f"{row.trials:,} trials" for row in rows))
-    for field in fields(Growth)[1:]:
-        values = (getattr(row, field.name) for row in rows)
-        table.add_row(
-            field.name.replace("_", " "), *(f"{v:,.2f}" if isinstance(v, float) else f"{v:,}" for v in values)
-        )
-    Console().print(table)
-    machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    measured = [asdict(grown(size)) for size in arguments.sizes]
+    table(measured).show()
+    figures.write("analysis_growth", {"sizes": arguments.sizes, "seeds": SEEDS, "epochs": EPOCHS}, measured)
+
+
+def table(measured: figures.Rows) -> figures.Table:
+    """Returns one row for each number of trials."""
+    return figures.Table(
+        (
+            "trials",
+            "records",
+            "load",
+            "summarise",
+            "answer",
+            "peak memory",
+            "`analysis/aggregate.py`",
+            "`analysis/report.py`",
+        ),
+        [
+            (
+                f"{row['trials']:,}",
+                f"{row['records']:,}",
+                f"{row['load_seconds']:.2f} s",
+                f"{row['summarise_seconds']:.2f} s",
+                f"{row['answer_seconds']:.2f} s",
+                f"{row['peak_megabytes']:,.0f} MB",
+                f"{row['aggregate_seconds']:.1f} s",
+                f"{row['report_seconds']:.1f} s",
+            )
+            for row in measured
+        ],
+    )
 
 
 def grown(size: int) -> Growth:
-    """Returns what aggregating a sweep of so many trials takes."""
+    """Returns what analysing a sweep of so many trials takes."""
     with tempfile.TemporaryDirectory() as folder:
         sweep = synthetic_of_size(size, seeds=SEEDS, epochs=EPOCHS)
         location, records = sweep.write(folder).location, sweep.epochs.height
         del sweep
-        begun, cpu = time.perf_counter(), _children_cpu_seconds()
-        subprocess.run([sys.executable, "analysis/aggregate.py", location], check=True, stdout=subprocess.DEVNULL)
-        script = {
-            "script_seconds": time.perf_counter() - begun,
-            "script_cpu_seconds": _children_cpu_seconds() - cpu,
-        }
+        scripts: dict[str, float] = {}
+        for name in SCRIPTS:
+            begun, cpu = time.perf_counter(), _children_cpu_seconds()
+            subprocess.run([sys.executable, f"analysis/{name}.py", location], check=True, stdout=subprocess.DEVNULL)
+            scripts[f"{name}_seconds"] = time.perf_counter() - begun
+            scripts[f"{name}_cpu_seconds"] = _children_cpu_seconds() - cpu
         command = [sys.executable, "-m", "tests.benchmarks.analysis_growth", "--measure", location]
         measured = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return Growth(trials=size, records=records, **script, **measured)
+    return Growth(trials=size, records=records, **scripts, **measured)
 
 
 def _children_cpu_seconds() -> float:
@@ -113,4 +132,4 @@ def measure(location: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Arguments))

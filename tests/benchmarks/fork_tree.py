@@ -15,8 +15,6 @@ import tracemalloc
 from dataclasses import dataclass
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from sweeps.ledger import sharing_group
 from sweeps.trajectories import ForkTree, Member
@@ -108,22 +106,30 @@ def memory(trials: list[TrialConfig]) -> float:
     return peak / len(trials) / 1e3
 
 
+def table(measured: figures.Rows) -> figures.Table:
+    """Returns one row for each number of trials."""
+    return figures.Table(
+        ("trials", "records", "epochs trained", "time a record", "memory a trial"),
+        [
+            (
+                f"{row['trials']:,}",
+                f"{row['records']:,}",
+                f"{row['trained']:,}",
+                f"{row['microseconds_per_record']:.1f} us",
+                f"{row['kilobytes_per_trial']:.1f} kB",
+            )
+            for row in measured
+        ],
+    )
+
+
 def main(arguments: Arguments) -> None:
-    """Measures, prints a table and writes it to `tests/benchmarks/results/fork_tree.json`."""
-    table = Table("trials", "records", "epochs trained", "us a record", "kB a trial")
+    """Measures, prints a table and writes the raw numbers."""
     measured = []
     for count in arguments.trials:
         trials = plateau_trials(count, arguments.epochs)
-        growth = Growth(**(vars(grow(trials)) | {"kilobytes_per_trial": memory(trials)}))
-        measured.append(vars(growth))
-        table.add_row(
-            f"{growth.trials:,}",
-            f"{growth.records:,}",
-            f"{growth.trained:,}",
-            f"{growth.microseconds_per_record:.1f}",
-            f"{growth.kilobytes_per_trial:.1f}",
-        )
-    Console().print(table)
+        measured.append(vars(grow(trials)) | {"kilobytes_per_trial": memory(trials)})
+    table(measured).show()
     figures.write("fork_tree", vars(arguments), measured)
 
 

@@ -1,34 +1,34 @@
-"""What orchestration costs: trials whose training only sleeps, on a local Ray, against the time they sleep.
+"""What orchestration costs: trials whose training only sleeps, start-up, and the way from Ctrl-C to the prompt.
 
     python -m tests.benchmarks.orchestration
 
-Everything but the training is real: Ray, Tune, the fork tree, records on disk. Prints start-up to the first record,
-wall time over the ideal (sleep over the trials that run at once), and the difference for each trial.
+Everything but the training is real: Ray, Tune, the fork tree, checkpoints of real size, records on disk. Start-up and
+Ctrl-C are those of `python sweeps/optimizers.py` in a process of its own. About 5 minutes.
 """
 
 from __future__ import annotations
 
-import io
+import os
+import signal
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from analysis.store import SweepStore
-from sweeps import tuning
-from sweeps.ledger import Ledger
-from sweeps.placement import Placement
-from sweeps.progress import Progress
-from sweeps.trajectories import ForkTree
-from sweeps.tuning.session import slots
-from tests.benchmarks import figures
-from workloads.registry import resolve
-from workloads.trial import EpochRecord, TrialConfig
+from sweeps.provenance import ROOT as PACKAGE
+from tests.benchmarks import figures, stand_ins
+
+ROOT = PACKAGE.parent
+SCRIPT = (sys.executable, "sweeps/optimizers.py", "--optimizers", "adam")
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -36,91 +36,146 @@ class Arguments:
     """How much to measure."""
 
     trials: int = 200
+    """Trials of one epoch."""
     seconds: tuple[float, ...] = (0.0, 0.1, 1.0)
-    """What an epoch sleeps."""
+    """What an epoch of theirs sleeps."""
+    long_trials: int = 20
+    """Trials of 30 epochs, each of which sleeps 0.1 s."""
+    rounds: int = 5
+    """Times that start-up and Ctrl-C are measured."""
+    epoch_seconds: float = 5.7
+    """What an epoch of LeNet takes, evaluation included: what the overhead is compared with."""
+
+
+LONG_EPOCHS, LONG_SECONDS = 30, 0.1
+START, STOP = "start-up", "Ctrl-C"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """What one length of epoch took."""
+    """What running some trials took."""
 
+    epochs: int
     seconds_per_epoch: float
     trials: int
     at_once: int
+    session_seconds: float
+    """Starting Ray."""
     first_record_seconds: float
     """From starting Ray to the first record in the driver."""
     ideal_seconds: float
+    """What the trials sleep, over how many run at once."""
     wall_seconds: float
-    """From the first record to the end."""
-    overhead_per_trial_seconds: float
+    """From when the first trial began to sleep to the last record."""
+
+    @property
+    def per_trial(self) -> float:
+        """Seconds that a trial takes longer than it sleeps."""
+        return (self.wall_seconds - self.ideal_seconds) / self.trials * self.at_once
 
 
-def sleeping(seconds: float) -> Callable[..., Iterator[EpochRecord]]:
-    """Returns a training function that sleeps."""
-
-    def train(config: TrialConfig, **_: Any) -> Iterator[EpochRecord]:
-        for epoch in range(1, config.epochs + 1):
-            time.sleep(seconds)
-            values = dict.fromkeys(("lr", "lr_last", "train_loss", "train_accuracy", "val_loss", "val_accuracy"), 0.5)
-            values |= dict.fromkeys(("test_loss", "test_accuracy", "eval_seconds"), 0.0)
-            yield EpochRecord(
-                trial_id=config.trial_id,
-                epoch=epoch,
-                computed_by=config.trial_id,
-                function_evaluations=0,
-                train_seconds=seconds,
-                **values,
-            )
-
-    return train
-
-
-def measure(count: int, seconds: float) -> Overhead:
-    """Runs trials of one sleeping epoch each; they differ in their seeds, so none is shared."""
-    trials = [resolve(TrialConfig(seed=seed, epochs=1)) for seed in range(count)]
+def measure(count: int, epochs: int, seconds: float) -> Overhead:
+    """Runs trials that sleep; they differ in their seeds, so none is shared."""
+    trials = stand_ins.trials_without_sharing(count, epochs)
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(SweepStore(folder, "orchestration"), trials)
-        tree = ForkTree(ledger.members())
-        assert list(tree.walk_known()) == []
-        placement = Placement()
-        began = time.perf_counter()
-        times: list[float] = []
-        with tuning.ray_session(placement), Progress(Console(file=io.StringIO()), {}) as progress:
-            at_once = slots(placement)
-            run = tuning.Run(tree, ledger, placement, progress)
-            deliver = ledger.deliver
-            ledger.deliver = lambda *news: (times.append(time.perf_counter()), deliver(*news))[1]  # type: ignore[method-assign]
-            tuning.run_tree(run, train=sleeping(seconds))
-        assert ledger.counts() == {"completed": count}
-    wall = times[-1] - times[0]
-    ideal = seconds * (count - 1) / at_once
+        store = SweepStore(folder, "orchestration")
+        times = stand_ins.run(trials, store, stand_ins.sleeping(seconds, saves=True))
     return Overhead(
+        epochs=epochs,
         seconds_per_epoch=seconds,
         trials=count,
-        at_once=at_once,
-        first_record_seconds=times[0] - began,
-        ideal_seconds=ideal,
-        wall_seconds=wall,
-        overhead_per_trial_seconds=(wall - ideal) / (count - 1) * at_once,
+        at_once=times.at_once,
+        session_seconds=times.session,
+        first_record_seconds=times.records[0],
+        ideal_seconds=seconds * epochs * count / times.at_once,
+        wall_seconds=times.records[-1] - times.records[0] + seconds,
+    )
+
+
+def start(folder: Path, *flags: str) -> subprocess.Popen[bytes]:
+    """Starts the sweep script as a shell does, as a group of its own."""
+    return subprocess.Popen(
+        [*SCRIPT, "--storage-path", str(folder), *flags],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def startup() -> float:
+    """Returns the seconds from the command to the beginning of the first epoch."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.time()
+        assert start(Path(folder), "--lrs", "0.001", "--epochs", "1", "--train-limit", "64").wait(PATIENCE_SECONDS) == 0
+        (checkpoint,) = Path(folder).rglob("checkpoints/*/*.pt")
+        (record,) = SweepStore(folder, "optimizers").read_epochs().to_dicts()
+        # The checkpoint is written when the epoch is over.
+        return checkpoint.stat().st_mtime - began - record["train_seconds"] - record["eval_seconds"]
+
+
+def ctrl_c() -> float:
+    """Returns the seconds from Ctrl-C in mid-epoch to the end of the process."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = start(Path(folder), "--epochs", "30")
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while not any(Path(folder).rglob("checkpoints/*/*.pt")):
+            assert process.poll() is None, "the sweep ended by itself"
+            assert time.monotonic() < patience, "no epoch ended"
+            time.sleep(0.1)
+        began = time.perf_counter()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE_SECONDS) == 130
+        return time.perf_counter() - began
+
+
+def all_measured(arguments: Arguments) -> Iterator[dict[str, Any]]:
+    """Yields every figure, as it is there."""
+    jobs = [(arguments.trials, 1, seconds) for seconds in arguments.seconds]
+    for count, epochs, seconds in [*jobs, (arguments.long_trials, LONG_EPOCHS, LONG_SECONDS)]:
+        found = measure(count, epochs, seconds)
+        yield {"what": "trials", **asdict(found), "overhead_per_trial_seconds": found.per_trial}
+        if epochs == LONG_EPOCHS:
+            share = found.per_trial / (LONG_EPOCHS * arguments.epoch_seconds)
+            yield {"what": "share", "epoch_seconds": arguments.epoch_seconds, "share": share}
+    for what, action in ((START, startup), (STOP, ctrl_c)):
+        yield {"what": what, "seconds": [action() for _ in range(arguments.rounds)]}
+
+
+def table(measured: figures.Rows) -> figures.Table:
+    """Returns what trials took, and the rest as sentences."""
+    trials = [row for row in measured if row["what"] == "trials"]
+    (share,) = (row for row in measured if row["what"] == "share")
+    seconds = {row["what"]: row["seconds"] for row in measured if "seconds" in row}
+    start, stop = (statistics.median(seconds[what]) for what in (START, STOP))
+    return figures.Table(
+        ("trials", "epochs", "an epoch sleeps", "at once", "wall time", "ideal", "longer, a trial"),
+        [
+            (
+                str(row["trials"]),
+                str(row["epochs"]),
+                f"{row['seconds_per_epoch']:g} s",
+                str(row["at_once"]),
+                f"{row['wall_seconds']:.1f} s",
+                f"{row['ideal_seconds']:.1f} s",
+                f"{row['overhead_per_trial_seconds']:.3f} s",
+            )
+            for row in trials
+        ],
+        [
+            f"Of {LONG_EPOCHS} epochs of LeNet, {share['epoch_seconds']:g} s each, the last is {share['share']:.2%}.",
+            f"From the command to the first epoch {start:.1f} s; from Ctrl-C in mid-epoch to the prompt {stop:.1f} s "
+            f"(medians of {len(seconds[START])}).",
+        ],
     )
 
 
 def main(arguments: Arguments) -> None:
-    """Measures, prints a table and writes it to `tests/benchmarks/results/orchestration.json`."""
-    found = [measure(arguments.trials, seconds) for seconds in arguments.seconds]
-    table = Table("an epoch sleeps", "trials", "at once", "first record after", "wall", "ideal", "overhead a trial")
-    for one in found:
-        table.add_row(
-            f"{one.seconds_per_epoch:g} s",
-            str(one.trials),
-            str(one.at_once),
-            f"{one.first_record_seconds:.1f} s",
-            f"{one.wall_seconds:.1f} s",
-            f"{one.ideal_seconds:.1f} s",
-            f"{one.overhead_per_trial_seconds:.3f} s",
-        )
-    Console().print(table)
-    figures.write("orchestration", vars(arguments), [vars(one) for one in found])
+    """Measures, prints a table and writes the raw numbers."""
+    measured = list(all_measured(arguments))
+    table(measured).show()
+    figures.write("orchestration", vars(arguments), measured)
 
 
 if __name__ == "__main__":

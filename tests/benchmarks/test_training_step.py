@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
 
-from tests.benchmarks import training_step
+from tests.benchmarks import training_step, usual
 from tests.benchmarks.training_step import SIDES, Measured, Task, measure_here
+from workloads import datasets
 from workloads.datasets import DATA_ROOT, FASHION_MNIST
 from workloads.lenet import LeNet
 from workloads.training import Hardware
@@ -38,24 +40,34 @@ def test_arithmetic_of_a_step() -> None:
 def test_the_same_network() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        plain = training_step.plain_lenet()
+        plain = usual.lenet()
         torch.manual_seed(0)
-        assert torch.equal(parameters_to_vector(plain.parameters()), parameters_to_vector(LeNet().parameters()))
+        ours = LeNet()
+        images = torch.randn(usual.BATCH, 1, 32, 32)
+    assert torch.equal(parameters_to_vector(plain.parameters()), parameters_to_vector(ours.parameters()))
+    labels = torch.arange(usual.BATCH) % 10
+    for model in (plain, ours):
+        functional.cross_entropy(model(images), labels).backward()
+    assert torch.equal(plain(images), ours(images))
+    for name, (one, other) in enumerate(zip(plain.parameters(), ours.parameters(), strict=True)):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad), name
 
 
 def test_the_usual_script_has_the_same_images(tmp_path: Path) -> None:
-    training_step.unpack_as_torchvision_does(tmp_path)
+    usual.unpack_as_torchvision_does(tmp_path)
     data = torchvision.datasets.FashionMNIST(str(tmp_path), train=True)
     raw = FASHION_MNIST.read(DATA_ROOT)
     assert np.array_equal(data.data.numpy(), raw.train_images)
     assert np.array_equal(data.targets.numpy(), raw.train_labels)
-    shipped = sorted(path.stem for path in Path(training_step.datasets.__file__).parent.rglob("*.gz"))
+    shipped = sorted(path.stem for path in Path(datasets.__file__).parent.rglob("*.gz"))
     assert sorted(path.name for path in (tmp_path / "FashionMNIST" / "raw").iterdir()) == shipped
 
 
 def test_figures_of_a_measurement() -> None:
-    measured = Measured(2, steps=100, seconds={"ours": [1.0, 9.0, 2.0], "bare loop": [3.0, 3.0, 5.0]})
+    measured = Measured(2, images=6_390, seconds={"ours": [1.0, 9.0, 2.0], "bare loop": [3.0, 3.0, 5.0]})
     assert measured.median("ours") == 2.0
     assert measured.ratio("bare loop") == 1.5
     assert measured.step_milliseconds("ours") == 20.0
-    assert measured.images_per_second("ours") == 2 * 100 * 64 / 2.0
+    assert measured.images_per_second("ours") == 6_390

@@ -8,8 +8,6 @@ does something else the ratios mean little.
 
 from __future__ import annotations
 
-import gzip
-import json
 import multiprocessing
 import os
 import statistics
@@ -21,27 +19,20 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
-import torchvision
 import tyro
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import transforms
 
-from sweeps.provenance import provenance
+from tests.benchmarks import figures, usual
+from tests.benchmarks.usual import BATCH
 from workloads import datasets
 from workloads.datasets import FASHION_MNIST
-from workloads.training import Hardware, Images, train
+from workloads.training import EVALUATION_BATCH, Hardware, Images, train
 from workloads.trial import TrialConfig
 
-RESULTS = Path(__file__).parent / "results" / "training_step.json"
-BATCH = 64
 USUAL_WORKERS = 2
 OPTIMIZERS: Mapping[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "adam": lambda model: torch.optim.Adam(model.parameters(), lr=0.001),
@@ -58,6 +49,8 @@ class Task:
     images: int = 55_000
     usual_workers: int = USUAL_WORKERS
     """Processes of the usual script's DataLoader."""
+    validate: bool = False
+    """Evaluate the validation images too; the bare loop only."""
 
     @property
     def steps(self) -> int:
@@ -74,15 +67,6 @@ def images_in_memory() -> Images:
     return Images(datasets.load(FASHION_MNIST), torch.device("cpu"))
 
 
-def plain_lenet() -> nn.Sequential:
-    """Returns the network without our code."""
-    return nn.Sequential(
-        *(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
-    )
-
-
 def ours(task: Task) -> float:
     """Returns the seconds that `train` says an epoch's training took."""
     config = TrialConfig(optimizer=task.optimizer, lr=0.001, epochs=1, train_limit=task.images)
@@ -93,7 +77,7 @@ def ours(task: Task) -> float:
 def bare_loop(task: Task) -> float:
     """Returns the seconds of an epoch of a loop over tensors in memory that knows loss and accuracy in the end."""
     x, y = images_in_memory().images, images_in_memory().labels
-    model = plain_lenet()
+    model = usual.lenet()
     optimizer = OPTIMIZERS[task.optimizer](model)
     loss_sum, right = torch.zeros(()), torch.zeros((), dtype=torch.int64)
     started = time.perf_counter()
@@ -107,39 +91,34 @@ def bare_loop(task: Task) -> float:
         loss_sum += loss.detach() * len(batch)
         right += (logits.argmax(1) == labels).sum()
     loss_sum.item(), right.item()
+    if task.validate:
+        validate(model)
     return time.perf_counter() - started
+
+
+def validate(model: nn.Module) -> tuple[float, int]:
+    """Returns sum of the losses and number of right answers over the validation images, without our code."""
+    images = images_in_memory()
+    begin, end = images.data.span("val")
+    loss_sum, right = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+    model.eval()
+    with torch.inference_mode():
+        for batch in torch.arange(begin, end).split(EVALUATION_BATCH):
+            logits, labels = model(images.images[batch]), images.labels[batch]
+            loss_sum += functional.cross_entropy(logits, labels, reduction="sum")
+            right += (logits.argmax(1) == labels).sum()
+    return loss_sum.item(), int(right.item())
 
 
 def usual_script(task: Task) -> float:
     """Returns the seconds of an epoch as tutorials write it: images resized one by one, `.item()` at every step."""
-    row = FASHION_MNIST
-    prepare = transforms.Compose(
-        [transforms.Resize((32, 32)), transforms.ToTensor(), transforms.Normalize(row.mean, row.std)]
-    )
     with tempfile.TemporaryDirectory() as root:
-        unpack_as_torchvision_does(Path(root))
-        data = torchvision.datasets.FashionMNIST(root, train=True, transform=prepare)
-    loader = DataLoader(
-        Subset(data, range(task.images)),
-        batch_size=BATCH,
-        shuffle=True,
-        num_workers=task.usual_workers,
-        # What a script gets on Linux; here the parent was spawned, and would have its workers import torch first.
-        multiprocessing_context="fork" if task.usual_workers else None,
-    )
-    model = plain_lenet()
+        usual.unpack_as_torchvision_does(Path(root))
+        loader = usual.load(root, task.images, task.usual_workers).train
+    model = usual.lenet()
     optimizer = OPTIMIZERS[task.optimizer](model)
-    criterion = nn.CrossEntropyLoss()
-    losses, right = np.array([]), 0
     started = time.perf_counter()
-    for inputs, labels in loader:
-        optimizer.zero_grad()
-        logits = model(inputs)
-        loss = criterion(logits, labels)
-        loss.backward()
-        optimizer.step()
-        losses = np.append(losses, loss.item())
-        right += (logits.argmax(1) == labels).sum().item()
+    usual.train_epoch(model, loader, optimizer, after_batch=lambda: None)
     return time.perf_counter() - started
 
 
@@ -150,15 +129,6 @@ def usual_script_with_all_threads(task: Task) -> float:
         return usual_script(task)
     finally:
         Hardware(threads=1).apply()
-
-
-def unpack_as_torchvision_does(root: Path) -> None:
-    """Writes the shipped files where `torchvision.datasets.FashionMNIST(root)` looks for its download."""
-    shipped = Path(datasets.__file__).parent / "data" / "fashion-mnist"
-    folder = root / "FashionMNIST" / "raw"
-    folder.mkdir(parents=True)
-    for path in shipped.glob("*.gz"):
-        (folder / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
 
 
 SIDES: Mapping[str, Callable[[Task], float]] = {
@@ -177,7 +147,7 @@ PINNED = ("ours", "bare loop")
 
 def flop_of_a_step() -> int:
     """Returns the floating-point operations of a step's products, forward and backward."""
-    model = plain_lenet()
+    model = usual.lenet()
     counter = FlopCounterMode(display=False)
     with counter:
         functional.cross_entropy(model(torch.zeros(BATCH, 1, 32, 32)), torch.zeros(BATCH, dtype=torch.int64)).backward()
@@ -210,7 +180,7 @@ class Measured:
     """Seconds of each round, by side; with several processes at once those of the last to end."""
 
     processes: int
-    steps: int
+    images: int
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def median(self, side: str) -> float:
@@ -219,32 +189,36 @@ class Measured:
 
     def step_milliseconds(self, side: str) -> float:
         """Returns a step's time."""
-        return 1000 * self.median(side) / self.steps
+        return 1000 * self.median(side) / Task(images=self.images).steps
 
     def images_per_second(self, side: str) -> float:
         """Returns the throughput of all processes together."""
-        return self.processes * self.steps * BATCH / self.median(side)
+        return self.processes * self.images / self.median(side)
 
     def ratio(self, other: str) -> float:
         """Returns how many times as fast ours is."""
         return self.median(other) / self.median("ours")
 
 
+def all_cores() -> list[int]:
+    """Returns the cores this process may run on."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+
+
 def measure_here(task: Task, rounds: int, sides: Sequence[str]) -> Measured:
     """Measures sides in turns in this process, after one short round to warm up."""
     for side in sides:
         SIDES[side](Task(optimizer=task.optimizer, images=BATCH, usual_workers=0))
-    measured = Measured(1, task.steps, {side: [] for side in sides})
+    measured = Measured(1, task.images, {side: [] for side in sides})
     for _ in range(rounds):
         for side in sides:
             measured.seconds[side].append(SIDES[side](task))
     return measured
 
 
-def measure(task: Task, rounds: int, cores: Sequence[int]) -> Measured:
-    """Measures all sides in turns, in one process for each core at the same time."""
-    sides = [*SIDES, "floor"]
-    measured = Measured(len(cores), task.steps, {side: [] for side in sides})
+def measure(task: Task, rounds: int, cores: Sequence[int], sides: Sequence[str] = (*SIDES, "floor")) -> Measured:
+    """Measures sides in turns, in one process for each core at the same time."""
+    measured = Measured(len(cores), task.images, {side: [] for side in sides})
     context = multiprocessing.get_context("spawn")
     pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_warm_up, initargs=(task,)) for _ in cores]
     try:
@@ -309,35 +283,37 @@ def main() -> None:
         Hardware(threads=1).apply()
         print(profiled(task))
         return
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+    cores = all_cores()
     found = [measure(task, arguments.rounds, cores[:count]) for count in sorted({1, len(cores)})]
-    Console().print(table(found))
-    content = {
-        "arguments": vars(arguments),
-        "load_average_at_end": os.getloadavg(),
-        "provenance": provenance(),
-        "measured": [vars(measured) for measured in found],
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-    print(RESULTS)
+    measured = [vars(one) for one in found]
+    table(measured).show()
+    figures.write("training_step", vars(arguments), measured)
 
 
-def table(found: Sequence[Measured]) -> Table:
+def table(measured: figures.Rows) -> figures.Table:
     """Returns the medians of every side, and how ours compares."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("trials at once", "side", "ms a step", "images/s", "ours is"):
-        shown.add_column(name, justify="left" if name == "side" else "right")
-    for measured in found:
-        for side in measured.seconds:
-            shown.add_row(
-                str(measured.processes),
-                side,
-                f"{measured.step_milliseconds(side):.2f}",
-                f"{measured.images_per_second(side):,.0f}",
-                f"{measured.ratio(side):.2f} x",
-            )
-    return shown
+    found = [Measured(**row) for row in measured]
+    usual_throughput = found[0].images_per_second("usual script")
+    rows = [
+        (
+            side,
+            str(one.processes),
+            f"{one.step_milliseconds(side):.2f}",
+            f"{one.images_per_second(side):,.0f}",
+            f"{one.ratio(side):.2f} x",
+        )
+        for one in found
+        for side in one.seconds
+    ]
+    best = found[-1].images_per_second("ours")
+    return figures.Table(
+        ("side", "trials at once", "ms a step", "images/s", "ours is"),
+        rows,
+        [
+            f"The whole machine: {found[-1].processes} of ours at once train {best / usual_throughput:.1f} times as "
+            "many images a second as one usual script with all threads."
+        ],
+    )
 
 
 if __name__ == "__main__":
