@@ -9,6 +9,7 @@ import secrets
 import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _private(placement: Placement) -> Iterator[None]:
     chosen = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
     if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not chosen and not placement.dashboard:
         # Ray asks for a token by default. With a dashboard it is the one in the user's home, which the browser needs.
-        private["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        private["RAY_AUTH_TOKEN"] = _token()
     before = {name: os.environ.get(name) for name in (*private, "RAY_AUTH_MODE")}
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(private)
@@ -86,6 +87,12 @@ def _private(placement: Placement) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@cache
+def _token() -> str:
+    """Returns a token that only this process knows: one for all its runs, as Ray never reads a second."""
+    return secrets.token_hex(32)
 
 
 def _knock(address: str) -> None:

@@ -20,6 +20,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis.store import SweepStore
+from sweeps.placement import Placement
 from sweeps.sweep import Sweep
 from tests.sweeps.runs import ROOT, finish, free_port, measured, run_here, start, statuses, table_of, write_script
 
@@ -74,6 +75,21 @@ def test_a_local_ray_is_nobody_elses(storage: str, tmp_path: Path) -> None:
     assert token not in output + complaints
     assert files_with(token, storage) == []
     assert list(home.rglob("auth_token")) == []
+
+
+def test_runs_of_one_process_have_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeps.tuning import session
+
+    # Ray reads the token once: with another, the second run's driver could not talk to its own Ray.
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    tokens = []
+    for _ in range(2):
+        with session._private(Placement()):
+            tokens.append(os.environ["RAY_AUTH_TOKEN"])
+        assert "RAY_AUTH_TOKEN" not in os.environ
+    assert tokens[0] == tokens[1]
+    assert len(tokens[0]) == 64
 
 
 CLUSTER = """
