@@ -82,7 +82,7 @@ STATUS_COLUMNS: tuple[Column, ...] = (
     Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
     Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
     Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
-    Column("concurrent", pl.Int32, "trainings of the sweep under way when that epoch ended, its own included"),
+    Column("neighbours", pl.Int32, "other trainings of the sweep on that device (cpu: node) when that epoch ended"),
 )
 """What happened to trials, in the order it happened; folded into `trials.parquet`."""
 
@@ -123,7 +123,7 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
     Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
     Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
-    Column("concurrent", pl.Int32, "trainings of the sweep under way when that epoch ended, its own included"),
+    Column("neighbours", pl.Int32, "other trainings of the sweep on that device (cpu: node) when that epoch ended"),
 )
 """`trials.parquet`: one row for each trial; the settings' columns follow."""
 

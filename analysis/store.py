@@ -71,7 +71,7 @@ class TrialStatus:
     node: str | None = None
     device: str | None = None
     gpu_fraction: float | None = None
-    concurrent: int | None = None
+    neighbours: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,16 +58,17 @@ def storage(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A local Ray with two CPUs, the same for all tests of a session; it starts with the first that asks for it."""
+    """A local Ray, the same for all tests of a session; it starts with the first that asks for it.
+
+    It has two CPUs and, for tests of scheduling, says that it has two GPUs. It is a sweep's own: for this machine only,
+    and with a token.
+    """
+    # Sets Ray's environment before it is imported.
+    from sweeps import tuning
+    from sweeps.placement import Placement
+
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("RAY_AUTH_MODE", "disabled")
-        # Sets Ray's environment before it is imported.
-        from sweeps import tuning  # noqa: F401
-
-        import ray  # isort: skip
-
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        try:
+        for name in [name for name in os.environ if name.startswith("RAY_AUTH_")]:
+            environment.delenv(name)
+        with tuning.ray_session(Placement(), num_cpus=2, num_gpus=2):
             yield
-        finally:
-            ray.shutdown()

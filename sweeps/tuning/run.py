@@ -55,25 +55,27 @@ class Run:
         self.storage_error: str | None = None
         self.checkpoints = ledger.checkpoints
         self._leaders: dict[str, Path] = {}
+        """Tune's name for a training -> its path."""
         self._places: dict[str, Mapping[str, Any]] = {}
-        """Leader -> where its last epoch was trained."""
+        """Tune's name -> where it is trained, once a worker has taken it up; the others wait for room."""
         self.trained = 0
 
-    @property
-    def _running(self) -> int:
-        """Trainings under way; Tune asks for one path more than can run."""
-        return min(len(self._leaders), self.progress.counts.slots)
-
     def next_job(self, tune_id: str) -> Job | None:
-        """Returns what to train next, or None when nothing can start now."""
+        """Returns what to train next, or None when nothing can start now.
+
+        One path always waits for a worker to become free. While nodes are still to come, as many wait as will fit on
+        them: an autoscaler starts machines for what waits.
+        """
         limit = self.placement.max_concurrent
         if limit is not None and len(self._leaders) >= limit:
+            return None
+        running = len(self._places)
+        if len(self._leaders) - running >= max(1, self.progress.counts.slots - running):
             return None
         path = self.tree.take()
         if path is None:
             return None
         self._leaders[tune_id] = path
-        self.progress.started(path.leader.trial_id, len(path.members))
         return Job(
             config=self.ledger.trials[path.leader.trial_id],
             known=path.epoch,
@@ -94,8 +96,10 @@ class Run:
         if "end" in result:
             self._end(tune_id, path, result)
         elif "record" in result:
-            place = result["place"] | {"concurrent": self._running}
-            self._record(path, result["record"], result.get("checkpoint"), place)
+            self._record(path, result["record"], result["checkpoint"], self._place(tune_id))
+        else:
+            self._places[tune_id] = result["place"]
+            self.progress.started(path.leader.trial_id, len(path.members))
         self.show()
 
     def _record(
@@ -107,7 +111,6 @@ class Run:
             checkpoint = Checkpoint(leader, record["epoch"], checkpoint_path)
             self.checkpoints[leader, record["epoch"]] = checkpoint
         before = path.anchor
-        self._places[leader] = place
         delivery = self.tree.advance(leader, record)
         self.trained += 1
         self.progress.record(leader, record, len(path.members))
@@ -118,9 +121,16 @@ class Run:
         for key in {before, *((best.trial_id, best.epoch) for best in bests)}:
             self._drop_checkpoint(key)
 
+    def _place(self, tune_id: str) -> dict[str, Any]:
+        """Returns where a path is trained, as fields of `TrialStatus`; nothing if no worker has taken it up."""
+        place = self._places.get(tune_id)
+        if place is None:
+            return {}
+        return {**place, "neighbours": list(self._places.values()).count(place) - 1}
+
     def _end(self, tune_id: str, path: Path, result: Mapping[str, Any]) -> None:
         leader, before = path.leader.trial_id, path.anchor
-        place = self._places.get(leader, {})
+        place = self._place(tune_id)
         if result["end"] == "storage":
             self.storage_error, self.stopping = result["error"], True
             return
@@ -162,6 +172,7 @@ class Run:
 
     def _forget(self, tune_id: str) -> None:
         path = self._leaders.pop(tune_id, None)
+        self._places.pop(tune_id, None)
         if path is not None:
             self.progress.ended(path.leader.trial_id)
 
@@ -185,7 +196,7 @@ class Run:
         c.trial_epochs = sum(trial.epochs for trial in self.ledger.trials.values())
         c.delivered = self.ledger.delivered
         c.trained = self.trained
-        c.running = self._running
-        c.waiting = self.tree.waiting
+        c.running = len(self._places)
+        c.waiting = self.tree.waiting + len(self._leaders) - len(self._places)
         c.epochs_left = sum(path.remaining for path in self.tree.paths)
         self.progress.update()

@@ -63,17 +63,17 @@ _images: dict[tuple[str, str], Images] = {}
 
 
 def train_path(config: Mapping[str, str], data: Mapping[str, Any], train: Train) -> None:
-    """Trains one path in a worker and reports each epoch, or how it ended."""
+    """Trains one path in a worker and reports where, each epoch, and how it ended if not well."""
     job = Job.from_json(config["job"])
     watchdog = Watchdog(job)
     try:
         if stack := watchdog.bites():
             _report(end="failed", error=f"no epoch within {job.timeout:g} s (--trial-timeout)", traceback=stack)
             return
-        place = _place(job)
+        _report(place=_place(job))
         with watchdog:
             for record, checkpoint in _train_job(job, data, train):
-                _report(record=record.to_json(), checkpoint=checkpoint, place=place)
+                _report(record=record.to_json(), checkpoint=checkpoint)
                 watchdog.feed()
     except Diverged as outcome:
         _report(end="diverged", error=str(outcome))
@@ -86,7 +86,7 @@ def train_path(config: Mapping[str, str], data: Mapping[str, Any], train: Train)
 
 
 def _place(job: Job) -> dict[str, Any]:
-    """Returns what a trial's record says of where it ran, as fields of `TrialStatus`."""
+    """Returns where a path is trained, as fields of `TrialStatus`."""
     context = ray.get_runtime_context()
     gpus = context.get_accelerator_ids().get("GPU", [])
     return {

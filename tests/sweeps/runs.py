@@ -87,12 +87,17 @@ def write_script(folder: Path, sweep: str, before: str = "") -> Path:
 
 
 def start(script: Path, storage: str, *flags: str, **environment: str) -> subprocess.Popen[str]:
-    """Starts a sweep script in a process of its own."""
+    """Starts a sweep script in a process of its own, which knows nothing of the Ray of this one."""
     command = [sys.executable, str(script), "--storage-path", storage, *flags]
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled", **environment}
+    env = without_ray() | environment
     return subprocess.Popen(
         command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
+
+
+def without_ray() -> dict[str, str]:
+    """Returns the environment without what concerns Ray: the address and the token of another one."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
@@ -116,3 +121,8 @@ def free_port() -> int:
 def statuses(storage: str, name: str) -> Sequence[str]:
     """Returns the statuses of a sweep's trials, in order."""
     return table_of(storage, name)["status"].to_list()
+
+
+def files_with(text: str, folder: str | Path) -> list[Path]:
+    """Returns the files below a folder that hold a text."""
+    return [path for path in Path(folder).rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
