@@ -37,7 +37,7 @@ class Counts:
     epochs_left: int = 0
     """Epochs the current paths still have to train: a lower bound while schedules may fork."""
     slots: int = 1
-    """Trainings that fit at once."""
+    """Trainings that fit at once on the nodes there were at the start."""
 
 
 @dataclass
@@ -94,8 +94,9 @@ class Progress:
         """An estimate, None before the first epoch."""
         if self._epoch_seconds is None:
             return None
-        lanes = max(1, min(self.counts.slots, self.counts.running + self.counts.waiting))
-        return self.counts.epochs_left * self._epoch_seconds / lanes
+        c = self.counts
+        lanes = max(1, min(max(c.slots, c.running), c.running + c.waiting))
+        return c.epochs_left * self._epoch_seconds / lanes
 
     def due(self) -> bool:
         """Whether it is time to show something new."""
@@ -106,7 +107,9 @@ class Progress:
         self._updated = time.monotonic()
         if self._live is None:
             losses = ", ".join(self._describe(leader) for leader in self._running)
-            self.console.print(f"{self._summary()}; now: {losses or 'starting'}", soft_wrap=True, highlight=False)
+            self.console.print(
+                f"{self._summary()}; now: {losses or 'waiting for a worker'}", soft_wrap=True, highlight=False
+            )
 
     def _summary(self) -> str:
         c = self.counts

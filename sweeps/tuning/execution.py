@@ -18,8 +18,8 @@ from ray.tune import Callback, FailureConfig, RunConfig, Stopper, TuneConfig, Tu
 from ray.tune.search import Searcher
 
 from sweeps.tuning.errors import StorageError
-from sweeps.tuning.run import MAX_FAILURES, Run
-from sweeps.tuning.session import check_placement, slots
+from sweeps.tuning.run import MAX_FAILURES, ROOM_TO_GROW, Run
+from sweeps.tuning.session import check_placement, grows, slots
 from sweeps.tuning.worker import Train, train_path
 from workloads.datasets import Dataset
 from workloads.training import train
@@ -116,6 +116,7 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None 
     placement = run.placement
     check_placement(placement)
     run.progress.counts.slots = slots(placement)
+    run.room = ROOM_TO_GROW if grows() else run.progress.counts.slots
     data = {} if data is None else data
     shared = {name: ray.put(data.pop(name)) for name in list(data)}
     trainable = tune.with_resources(

@@ -14,6 +14,8 @@ from sweeps.progress import Progress
 from sweeps.trajectories import CheckpointKey, ForkTree, Path
 from sweeps.tuning.worker import Job
 
+ROOM_TO_GROW = 200
+"""How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""
 MAX_FAILURES = 2
 """How often a path is tried again after its worker died."""
 
@@ -59,18 +61,19 @@ class Run:
         self._places: dict[str, Mapping[str, Any]] = {}
         """Tune's name -> where it is trained, once a worker has taken it up; the others wait for room."""
         self.trained = 0
+        self.room = 1
+        """As many paths may be under way or wait; one more than are under way always may."""
 
     def next_job(self, tune_id: str) -> Job | None:
         """Returns what to train next, or None when nothing can start now.
 
-        One path always waits for a worker to become free. While nodes are still to come, as many wait as will fit on
-        them: an autoscaler starts machines for what waits.
+        One path always waits for a worker to become free; more while there is room: a cluster that starts nodes by
+        itself starts them for what waits.
         """
         limit = self.placement.max_concurrent
         if limit is not None and len(self._leaders) >= limit:
             return None
-        running = len(self._places)
-        if len(self._leaders) - running >= max(1, self.progress.counts.slots - running):
+        if len(self._leaders) >= max(self.room, len(self._places) + 1):
             return None
         path = self.tree.take()
         if path is None:

@@ -8,13 +8,14 @@ import os
 import secrets
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -115,13 +116,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def check_placement(placement: Placement) -> None:
-    """Refuses what Ray would wait for for ever.
+    """Refuses what Ray would wait for for ever; a cluster that starts nodes by itself may yet start one that fits.
 
     Raises:
-        PlacementError: No node has what a trial asks for, nor would one that the cluster may still start.
+        PlacementError: No node has what a trial asks for.
     """
-    nodes = [node["Resources"] for node in _alive_nodes()] + [resources for resources, _ in _node_types()]
-    for resource, wanted in _wanted(placement):
+    nodes = [node["Resources"] for node in _alive_nodes()]
+    for resource, wanted in () if grows() else _wanted(placement):
         most = max((node.get(resource, 0.0) for node in nodes), default=0.0)
         if wanted > most:
             flag = f"--{resource.lower()}s-per-trial"
@@ -164,20 +165,20 @@ def _sees(path: str) -> bool:
 
 
 def slots(placement: Placement) -> int:
-    """Returns how many trials fit at once, on the nodes there are and those the cluster may still start."""
-    nodes = [(node["Resources"], 1) for node in _alive_nodes()]
-    types = _node_types()
-    total = max(_fit(nodes, placement), _fit(types, placement))
-    return max(1, total if placement.max_concurrent is None else min(total, placement.max_concurrent))
-
-
-def _fit(nodes: Sequence[tuple[Mapping[str, float], int]], placement: Placement) -> int:
-    """Returns how many trials fit on that many nodes of each kind: a trial never spans two."""
+    """Returns how many trials fit at once on the nodes there are; 0 while there is none that fits."""
+    nodes = [node["Resources"] for node in _alive_nodes()]
     wanted = [(resource, amount) for resource, amount in _wanted(placement) if amount > 0]
-    return sum(
-        count * min((int(node.get(resource, 0.0) / amount + 1e-9) for resource, amount in wanted), default=1)
-        for node, count in nodes
+    # A trial never spans two nodes.
+    total = sum(
+        min((int(node.get(resource, 0.0) / amount + 1e-9) for resource, amount in wanted), default=1) for node in nodes
     )
+    return total if placement.max_concurrent is None else min(total, placement.max_concurrent)
+
+
+def grows() -> bool:
+    """Whether the cluster starts nodes by itself: `ray up` and KubeRay make such; which nodes, Ray does not say."""
+    answer: bool = is_autoscaler_v2(fetch_from_server=True)
+    return answer
 
 
 def _wanted(placement: Placement) -> tuple[tuple[str, float], ...]:
@@ -186,10 +187,3 @@ def _wanted(placement: Placement) -> tuple[tuple[str, float], ...]:
 
 def _alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _node_types() -> list[tuple[Mapping[str, float], int]]:
-    """Returns resources and highest number of each type of node that an autoscaling cluster may start."""
-    config = ray._private.state.state.get_cluster_config()
-    groups = config.node_group_configs if config is not None else ()
-    return [(dict(group.resources), group.max_count) for group in groups if group.max_count]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from polars.testing import assert_frame_equal
 from rich.console import Console
 
 from analysis.store import SweepStore
+from sweeps import tuning
 from sweeps.ledger import Ledger
 from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.provenance import fingerprint
 from sweeps.sweep import Sweep
 from sweeps.trajectories import ForkTree
+from sweeps.tuning import Run
 from tests.sweeps.runs import (
     files_with,
     finish,
@@ -169,24 +171,41 @@ def a_quarter(config: TrialConfig, folder: Path) -> Iterator[EpochRecord]:
     yield EpochRecord(**values | {"trial_id": config.trial_id, "computed_by": config.trial_id, "epoch": 1})
 
 
+def a_run(storage: str, trials: Sequence[TrialConfig], placement: Placement) -> Run:
+    ledger = Ledger(SweepStore(storage, "s"), trials)
+    Path(ledger.store.root).mkdir(parents=True)
+    tree = ForkTree(ledger.members())
+    assert list(tree.walk_known()) == []
+    return Run(tree, ledger, placement, Progress(Console(file=io.StringIO()), {}))
+
+
+@pytest.mark.parametrize(("limit", "room", "first", "then"), [(None, 1, 1, 1), (None, 4, 4, 1), (3, 4, 3, 0)])
+def test_as_many_paths_wait_as_there_is_room_for_and_then_one(
+    storage: str, limit: int | None, room: int, first: int, then: int
+) -> None:
+    trials = [TrialConfig(seed=seed, epochs=1) for seed in range(10)]
+    run = a_run(storage, trials, Placement(max_concurrent=limit))
+    run.room = room
+    waiting = [str(number) for number in range(10) if run.next_job(str(number))]
+    assert len(waiting) == first, "no worker has taken one up"
+    for name in waiting:
+        run.take_in(name, {"place": {"node": "here", "device": "cpu", "gpu_fraction": None}})
+    assert len([number for number in range(10, 20) if run.next_job(str(number))]) == then, "all have been taken up"
+
+
 def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(
     ray_cluster: None, storage: str, tmp_path: Path
 ) -> None:
-    from sweeps import tuning
-
     def stand_in(config: TrialConfig, *, hardware: Any, **_: Any) -> Iterator[EpochRecord]:
         assert hardware.gpu
         assert hardware.gpu_memory_fraction == 0.25
         return a_quarter(config, tmp_path)
 
     trials = [TrialConfig(seed=seed, epochs=1, train_limit=320) for seed in range(10)]
-    placement = Placement(cpus_per_trial=0.1, gpus_per_trial=0.25)
-    ledger = Ledger(SweepStore(storage, "s"), trials)
-    Path(ledger.store.root).mkdir(parents=True)
-    tree = ForkTree(ledger.members())
-    assert list(tree.walk_known()) == []
-    tuning.run_tree(tuning.Run(tree, ledger, placement, Progress(Console(file=io.StringIO()), {})), train=stand_in)
+    run = a_run(storage, trials, Placement(cpus_per_trial=0.1, gpus_per_trial=0.25))
+    tuning.run_tree(run, train=stand_in)
 
+    ledger = run.ledger
     assert {status.status for status in ledger.statuses.values()} == {"completed"}, ledger.statuses
     granted = {path.name.partition(".")[0]: path.name.split("-")[1:] for path in tmp_path.glob("*.granted-*")}
     assert max(int(at_once) for _, at_once in granted.values()) == 8

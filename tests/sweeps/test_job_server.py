@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,14 +103,19 @@ class Head:
             "available_node_types": {FAKE_HEAD_NODE_TYPE: head} | types,
             "head_node_type": FAKE_HEAD_NODE_TYPE,
             **{f"{where}setup_commands": [] for where in ("", "head_", "worker_")},
+            "cluster_synced_files": [],
         }
 
     def ray(self, *words: str, **environment: str) -> str:
         """Returns what a `ray` command prints."""
         done = subprocess.run(
-            ["ray", *words], env=self.environment | environment, capture_output=True, text=True, timeout=120, cwd=ROOT
+            ["ray", *words], env=self.environment | environment, capture_output=True, text=True, timeout=300, cwd=ROOT
         )
         return done.stdout + done.stderr
+
+    def nodes(self) -> list[str]:
+        """Returns the nodes that are up."""
+        return re.findall(r"^ 1 node_(\w+)$", self.ray("status", "--address", self.gcs), re.MULTILINE)
 
     def job(self, *words: str) -> str:
         """Returns what a `ray job` command prints."""
@@ -189,11 +195,16 @@ def test_a_submitted_job_is_stopped_submitted_again_and_finished(head: Head, sto
     assert files_with(token, storage) == []
 
 
-def test_an_autoscaler_starts_all_nodes_that_fit_and_stops_them(storage: str, tmp_path: Path) -> None:
+def test_an_autoscaler_starts_nodes_for_what_waits_and_stops_them(storage: str, tmp_path: Path) -> None:
     types = {"worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}}
     with running(Head(tmp_path, types, cpus=0)) as head:
-        sweep = ("--optimizers", "sgd", "--lrs", "0.01", "0.1", "--epochs", "1", "--train-limit", "640", "--name", "s")
+        sweep = ("--optimizers", "sgd", "--lrs", "0.01", "0.1", "--epochs", "6", "--train-limit", "3200", "--name", "s")
         submit = ("submit", "--submission-id", "one", "--working-dir", ".", "--", "python", "sweeps/optimizers.py")
         output = head.job(*submit, *sweep, "--storage-path", storage)
-        print(output)
-        print(head.ray("status", "--address", head.gcs))
+        assert "succeeded" in output
+        assert statuses(storage, "s") == ["completed"] * 2
+        assert table_of(storage, "s")["node"].n_unique() == 2, "the second did not wait for the first to end"
+        deadline = time.monotonic() + 120
+        while (left := head.nodes()) != [FAKE_HEAD_NODE_ID]:
+            assert time.monotonic() < deadline, left
+            time.sleep(1)
