@@ -26,7 +26,7 @@ from analysis.aggregate import FINISHED, SweepData, load, output_store, summaris
 from analysis.answer import answer
 from analysis.plots import Drawn, draw_plots
 from analysis.plots.style import adaptive
-from analysis.store import SweepSpec, SweepStore
+from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.trial import STATUSES
 
 MOST_ROWS = 200
@@ -204,7 +204,10 @@ def render(
         exceptions=unfinished.head(MOST_EXCEPTIONS).to_dicts(),
         exceptions_in_all=unfinished.height,
         provenance=[(spec.name, flat(_facts(spec))) for spec in data.specs],
-        again=[*(spec.command for spec in data.specs), " ".join(["python analysis/report.py", *sweeps])],
+        again=[
+            *(spec.command for spec in data.specs),
+            without_secrets(" ".join(["python analysis/report.py", *sweeps])),
+        ],
     )
 
 

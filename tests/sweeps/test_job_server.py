@@ -25,7 +25,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 )
 
 from analysis.store import SweepStore
-from tests.sweeps.runs import ROOT, files_with, free_port, statuses, without_ray
+from tests.sweeps.runs import ROOT, files_with, free_port, statuses, table_of, without_ray
 
 pytestmark = pytest.mark.slow
 
@@ -199,9 +199,17 @@ def test_an_autoscaler_starts_nodes_for_what_waits_and_stops_them(storage: str, 
     types = {"worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}}
     with running(Head(tmp_path, types, cpus=0)) as head:
         sweep = ("--optimizers", "sgd", "--lrs", "0.01", "0.1", "--epochs", "6", "--train-limit", "3200", "--name", "s")
-        submit = ("submit", "--submission-id", "one", "--working-dir", ".", "--", "python", "sweeps/optimizers.py")
-        output = head.job(*submit, *sweep, "--storage-path", storage)
-        assert "succeeded" in output
+        submit = ("--submission-id", "one", "--no-wait", "--working-dir", ".", "--", "python", "sweeps/optimizers.py")
+        head.job("submit", *submit, *sweep, "--storage-path", storage)
+        deadline = time.monotonic() + 240
+        while "succeeded" not in (answer := head.job("status", "one")):
+            assert "failed" not in answer, head.job("logs", "one")
+            assert time.monotonic() < deadline, (
+                answer,
+                head.job("logs", "one"),
+                head.ray("status", "--address", head.gcs),
+            )
+            time.sleep(1)
         assert statuses(storage, "s") == ["completed"] * 2
         assert table_of(storage, "s")["node"].n_unique() == 2, "the second did not wait for the first to end"
         deadline = time.monotonic() + 120
