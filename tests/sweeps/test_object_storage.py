@@ -150,6 +150,7 @@ def test_a_query_stays_at_the_end_of_whatever_is_below(bucket: str) -> None:
     assert not store.exists()
 
 
+@pytest.mark.slow  # the S3 client itself is patient, too
 def test_storage_that_refuses_for_a_while_is_waited_for(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server is gone and comes back: connections are refused meanwhile."""
     listener = socket.socket()
