@@ -49,7 +49,7 @@ class Options:
     max_concurrent: Annotated[int | None, arg(metavar="N")] = None
     """At most that many trials at once; None: as many as there is room for."""
     address: Annotated[str | None, arg(metavar="ADDR")] = None
-    """Ray cluster to run on ('auto', 'ray://...'); None: a local Ray of its own, or the cluster a job runs in."""
+    """Ray cluster to run on, from one of its nodes ('auto', HOST:PORT); None: a local Ray, or the job's."""
     dashboard: bool = False
     """Start Ray's dashboard with a local Ray and print its address (a few seconds more); a cluster has its own."""
     notify: Annotated[str | None, arg(metavar="URL")] = None

@@ -38,7 +38,7 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         The address of the dashboard, None where there is none.
 
     Raises:
-        PlacementError: The address does not answer.
+        PlacementError: The address does not answer, or is Ray Client's.
     """
     if ray.is_initialized():
         yield None
@@ -50,6 +50,11 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
             stack.enter_context(_private(placement))
         else:
             _knock(address)
+            if address.startswith("ray://"):  # Tune would run elsewhere, and the ledger here would hear nothing of it
+                raise PlacementError(
+                    f"sweeps do not run through Ray Client ({address}): submit the command with `ray job submit`, or "
+                    "run it on a node of the cluster with --address auto"
+                )
         try:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
         except (ConnectionError, RuntimeError, ValueError) as error:

@@ -6,6 +6,7 @@ import io
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,17 @@ def test_the_ray_of_a_sweep_is_nobody_elses(ray_cluster: None, storage: str) -> 
     assert token not in text
     assert files_with(token, storage) == []
     assert files_with(token, Path.home() / ".ray") == []
+
+
+def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.tuning.session.ray.is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"ray://127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(tuning.PlacementError, match="ray job submit"),
+            tuning.ray_session(Placement(address=address)),
+        ):
+            pass
 
 
 def test_runs_of_one_process_have_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
