@@ -225,8 +225,7 @@ def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(
         status = ledger.statuses[trial.trial_id]
         assert (status.device, status.gpu_fraction) == (f"cuda:{granted[str(trial.seed)][0]}", 0.25)
     assert {status.device for status in ledger.statuses.values()} == {"cuda:0", "cuda:1"}
-    neighbours = [status.neighbours for status in ledger.statuses.values()]
-    assert (min(neighbours), max(neighbours)) == (0, 3)
+    assert max(status.neighbours for status in ledger.statuses.values()) == 3
 
     with pytest.raises(tuning.PlacementError, match=r"--gpus-per-trial 3 asks for more than any node has \(2 GPUs\)"):
         tuning.check_placement(Placement(gpus_per_trial=3))
