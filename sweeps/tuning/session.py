@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
     """Starts a local Ray, or joins the cluster of the address or of the job this is; leaves a Ray already joined alone.
 
     A local Ray listens on this machine only, and, unless `RAY_AUTH_MODE` says otherwise, asks for a token: one that
-    only this run knows, or the user's own.
+    only this run knows, or the user's own. Its temporary files go with it.
 
     Yields:
         The address of the dashboard, None where there is none.
@@ -59,6 +60,8 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise PlacementError(f"no Ray cluster answers at {address!r}: {_first_line(error)}") from None
+        if address == "local":
+            stack.callback(_remove_session, Path(context.address_info["session_dir"]))
         stack.callback(ray.shutdown)
         dashboard = context.address_info["webui_url"]
         yield f"http://{dashboard}" if dashboard else None
@@ -99,6 +102,14 @@ def _private(placement: Placement) -> Iterator[None]:
 def _token() -> str:
     """Returns a token that only this process knows: one for all its runs, as Ray never reads a second."""
     return secrets.token_hex(32)
+
+
+def _remove_session(folder: Path) -> None:
+    """Removes the folder of a Ray that has ended: its logs and sockets, which Ray itself leaves behind."""
+    latest = folder.parent / "session_latest"
+    if latest.is_symlink() and latest.readlink().name == folder.name:
+        latest.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _knock(address: str) -> None:
