@@ -41,7 +41,8 @@ LONGEST_NAME = 100
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 _PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<time>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
-_TEMPORARY = ".writing-"
+TEMPORARY = ".writing-"
+"""How the names of files begin that are not yet, or never will be, part of the sweep."""
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s?#']*@", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"([?&][a-z_-]*(?:secret|token|password|key|signature)[a-z_-]*=)[^&#\s']*", re.IGNORECASE)
 
@@ -181,7 +182,7 @@ class SweepStore:
     def _write(self, target: str, content: bytes) -> None:
         folder, _, file = target.rpartition("/")
         self.filesystem.create_dir(folder, recursive=True)
-        temporary = f"{folder}/{_TEMPORARY}{file}" if self.is_local else target
+        temporary = f"{folder}/{TEMPORARY}{file}" if self.is_local else target
         try:
             with self.filesystem.open_output_stream(temporary) as stream:
                 stream.write(content)
@@ -227,7 +228,7 @@ class SweepStore:
         selector = pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
         files = [info.path for info in patiently(lambda: self.filesystem.get_file_info(selector)) if info.is_file]
         names = [path[path.index(self.root) + len(self.root) + 1 :] for path in files]
-        return sorted(name for name in names if not name.rpartition("/")[2].startswith(_TEMPORARY))
+        return sorted(name for name in names if not name.rpartition("/")[2].startswith(TEMPORARY))
 
     def exists(self) -> bool:
         """Whether the sweep's folder holds any file; empty folders, which object stores show too, are nothing."""
@@ -251,7 +252,8 @@ class SweepStore:
 
     def clear(self) -> None:
         """Deletes the sweep's files, all but the lock of the run that does so."""
-        for path in self.files():
+        # The spec last: killed half-way, what is left is still a sweep's folder.
+        for path in sorted(self.files(), key=lambda path: path == SPEC_FILE):
             if path != LOCK_FILE:
                 self.delete(path)
 
@@ -347,6 +349,12 @@ class SweepStore:
             self.delete(path)
         self.damaged.clear()
 
+    def remove_half_written(self) -> None:
+        """Deletes what killed writers left on a local disk; to be called while nobody writes."""
+        if self.is_local:
+            for path in Path(self.root).rglob(f"{TEMPORARY}*"):
+                path.unlink(missing_ok=True)
+
     # -- tables for people ------------------------------------------------------------------------------------------
 
     def write_table(self, name: str, frame: pl.DataFrame, metadata: Mapping[str, Any]) -> str:
@@ -434,6 +442,8 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         return pyarrow.fs.LocalFileSystem(), str(Path(storage_path).expanduser().absolute())
     try:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(storage_path)
+        if not path.strip("/"):
+            raise ValueError("it names no bucket or folder")
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(
             f"storage path {without_secrets(storage_path)!r} is not usable: {without_secrets(str(error))}; "

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from sweeps.placement import Placement, in_ray_job
 from sweeps.progress import Progress
 from sweeps.provenance import fingerprint, provenance
 from sweeps.stored import ConflictError, reconcile, take_over
-from sweeps.sweep import Sweep, plan
+from sweeps.sweep import Sweep, check_sweep, plan
 from sweeps.trajectories import Delivery, ForkTree
 from workloads import datasets, preflight
 from workloads.console import USAGE_ERROR, parse
@@ -38,7 +39,7 @@ from workloads.registry import WORKLOADS, dataset_of
 SOME_FAILED = 1
 INTERRUPTED = 130
 SMOKE_TEST = {"epochs": 2, "train_limit": 1920}
-"""What `--smoke-test` makes of a sweep."""
+"""What `--smoke-test` makes of a sweep, whatever flags and `--grid` say."""
 
 
 class UsageError(Exception):
@@ -65,6 +66,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     complaints = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
+        check_sweep(sweep)
         status = run(sweep, _options(sweep, arguments), console)
     except StoppedError as error:
         complaints.print(f"[red]stopped:[/red] {escape(_one_line(error))}")
@@ -84,13 +86,21 @@ def _options(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
     Raises:
         ValueError: It is not understood.
     """
-    return parse(
-        Options,
-        arguments,
-        default=sweep.default_options(),
-        description=sweep.question,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a sweep's value of another kind: the plan says so better
+        return parse(
+            Options,
+            arguments,
+            default=sweep.default_options(),
+            description=sweep.question,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+
+
+def _in_small(options: Options) -> Options:
+    """Returns the options of a smoke test of what is asked for."""
+    grid = tuple(text for text in options.grid if text.partition("=")[0].strip() not in SMOKE_TEST)
+    return replace(options, **SMOKE_TEST, grid=grid, name=f"{options.name}-smoke-test")  # type: ignore[arg-type]
 
 
 def _one_line(error: Exception) -> str:
@@ -111,7 +121,7 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         OSError: The storage path cannot be used.
     """
     if options.smoke_test:
-        options = replace(options, **SMOKE_TEST, name=f"{options.name}-smoke-test")  # type: ignore[arg-type]
+        options = _in_small(options)
     if options.notify is not None:
         check_url(options.notify)
     placement = _placement(options)
@@ -209,6 +219,7 @@ def _answer(
         ledger.flush()
     else:
         interrupted = _train(tree, spec, ledger, placement, options, console, notifier)
+    ledger.store.remove_half_written()
     ledger.store.compact()
     tables = publish(ledger.store, spec)
     counts = ledger.counts()
@@ -237,6 +248,7 @@ def _begin(spec: SweepSpec, ledger: Ledger, options: Options) -> None:
         ledger.store.clear()
     ledger.store.write_spec(spec)
     ledger.store.remove_damaged()
+    ledger.store.remove_half_written()
 
 
 def _train(

@@ -38,6 +38,7 @@ def locked(store: SweepStore) -> Iterator[None]:
 
     Raises:
         LockedError: Another run holds it.
+        OSError: The storage path cannot be written to.
     """
     with _file_lock(store) if store.is_local else _lease(store):
         yield
@@ -49,26 +50,38 @@ def _refuse(store: SweepStore) -> LockedError:
     )
 
 
+def _unusable(store: SweepStore, error: OSError) -> OSError:
+    return OSError(f"cannot write to {store.location}: {error.strerror}; give another --storage-path")
+
+
 @contextlib.contextmanager
 def _file_lock(store: SweepStore) -> Iterator[None]:
     path = Path(store.root) / LOCK_FILE
-    new = not path.parent.exists()
+    new = [folder for folder in path.parents if not folder.exists()]
     with _flock(path, store):
         try:
             yield
         finally:
             # While it is held: a run that starts now finds either this file, locked, or a new one.
             path.unlink(missing_ok=True)
-            if new:
-                with contextlib.suppress(OSError):  # not empty: the run has written something
-                    path.parent.rmdir()
+            with contextlib.suppress(OSError):  # not empty: somebody has written something
+                for folder in new:
+                    folder.rmdir()
 
 
 def _flock(path: Path, store: SweepStore) -> TextIO:
     """Returns the lock file, open and locked."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(store, error) from None
+        try:
+            file = path.open("w")
+        except FileNotFoundError:  # a run that just ended removed the folder again
+            continue
+        except OSError as error:
+            raise _unusable(store, error) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A run that just ended may have removed this very file between our two calls.

@@ -22,6 +22,9 @@ from workloads.trial import Setting, TrialConfig
 ALL = "all"
 """Stands for a whole table on the command line."""
 
+LARGEST = {"epochs": 2**31 - 1, "train_limit": 2**31 - 1, "seed": 2**63 - 1}
+"""Field of a trial -> the largest number that its column holds."""
+
 FLAG_OF_AXIS = {
     "optimizer": "optimizers",
     "scheduler": "schedulers",
@@ -81,6 +84,20 @@ class Plan:
     """Reason -> how many combinations make no sense."""
 
 
+def check_sweep(sweep: Sweep) -> None:
+    """Refuses a sweep whose fields are of another kind than they should be.
+
+    Raises:
+        ValueError: One is.
+    """
+    for name in ("name", "question"):
+        value = getattr(sweep, name)
+        if not isinstance(value, str):
+            raise ValueError(f"the sweep's {name} must be a text, not {value!r}")
+    if not isinstance(sweep.grid, Sequence) or not all(isinstance(point, Mapping) for point in sweep.grid):
+        raise ValueError(f"the sweep's grid must be made with sweeps.grid (axis, product, chain), not {sweep.grid!r}")
+
+
 def plan(sweep: Sweep, options: Options) -> Plan:
     """Returns the trials of a sweep under the given options, every setting filled in and checked.
 
@@ -96,6 +113,9 @@ def plan(sweep: Sweep, options: Options) -> Plan:
         except NotApplicableError as reason:
             left_out[str(reason)] += 1
             continue
+        for name, most in LARGEST.items():
+            if (getattr(config, name) or 0) > most:
+                raise ValueError(f"{name} must be at most {most}, not {getattr(config, name)}")
         trials.setdefault(config.trial_id, config)
     if not trials:
         raise ValueError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
@@ -172,7 +192,7 @@ def _dataset_axes(dataset: str | None) -> dict[str, Grid]:
 
 def _values(name: str, given: Any) -> tuple[Setting, ...]:
     """Returns the values of an axis as its flag gave them: names are looked up, 'all' is the whole table."""
-    values = given if isinstance(given, tuple) else (given,)
+    values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     tables: dict[str, Mapping[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
     if name not in tables:
         return values

@@ -20,7 +20,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from analysis.store import SweepStore
+from analysis.store import TEMPORARY, SweepStore
 from sweeps.placement import Placement, in_ray_job
 from sweeps.tuning.errors import PlacementError
 
@@ -154,7 +154,7 @@ def check_storage(store: SweepStore) -> None:
     nodes = _alive_nodes()
     if not store.is_local or len(nodes) < 2:
         return
-    token = f".seen-{uuid.uuid4().hex}"
+    token = f"{TEMPORARY}seen-{uuid.uuid4().hex}"
     store.write(token, b"")
     try:
         look = ray.remote(num_cpus=0)(_sees)

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sweeps import cli
+from sweeps.grid import axis
 from sweeps.optimizers import SWEEP
 from sweeps.options import Options
 from sweeps.sweep import Sweep
@@ -40,18 +42,37 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--lrs": ("no trial is left to run: the grid is empty",),
     "--epochs 0": ("epochs must be a whole number of at least 1, not 0",),
     "--epochs -3": ("epochs must be a whole number of at least 1, not -3",),
+    "--epochs 3000000000": ("epochs must be at most 2147483647, not 3000000000",),
     "--seeds -1": ("seed must be a whole number of at least 0, not -1",),
+    "--seeds 9223372036854775808": ("seed must be at most 9223372036854775807, not 9223372036854775808",),
     "--batch-size 0": ("batch_size must be a whole number of at least 1, not 0",),
     "--batch-size 55001": ("batch_size must be at most the 55000 training images, not 55001",),
     "--train-limit 63": ("batch_size must be at most the 63 training images, not 64",),
     "--train-limit 0": ("train_limit must be a whole number of at least 1, not 0",),
     "--grid lr": ("a grid axis is written NAME=VALUE,VALUE", "not 'lr'"),
+    "--grid lr=": ("a grid axis is written NAME=VALUE,VALUE", "not 'lr='"),
+    "--grid lr=0.1,,0.2": ("a value is empty in 'lr=0.1,,0.2'",),
+    "--grid lr=fast": ("lr must be a number above 0, not 'fast'",),
+    "--grid lr=[0.1,0.2]": ("lr must be a number above 0, not (0.1, 0.2)",),
+    "--grid workload=nope": ("unknown workload 'nope'", "lenet_fashion_mnist"),
+    "--grid optimizer=nope": ("unknown optimizer 'nope'", *OPTIMIZERS),
+    "--grid scheduler=nope": ("unknown scheduler 'nope'", *SCHEDULERS),
+    "--grid batch_size=55001": ("batch_size must be at most the 55000 training images, not 55001",),
+    "--grid epochs=1.5": ("epochs must be a whole number of at least 1, not 1.5",),
+    "--grid seed=true": ("seed must be a whole number of at least 0, not True",),
+    "--grid train_limit=-1": ("train_limit must be a whole number of at least 1, not -1",),
+    "--grid workload.clip_norm=-1": ("workload.clip_norm must be a number above 0, not -1",),
+    "--grid scheduler.warmup_epochs=99": ("scheduler.warmup_epochs must be below the trial's 10 epochs, not 99",),
     "--grid momentum=0.9": ("unknown axis 'momentum'", "optimizer.<setting>", "batch_size"),
     "--grid optimizer.momentums=0.9": ("no setting 'momentums'", "momentum", "weight_decay"),
     "--grid optimizer.weight_decay=much": ("weight_decay", "much"),
     "--grid lr=0.1 lr=0.2": ("axis 'lr' is given twice",),
+    "--dataset nope": ("unknown data set 'nope'", "fashion_mnist", "csv:PATH"),
+    "--dataset csv:nope.csv": ("nope.csv cannot be read: No such file or directory", "give a CSV"),
     "--name a/b": ("a sweep's name is a folder name of letters, digits, '.', '_' and '-' (at most 100), not 'a/b'",),
     "--storage-path nope://bucket": ("storage path 'nope://bucket' is not usable", "s3://bucket/folder"),
+    "--storage-path s3://": ("storage path 's3://' is not usable", "s3://bucket/folder"),
+    "--storage-path /proc/nobody": ("cannot write to /proc/nobody/optimizers", "give another --storage-path"),
     "--cpus-per-trial -1": ("--cpus-per-trial must be 0 or more, not -1",),
     "--cpus-per-trial nan": ("--cpus-per-trial must be 0 or more, not nan",),
     f"--cpus-per-trial {CORES + 1}": (f"asks for more than this machine has: {CORES} CPU cores",),
@@ -99,14 +120,68 @@ def test_refused(line: str, call: Call, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 
-@pytest.mark.parametrize("line", ["--epochs ten", "--no-such-flag", "--lrs 0.1 fast", "--seeds 1.5", "loose words"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--epochs ten",
+        "--no-such-flag",
+        "--lrs 0.1 fast",
+        "--seeds 1.5",
+        "--keep-checkpoints some",
+        "--log paper",
+        "--fresh yes",
+        "loose words",
+        "--storage-path",
+    ],
+)
 def test_not_a_command_line(line: str, call: Call, tmp_path: Path) -> None:
     outcome = call(line)
     assert outcome.status == 2
     assert outcome.out == ""
     assert line.split()[-1] in outcome.err
-    assert "Traceback" not in outcome.err
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert "---" not in outcome.err
+    assert "───" not in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "a name that is no text": ({"name": 3}, "the sweep's name must be a text, not 3"),
+    "a name with a slash": ({"name": "../up"}, "a sweep's name is a folder name"),
+    "no question": ({"question": None}, "the sweep's question must be a text, not None"),
+    "a mapping as grid": ({"grid": {"lr": 0.1}}, "the sweep's grid must be made with sweeps.grid"),
+    "no grid": ({"grid": None}, "the sweep's grid must be made with sweeps.grid"),
+    "an unknown axis": ({"grid": axis("optimiser", "adam")}, "unknown axis 'optimiser'"),
+    "a setting nobody has": ({"grid": axis("scheduler.gama", 0.1)}, "has no setting 'gama'"),
+    "an unknown optimizer": ({"optimizers": ("adamm",)}, "unknown optimizer 'adamm'"),
+    "text as a number": ({"lrs": ("0.1",)}, "lr must be a number above 0, not '0.1'"),
+    "half an epoch": ({"epochs": 2.5}, "epochs must be a whole number of at least 1, not 2.5"),
+    "a batch above the data": ({"train_limit": 10}, "batch_size must be at most the 10 training images, not 64"),
+}
+"""What is wrong with a user's sweep -> its fields, and how the complaint begins."""
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_sweep_is_refused(what: str, call: Call, tmp_path: Path) -> None:
+    fields, complaint = BROKEN[what]
+    outcome = call("", replace(SWEEP, **fields))
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert complaint in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fresh", ["", "--fresh"])
+def test_a_folder_of_another_program_is_left_alone(fresh: str, call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "optimizers"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("mine")
+    outcome = call(fresh)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert f"{folder} holds files but no sweep.json" in outcome.err
+    assert [path.name for path in folder.rglob("*")] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -131,6 +206,7 @@ def test_refusing_starts_nothing(tmp_path: Path) -> None:
     code = """
 import sys
 from sweeps import cli
+from sweeps.grid import axis
 from sweeps.optimizers import SWEEP
 for line in sys.argv[1:]:
     try:
@@ -172,7 +248,15 @@ def test_an_address_where_nobody_answers(
     assert time.monotonic() - started < 30, "soon"
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert outcome.err.startswith(f"error: no Ray cluster answers at '{address}'")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.iterdir()) == [], "nothing is written, not even an empty folder"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_without_the_gpus_asked_for(call: Call, tmp_path: Path) -> None:
+    outcome = call("--address auto --gpus-per-trial 1 --train-limit 640 --no-preflight")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith("error: --gpus-per-trial 1 asks for more than any node has (0 GPUs)")
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- what can be asked ----------------------------------------------------------------------------------------------
@@ -188,9 +272,24 @@ def test_plan(name: str, call: Call, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "a plan writes nothing"
 
 
+def test_a_sweep_may_say_lists_for_tuples(call: Call) -> None:
+    outcome = call("--plan", replace(SWEEP, optimizers=["sgd"], lrs=[0.1, 0.2], seeds=[1, 2]))  # type: ignore[arg-type]
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "4 trials, 40 trial-epochs" in outcome.out
+
+
 def test_plan_counts(call: Call) -> None:
     outcome = call("--plan --optimizers sgd adam --lrs 0.1 0.01 0.001 --seeds 1 2 --epochs 5")
     assert "12 trials, 60 trial-epochs" in outcome.out
+
+
+def test_a_smoke_test_is_small_whatever_else_is_asked_for(call: Call) -> None:
+    outcome = call(
+        "--plan --smoke-test --epochs 9 --grid epochs=10,20 train_limit=100,200 lr=0.1,0.2 --optimizers sgd --seeds 1"
+    )
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "2 trials, 4 trial-epochs" in outcome.out
+    assert "results/optimizers-smoke-test" in outcome.out
 
 
 def test_help_explains_every_flag(call: Call) -> None:
