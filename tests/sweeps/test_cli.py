@@ -70,6 +70,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--dataset nope": ("unknown data set 'nope'", "fashion_mnist", "csv:PATH"),
     "--dataset csv:nope.csv": ("nope.csv cannot be read: No such file or directory", "give a CSV"),
     "--name a/b": ("a sweep's name is a folder name of letters, digits, '.', '_' and '-' (at most 100), not 'a/b'",),
+    "--name ../up": ("a sweep's name is a folder name", "not '../up'"),
+    "--name .hidden": ("a sweep's name is a folder name", "not '.hidden'"),
     "--storage-path nope://bucket": ("storage path 'nope://bucket' is not usable", "s3://bucket/folder"),
     "--storage-path s3://": ("storage path 's3://' is not usable", "s3://bucket/folder"),
     "--storage-path /proc/nobody": ("cannot write to /proc/nobody/optimizers", "give another --storage-path"),
@@ -253,9 +255,9 @@ def test_an_address_where_nobody_answers(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_cluster_without_the_gpus_asked_for(call: Call, tmp_path: Path) -> None:
-    outcome = call("--address auto --gpus-per-trial 1 --train-limit 640 --no-preflight")
+    outcome = call("--address auto --gpus-per-trial 99 --train-limit 640 --no-preflight")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith("error: --gpus-per-trial 1 asks for more than any node has (0 GPUs)")
+    assert outcome.err.startswith("error: --gpus-per-trial 99 asks for more than any node has")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import pytest
 from rich.console import Console
 
@@ -197,6 +199,36 @@ def test_storage_that_does_not_answer_is_tried_again(monkeypatch: pytest.MonkeyP
 
     assert patiently(act) == "done"
     assert waited == list(RETRY_SECONDS[:2])
+
+
+class Hesitant:
+    """A file system that fails some times before it does what it is asked for."""
+
+    def __init__(self, filesystem: Any, errors: list[OSError]) -> None:
+        self._filesystem, self._errors = filesystem, errors
+
+    def __getattr__(self, name: str) -> Any:
+        if self._errors:
+            raise self._errors.pop()
+        return getattr(self._filesystem, name)
+
+
+def test_a_folder_that_goes_away_for_a_moment_is_waited_for(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("analysis.store.time.sleep", waited.append)
+    store = SweepStore(storage, "s")
+    errors = [OSError(errno.ESTALE, "Stale file handle"), OSError(errno.EIO, "Input/output error")]
+    for action, expected in (
+        (lambda: store.write("file", b"content"), None),
+        (lambda: store.read("file"), b"content"),
+        (store.files, ["file"]),
+        (lambda: store.delete("file"), None),
+        (store.exists, False),
+    ):
+        waited.clear()
+        store.filesystem = Hesitant(pyarrow.fs.LocalFileSystem(), list(errors))
+        assert action() == expected
+        assert waited == list(RETRY_SECONDS[:2])
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("no"), OSError(28, "No space left")])

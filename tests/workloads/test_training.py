@@ -1,9 +1,11 @@
 """train: the numbers of a plain PyTorch loop, bit for bit, however often it was stopped, whoever trains beside it."""
 
 import io
+import pickle
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -315,6 +317,22 @@ def test_checkpoints_are_plain(few_images: Images) -> None:
     assert content["epoch"] == 2 == len(content["history"])
     LeNet().load_state_dict(content["model"])
     assert {name for state in content["optimizer"].values() for name in state} == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (mark,)
+
+    content = io.BytesIO()
+    torch.save({"model": Trap()}, content)
+    with pytest.raises(pickle.UnpicklingError):
+        State.from_bytes(content.getvalue())
+    assert not mark.exists()
+    torch.load(io.BytesIO(content.getvalue()), weights_only=False)
+    assert mark.exists(), "it would have"
 
 
 # -- outcomes and settings ------------------------------------------------------------------------------------------
