@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from polars.testing import assert_frame_equal
 
-from tests.sweeps.faults import ARGUMENTS, FLAGS, assert_ends_like
-from tests.sweeps.runs import finish, start, table_of, write_script
+from sweeps.sweep import Sweep
+from tests.sweeps.runs import finish, measured, run_here, start, statuses, write_script
+
+ARGUMENTS = (
+    "name='s', question='Does it end as it should?', schedulers=('none', 'step', 'exponential', 'plateau'), "
+    "lrs=(0.01, 0.02, 0.04), epochs=4"
+)
 
 CLUSTER = """
     import atexit, sys, threading, time
 
     import psutil
 
+    from analysis.store import SweepStore
     from sweeps import tuning
 
     import ray
@@ -30,15 +37,14 @@ CLUSTER = """
         return any(child.name().startswith("ray::ImplicitFunc") for child in raylet.children())
 
     def wait_for(what):
-        deadline = time.monotonic() + 150
-        while not what() and time.monotonic() < deadline:
+        while not what() and threading.main_thread().is_alive():  # till the sweep is over
             time.sleep(0.1)
         return what()
 
     def strike():
-        if wait_for(lambda: trains(doomed)):
-            time.sleep(1)  # in the middle of it
-            print("trains" if trains(doomed) else "idle", "when its node dies", flush=True)
+        store = SweepStore(sys.argv[2], "s")
+        if wait_for(lambda: len(store.read_epochs()) > 4 and trains(doomed)):
+            print("killing a node that trains", flush=True)
             cluster.remove_node(doomed, allow_graceful=False)
             other = cluster.add_node(num_cpus=1)
             print("the new node", "trains" if wait_for(lambda: trains(other)) else "idles", flush=True)
@@ -51,12 +57,14 @@ CLUSTER = """
 
 @pytest.mark.slow
 def test_a_node_dies_and_another_comes(
-    storage: str, tmp_path: Path, undisturbed: str, places: Mapping[str, str]
+    ray_cluster: None, storage: str, tmp_path: Path, places: Mapping[str, str]
 ) -> None:
+    undisturbed = str(tmp_path / "undisturbed")
+    assert run_here(eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep}), undisturbed, train_limit=3200)[0] == 0
     script = write_script(tmp_path, ARGUMENTS, CLUSTER)
-    status, output, complaints = finish(start(script, storage, *FLAGS, **places), seconds=300)
+    status, output, complaints = finish(start(script, storage, "--train-limit", "3200", **places), seconds=300)
     assert status == 0, (output, complaints)
-    assert "trains when its node dies" in output
+    assert "killing a node that trains" in output
     assert "the new node trains" in output
-    assert table_of(storage, "s")["node"].n_unique() >= 2
-    assert_ends_like(undisturbed, storage)
+    assert statuses(storage, "s") == ["completed"] * 12
+    assert_frame_equal(measured(storage, "s"), measured(undisturbed, "s"), check_exact=True)
