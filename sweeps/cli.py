@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -66,8 +67,9 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     complaints = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        check_sweep(sweep)
-        status = run(sweep, _options(sweep, arguments), console)
+        with _terminable():
+            check_sweep(sweep)
+            status = run(sweep, _options(sweep, arguments), console)
     except StoppedError as error:
         complaints.print(f"[red]stopped:[/red] {escape(_one_line(error))}")
         status = SOME_FAILED
@@ -78,6 +80,20 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         complaints.print("interrupted; the same command goes on")
         status = INTERRUPTED
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end a sweep as Ctrl-C does, whatever it is at."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _options(sweep: Sweep, arguments: Sequence[str] | None) -> Options:

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import uuid
 from collections.abc import Iterator
@@ -56,10 +57,12 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
                     f"sweeps do not run through Ray Client ({address}): submit the command with `ray job submit`, or "
                     "run it on a node of the cluster with --address auto"
                 )
+        terminate = signal.getsignal(signal.SIGTERM)
         try:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise PlacementError(f"no Ray cluster answers at {address!r}: {_first_line(error)}") from None
+        signal.signal(signal.SIGTERM, terminate)  # Ray has put its own there, which exits with another status
         if address == "local":
             stack.callback(_remove_session, Path(context.address_info["session_dir"]))
         stack.callback(ray.shutdown)

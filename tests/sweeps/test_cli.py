@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -258,6 +259,18 @@ def test_a_cluster_without_the_gpus_asked_for(call: Call, tmp_path: Path) -> Non
     outcome = call("--address auto --gpus-per-trial 99 --train-limit 640 --no-preflight")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert outcome.err.startswith("error: --gpus-per-trial 99 asks for more than any node has")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_anything_has_started(
+    number: signal.Signals, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "plan", lambda *_: signal.raise_signal(number))
+    outcome = call("")
+    assert (outcome.status, outcome.out, outcome.err) == (130, "", "interrupted; the same command goes on\n")
+    assert signal.getsignal(signal.SIGTERM) is before
     assert list(tmp_path.iterdir()) == []
 
 

@@ -145,11 +145,11 @@ def test_widening_keeps_the_old_trials_and_longer_ones_go_on_from_them(storage: 
 def test_new_schedules_go_the_known_way_to_their_forks_again_once_for_all_of_them(storage: str) -> None:
     sweep = Sweep(name="growing", question="Others?", schedulers=("none",), lrs=(0.01,), epochs=6)
     wider = replace(sweep, schedulers=("none", "step", "multi_step"))
-    assert run_here(sweep, storage, **FEW)[0] == 0
-    status, text = run_here(wider, storage, **FEW)
+    assert run_here(sweep, storage, **STRIPES)[0] == 0
+    status, text = run_here(wider, storage, **STRIPES)
     assert status == 0
     alone = replace(wider, name="alone")
-    assert run_here(alone, storage, fresh=True, **FEW)[0] == 0
+    assert run_here(alone, storage, fresh=True, **STRIPES)[0] == 0
     forks = epochs_of(storage, "alone").unique(["epoch", "train_loss"]).group_by("epoch").len().sort("epoch")["len"]
     assert forks.to_list() == [1, 1, 2, 3, 3, 3]
     assert "epochs to train: 10," in text, "three known ones to the forks, then each its own"
