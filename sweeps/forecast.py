@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from analysis.store import SweepSpec
 from sweeps.ledger import Ledger
 from sweeps.placement import Placement
@@ -31,8 +33,8 @@ class Forecast:
     """Epochs to train if no metric-driven schedule ever acts: what is known beforehand."""
     most: int
     """Epochs to train if metric-driven schedules share nothing."""
-    seconds: float
-    """What an epoch takes, divided by how many train at once."""
+    seconds: float | None
+    """What an epoch takes, divided by how many train at once; None where it cannot be measured on this machine."""
 
     def lines(self) -> list[str]:
         """Returns the forecast for people."""
@@ -44,12 +46,15 @@ class Forecast:
         if self.most == 0:
             return [*found, "everything is done: nothing to train"]
         if self.least == self.most:
-            return [*found, f"epochs to train: {self.least:,}, about {duration(self.least * self.seconds)}"]
+            return [*found, f"epochs to train: {self.least:,}{self._time(', about ', self.least)}"]
         return [
             *found,
             f"epochs to train: at least {self.least:,}, at most {self.most:,} (schedules that watch a metric fork "
-            f"when it says so), {duration(self.least * self.seconds)} to {duration(self.most * self.seconds)}",
+            f"when it says so){self._time(', ', self.least)}{self._time(' to ', self.most)}",
         ]
+
+    def _time(self, before: str, epochs: int) -> str:
+        return "" if self.seconds is None else f"{before}{duration(epochs * self.seconds)}"
 
 
 def forecast(
@@ -66,7 +71,10 @@ def forecast(
     """
     left = ledger.open
     members, stored = ledger.members(), ledger.checkpoints
-    seconds = seconds_per_epoch(left[0], placement.hardware()) / min(_lanes(placement), len(left)) if left else 0.0
+    hardware = placement.hardware()
+    seconds = None
+    if left and (torch.cuda.is_available() or not hardware.gpu):  # a cluster's driver may lack the GPUs of its nodes
+        seconds = seconds_per_epoch(left[0], hardware) / min(_lanes(placement), len(left))
     return Forecast(
         trials=len(spec.trials),
         trial_epochs=sum(trial.epochs for trial in spec.trials),
