@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import time
@@ -41,16 +42,18 @@ def tally(pytestconfig: pytest.Config) -> Iterator[Tally]:
         terminal.write_line(f"| {fault} | {moment} | {result} | {count} |")
 
 
-def wait_for_the_moment(process: Process, storage: str, chance: random.Random) -> bool:
+def wait_for_the_moment(process: Process, storage: str, chance: random.Random, *, fresh: bool) -> bool:
     """Waits for some seconds, or for some records and a little longer; returns whether the sweep still runs then."""
-    before = count_records(storage)
-    wanted = before + chance.randint(1, 8) if chance.random() < 0.5 else RECORDS + 1
-    deadline = time.monotonic() + chance.uniform(0, 15)
+    if chance.random() < 0.3:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, 10))
+        return process.poll() is None
+    known = RECORDS if fresh else count_records(storage)
+    wanted = min(RECORDS, chance.randint(1, 10) + (0 if fresh else known))
     while process.poll() is None:
-        if wanted <= RECORDS and count_records(storage) >= wanted:
+        count = count_records(storage)
+        if count >= wanted and count != known:
             time.sleep(chance.uniform(0, 1))
-            break
-        if wanted > RECORDS and time.monotonic() > deadline:
             break
         time.sleep(0.05)
     return process.poll() is None
@@ -69,7 +72,7 @@ def chaos(rounds: int, seed: int, script: Path, storage: str, undisturbed: str, 
             assert_ends_like(undisturbed, storage)
         process = start(script, storage, *FLAGS, *again, **FAST_RAY)
         fault = chance.choice(list(FAULTS))
-        if wait_for_the_moment(process, storage, chance):
+        if wait_for_the_moment(process, storage, chance, fresh=bool(again)):
             after = count_records(storage)
             moment = "starting" if after in (0, before) else "training" if after < RECORDS else "finishing"
             FAULTS[fault][0](process)
@@ -83,9 +86,10 @@ def chaos(rounds: int, seed: int, script: Path, storage: str, undisturbed: str, 
         print(f"round {turn}: {fault} while {moment}, {before} -> {count_records(storage)} records: status {status}")
         assert "Traceback" not in complaints, (output, complaints)
         tally[fault, moment, f"exit status {status}"] += 1
-        files = [path for path in (Path(storage) / "s").rglob("*") if path.parent.name != "s" and path.is_file()]
+        folder = Path(storage) / "s"
+        files = sorted([*folder.glob("parts/*"), *folder.glob("checkpoints/*/*")])
         if files and chance.random() < 0.5:
-            victim = chance.choice(sorted(files))
+            victim = chance.choice(files)
             damage(victim, chance)
             kind = victim.name.partition("-")[0] if victim.parent.name == "parts" else victim.parent.parent.name
             print(f"round {turn}: damaged {victim.name}")
