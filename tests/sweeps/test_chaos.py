@@ -79,7 +79,7 @@ def chaos(rounds: int, seed: int, script: Path, storage: str, undisturbed: str, 
         else:
             fault = moment = "none"
         try:
-            status, output, complaints = finish(process)
+            status, output, complaints = finish(process, seconds=300)
         except subprocess.TimeoutExpired:
             print(f"round {turn}: {fault} while {moment}: does not end")
             raise

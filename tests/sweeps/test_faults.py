@@ -97,6 +97,24 @@ def test_ends_complete_after(
 
 
 @pytest.mark.slow
+def test_the_dashboard_listens_on_this_machine_only(script: Path, storage: str, places: Mapping[str, str]) -> None:
+    process = start(script, storage, *FLAGS, "--dashboard", **places)
+    wait_for_records(storage, 1, process)
+    listening = {
+        (member.name(), connection.laddr.ip.removeprefix("::ffff:"))
+        for member in descendants(process)
+        for connection in member.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    interrupt(process)
+    status, output, _ = finish(process)
+    assert status == INTERRUPTED
+    assert "Ray's dashboard: http://127.0.0.1:" in output
+    assert any("ashboard" in name for name, _ in listening), listening
+    assert [entry for entry in listening if entry[1] not in ("127.0.0.1", "::1")] == []
+
+
+@pytest.mark.slow
 def test_a_full_object_store_only_slows_things_down(storage: str, undisturbed: str) -> None:
     code = """
         import ray
