@@ -163,6 +163,26 @@ def test_a_folder_of_something_else_is_left_alone(fresh: bool, storage: str) -> 
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_killed_writer_left_is_removed(storage: str) -> None:
+    store = fill(storage, SWEEP)
+    half = [Path(store.root, folder, ".writing-a") for folder in ("parts", "checkpoints/0123456789abcdef")]
+    for path in half:
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"half")
+    ask(storage)
+    assert [path for path in half if path.exists()] == []
+
+
+def test_killed_while_starting_over_the_folder_is_still_a_sweeps(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fill(storage, SWEEP)
+    store.write("trials.parquet", b"")
+    deleted: list[str] = []
+    monkeypatch.setattr(store, "delete", deleted.append)
+    store.clear()
+    assert deleted[-1] == "sweep.json"
+    assert sorted(deleted) == store.files()
+
+
 # -- the lock -------------------------------------------------------------------------------------------------------
 
 
