@@ -62,10 +62,13 @@ def ask(storage: str, sweep: Sweep = SWEEP, **options: Any) -> str:
     return text.getvalue()
 
 
-def test_a_whole_sweep_is_taken_up_as_it_is(storage: str) -> None:
+def test_a_whole_sweep_is_taken_up_as_it_is_but_for_what_a_killed_writer_left(storage: str) -> None:
     store = fill(storage, SWEEP)
+    half = Path(store.root, "parts", ".writing-epochs")
+    half.write_bytes(b"half")
     assert "everything is done: nothing to train" in ask(storage)
     assert Path(store.root, "report.html").exists()
+    assert not half.exists()
 
 
 @pytest.mark.parametrize(
@@ -161,16 +164,6 @@ def test_a_folder_of_something_else_is_left_alone(fresh: bool, storage: str) -> 
     with pytest.raises(ConflictError, match=r"holds files but no sweep\.json: it is not a sweep's folder"):
         ask(storage, fresh=fresh)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
-
-
-def test_what_a_killed_writer_left_is_removed(storage: str) -> None:
-    store = fill(storage, SWEEP)
-    half = [Path(store.root, folder, ".writing-a") for folder in ("parts", "checkpoints/0123456789abcdef")]
-    for path in half:
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_bytes(b"half")
-    ask(storage)
-    assert [path for path in half if path.exists()] == []
 
 
 def test_killed_while_starting_over_the_folder_is_still_a_sweeps(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
