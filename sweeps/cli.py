@@ -9,6 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -34,7 +35,7 @@ from sweeps.sweep import Sweep, check_sweep, plan
 from sweeps.trajectories import Delivery, ForkTree
 from workloads import datasets, preflight
 from workloads.console import USAGE_ERROR, parse
-from workloads.datasets import DataError
+from workloads.datasets import DataError, Dataset
 from workloads.registry import WORKLOADS, dataset_of
 
 SOME_FAILED = 1
@@ -280,25 +281,25 @@ def _train(
     # Ray and Tune take seconds to import: only once there is something to train.
     from sweeps import tuning
 
-    rows = {row.name: row for row in map(dataset_of, ledger.open)}
-    data = {name: datasets.load(row, Path(options.data_root)) for name, row in rows.items()}
-    if options.preflight:
-        first = ledger.open[0]
-        for line in preflight.report(first, data[dataset_of(first).name]):
-            console.print(line)
-    with Progress(console, _labels(spec, ledger)) as progress:
+    # Ray takes seconds to start, most of them waiting: the rest is made ready meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as meanwhile:
+        prepared = meanwhile.submit(_prepare, spec, ledger, options)
         try:
             with tuning.ray_session(placement) as dashboard:
+                data, lines, labels = prepared.result()
+                for line in lines:
+                    console.print(line)
                 if dashboard is not None:
                     console.print(f"  Ray's dashboard: {dashboard}")
                 tuning.check_placement(placement)
                 tuning.check_storage(ledger.store)
                 _begin(spec, ledger, options)
                 keep = options.keep_checkpoints
-                run = tuning.Run(
-                    tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=keep, notifier=notifier
-                )
-                tuning.run_tree(run, data=data)
+                with Progress(console, labels) as progress:
+                    run = tuning.Run(
+                        tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=keep, notifier=notifier
+                    )
+                    tuning.run_tree(run, data=data)
         except tuning.PlacementError as error:
             raise UsageError(str(error)) from None
         except tuning.StorageError as error:
@@ -309,6 +310,17 @@ def _train(
     ratio = f": {delivered / run.trained:.1f} times as many" if run.trained and delivered != run.trained else ""
     console.print(f"{delivered:,} trial-epochs delivered, {run.trained:,} epochs trained{ratio}")
     return run.interrupted
+
+
+def _prepare(
+    spec: SweepSpec, ledger: Ledger, options: Options
+) -> tuple[dict[str, Dataset], Sequence[str], dict[str, str]]:
+    """Returns the data sets by name, what the checks before the start have to say, and the labels of the trials."""
+    rows = {row.name: row for row in map(dataset_of, ledger.open)}
+    data = {name: datasets.load(row, Path(options.data_root)) for name, row in rows.items()}
+    first = ledger.open[0]
+    lines = preflight.report(first, data[dataset_of(first).name]) if options.preflight else ()
+    return data, lines, _labels(spec, ledger)
 
 
 def _labels(spec: SweepSpec, ledger: Ledger) -> dict[str, str]:
