@@ -21,12 +21,12 @@ class Run:
     """One value an epoch."""
     train_loss: Sequence[float] | None = None
     """1.0 when None."""
-    balanced_accuracy: Sequence[float] | None = None
-    """On the validation images; none was measured when None."""
     lr: Sequence[float] | None = None
     """The initial one when None."""
     computed_by: Sequence[TrialConfig] | None = None
     """For each epoch the trial that trained it; itself when None."""
+    balanced_accuracy: Sequence[float] | None = None
+    """On the validation images; none was measured when None."""
     status: Status = "completed"
 
 

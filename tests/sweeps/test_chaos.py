@@ -100,7 +100,7 @@ def chaos(rounds: int, seed: int, script: Path, storage: str, undisturbed: str, 
 
 
 def test_chaos_in_short(script: Path, storage: str, undisturbed: str, tally: Tally) -> None:
-    chaos(2, 7, script, storage, undisturbed, tally)
+    chaos(1, 7, script, storage, undisturbed, tally)
 
 
 @pytest.mark.chaos

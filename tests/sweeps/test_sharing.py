@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 
 from sweeps.grid import axis, chain, product
 from sweeps.sweep import Sweep
-from tests.sweeps.runs import MEASURED, epochs_of, measured, run_here, table_of
+from tests.sweeps.runs import epochs_of, measured, run_here, table_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -120,38 +120,21 @@ def test_a_sibling_takes_over_what_is_completed(storages: dict[str, str], option
     assert len(own) == 4, "the one taken over leaves no checkpoint to fork from, so cosine trains all its epochs"
 
 
-def test_widening_keeps_the_old_trials_and_longer_ones_go_on_from_them(storage: str) -> None:
-    sweep = Sweep(name="growing", question="Longer?", lrs=(0.01,), epochs=2)
+def test_widening_trains_only_what_is_missing_and_the_way_there_once(storage: str) -> None:
+    sweep = Sweep(name="growing", question="Longer, and with others?", schedulers=("none",), lrs=(0.01,), epochs=4)
     assert run_here(sweep, storage, **STRIPES)[0] == 0
     first = epochs_of(storage, "growing")
-    status, text = run_here(sweep, storage, grid=("epochs=2,4", *STRIPES["grid"]))
+    wider = {"grid": ("epochs=4,6", *STRIPES["grid"]), "schedulers": ("none", "step", "multi_step")}
+    status, text = run_here(sweep, storage, **wider)
     assert status == 0
-    assert "2 trial-epochs delivered" not in text
-    assert "4 trial-epochs delivered, 2 epochs trained" in text.replace("\n", " ") or "epochs to train: 2" in text
-    trials = table_of(storage, "growing").sort("epochs")
-    assert trials["epochs"].to_list() == [2, 4]
-    assert trials["shared_epochs"].to_list() == [0, 2]
+    assert run_here(replace(sweep, name="anew"), storage, fresh=True, **wider)[0] == 0
+    assert_frame_equal(measured(storage, "growing"), measured(storage, "anew"), check_exact=True)
     assert_frame_equal(epochs_of(storage, "growing").filter(trial_id=first["trial_id"][0]), first)
-    alone = Sweep(name="alone", question="Longer?", lrs=(0.01,), epochs=4)
-    assert run_here(alone, storage, share=False, **STRIPES)[0] == 0
-    long = trials.row(by_predicate=pl.col("epochs") == 4, named=True)["trial_id"]
-    assert_frame_equal(
-        measured(storage, "growing").filter(trial_id=long).select(MEASURED),
-        measured(storage, "alone").select(MEASURED),
-        check_exact=True,
-    )
 
-
-def test_new_schedules_go_the_known_way_to_their_forks_again_once_for_all_of_them(storage: str) -> None:
-    sweep = Sweep(name="growing", question="Others?", schedulers=("none",), lrs=(0.01,), epochs=6)
-    wider = replace(sweep, schedulers=("none", "step", "multi_step"))
-    assert run_here(sweep, storage, **STRIPES)[0] == 0
-    status, text = run_here(wider, storage, **STRIPES)
-    assert status == 0
-    alone = replace(wider, name="alone")
-    assert run_here(alone, storage, fresh=True, **STRIPES)[0] == 0
-    forks = epochs_of(storage, "alone").unique(["epoch", "train_loss"]).group_by("epoch").len().sort("epoch")["len"]
-    assert forks.to_list() == [1, 1, 2, 3, 3, 3]
-    assert "epochs to train: 10," in text, "three known ones to the forks, then each its own"
-    assert "10 epochs trained" in text
-    assert_frame_equal(measured(storage, "growing"), measured(storage, "alone"), check_exact=True)
+    distinct = epochs_of(storage, "anew").join(table_of(storage, "anew").select("trial_id", "scheduler"), on="trial_id")
+    distinct = distinct.group_by("epoch", "train_loss").agg(pl.col("scheduler").n_unique())
+    known = distinct.join(first, on=("epoch", "train_loss"), how="semi")
+    # The longer one goes on from the checkpoint at the end; where the others fork there is none any more.
+    way = known.filter(pl.col("scheduler") > 1).height
+    assert (known.height, way) == (4, 3)
+    assert f"{distinct.height - known.height + way} epochs trained" in text

@@ -104,7 +104,7 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
 def test_layers_of_lenet() -> None:
     found = describe.layers(LeNet(), (1, 32, 32))
     assert [layer.shape for layer in found] == [
-        *[(6, 28, 28), (6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 10, 10), (16, 5, 5), (400,)],
+        *[(6, 28, 28), (6, 14, 14), (6, 14, 14), (16, 10, 10), (16, 5, 5), (16, 5, 5), (400,)],
         *[(120,), (120,), (84,), (84,), (10,)],
     ]
     assert [layer.parameters for layer in found if layer.parameters] == [156, 2_416, 48_120, 10_164, 850]

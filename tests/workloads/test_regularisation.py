@@ -188,7 +188,7 @@ def test_going_on_from_a_checkpoint_is_never_having_stopped(balance: str, stripe
 
 def test_batch_norm_variant() -> None:
     kinds = [type(layer).__name__ for layer in LeNet(batch_norm=True).layers]
-    block = ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2x2"]
+    block = ["Conv2d", "BatchNorm2d", "MaxPool2x2", "ReLU"]
     assert kinds == [*block, *block, "Flatten", "Linear", "ReLU", "Linear", "ReLU", "Linear"]
     assert [layer.bias for layer in LeNet(batch_norm=True).layers if isinstance(layer, nn.Conv2d)] == [None, None]
     # Two biases less and two pairs more: 6 + 16 parameters.
