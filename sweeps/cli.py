@@ -288,7 +288,7 @@ def _train(
             with tuning.ray_session(placement) as dashboard:
                 data, lines, labels = prepared.result()
                 for line in lines:
-                    console.print(line)
+                    console.print(escape(line))
                 if dashboard is not None:
                     console.print(f"  Ray's dashboard: {dashboard}")
                 tuning.check_placement(placement)

@@ -75,14 +75,15 @@ def read(name: str) -> dict[str, Any] | None:
 
 
 def conditions(content: Mapping[str, Any]) -> str:
-    """Returns on what figures were measured, as a sentence."""
+    """Returns with which arguments and on what figures were measured, in sentences."""
     made = content["provenance"]
     versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("torch", "ray", "polars"))
     changes = " with uncommitted changes" if made["uncommitted_changes"] else ""
     machine = f"{content['cores']} x {made['machine']['processor']}"
     return (
         f"Measured on {made['started'][:10]} at commit {str(made['commit'])[:7]}{changes}: {machine}, "
-        f"Python {made['python']}, {versions}; load average at the end {content['load_average_at_end'][0]:.1f}."
+        f"Python {made['python']}, {versions}; load average at the end {content['load_average_at_end'][0]:.1f}. "
+        f"Arguments: {', '.join(f'{name} {value}' for name, value in content['arguments'].items())}."
     )
 
 

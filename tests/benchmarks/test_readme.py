@@ -44,6 +44,12 @@ def test_conditions_are_said() -> None:
         "machine": {"processor": "A Processor"},
         "started": "2026-11-22T05:28:45+00:00",
     }
-    text = figures.conditions({"provenance": made, "cores": 2, "load_average_at_end": [1.26, 0, 0]})
-    for part in ("2026-11-22", "0123456 with uncommitted changes", "2 x A Processor", "ray 2.60", "1.3"):
+    arguments = {"rounds": 5, "images": 3200}
+    text = figures.conditions(
+        {"arguments": arguments, "provenance": made, "cores": 2, "load_average_at_end": [1.26, 0, 0]}
+    )
+    for part in (
+        *("2026-11-22", "0123456 with uncommitted changes", "2 x A Processor", "ray 2.60", "1.3"),
+        "rounds 5, images 3200",
+    ):
         assert part in text
