@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from analysis.aggregate import CHOICE, SweepData, compare
+from analysis.aggregate import CHOICE, compare
 from analysis.compare import LEVEL, detectable_difference, seeds_to_decide
+from analysis.loading import SweepData
 
 MOST_NAMED = 3
 """Configurations or groups named in a sentence; the others are counted."""

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import polars as pl
 from scipy.special import gammaln
 
-from analysis.aggregate import CHOICE, FINISHED, SweepData
+from analysis.aggregate import CHOICE
+from analysis.loading import FINISHED, SweepData
 from workloads.trial import FINAL_STATUSES
 
 Array = npt.NDArray[np.float64]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import polars as pl
 from scipy.sparse import csr_array, hstack
 
-from analysis.aggregate import CHOICE, FINISHED, SweepData
+from analysis.aggregate import CHOICE
+from analysis.loading import FINISHED, SweepData
 
 Array = npt.NDArray[np.float64]
 

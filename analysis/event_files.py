@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from analysis.aggregate import FINISHED
+from analysis.loading import FINISHED
 from analysis.schema import SCALARS
 
 FINAL: dict[str, str] = {

@@ -16,9 +16,12 @@ from typing import Literal
 
 import polars as pl
 import tyro
+from rich.markup import escape
 
-from analysis.aggregate import SweepData, load, output_store, summarise, user_errors
+from analysis.aggregate import summarise
+from analysis.loading import SweepData, load, output_store
 from analysis.store import SweepStore
+from workloads.console import complaining, parse
 
 Format = Literal["tensorboard", "csv"]
 
@@ -91,9 +94,9 @@ class Arguments:
 
 def main() -> None:
     """Runs the script."""
-    arguments = tyro.cli(Arguments)
-    with user_errors():
-        print(export(arguments.sweeps, arguments.to))
+    with complaining() as console:
+        arguments = parse(Arguments)
+        console.print(escape(export(arguments.sweeps, arguments.to)), soft_wrap=True)
 
 
 if __name__ == "__main__":

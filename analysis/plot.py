@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tyro
+from rich.markup import escape
 
-from analysis.aggregate import load, output_store, summarise, user_errors
+from analysis.aggregate import summarise
+from analysis.loading import load, output_store
 from analysis.plots import PLOTS, draw_plots
 from analysis.report import write_pictures
+from workloads.console import complaining, parse
 
 
 def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -51,10 +54,10 @@ class Arguments:
 
 def main() -> None:
     """Runs the script."""
-    arguments = tyro.cli(Arguments)
-    with user_errors():
+    with complaining() as console:
+        arguments = parse(Arguments)
         for file in write_plots(arguments.sweeps, arguments.plot):
-            print(file)
+            console.print(escape(file), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from analysis.aggregate import FINISHED, SweepData, load, output_store, summarise, user_errors, write_summary
+from analysis.aggregate import summarise, write_summary
 from analysis.answer import answer
+from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.plots import Drawn, draw_plots
 from analysis.plots.style import adaptive
 from analysis.store import SweepSpec, SweepStore, without_secrets
+from workloads.console import complaining, parse
 from workloads.trial import STATUSES
 
 MOST_ROWS = 200
@@ -262,9 +264,8 @@ class Arguments:
 
 def main() -> None:
     """Runs the script."""
-    sweeps = tyro.cli(Arguments).sweeps
-    with user_errors():
-        print_report(write_report(sweeps), Console())
+    with complaining() as console:
+        print_report(write_report(parse(Arguments).sweeps), console)
 
 
 if __name__ == "__main__":

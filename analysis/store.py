@@ -53,7 +53,7 @@ _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirect
 _FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG}
 
 
-class DamagedFileError(Exception):
+class DamagedFileError(ValueError):
     """A file is not what was written: torn, changed or of another program."""
 
 

@@ -19,7 +19,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from analysis.store import SPEC_FILE, DamagedFileError, SweepSpec, SweepStore, without_secrets
+from analysis.loading import combine
+from analysis.store import SPEC_FILE, SweepSpec, SweepStore, without_secrets
 from analysis.tables import publish
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
@@ -35,7 +36,7 @@ from sweeps.sweep import Sweep, check_sweep, plan
 from sweeps.trajectories import Delivery, ForkTree
 from workloads import datasets, preflight
 from workloads.console import USAGE_ERROR, parse
-from workloads.datasets import DataError, Dataset
+from workloads.datasets import Dataset
 from workloads.registry import WORKLOADS, dataset_of
 
 SOME_FAILED = 1
@@ -52,7 +53,7 @@ class StoppedError(Exception):
     """A sweep could not go on; what it has stored is valid, and the same command goes on from there."""
 
 
-_USER_ERRORS = (UsageError, ConflictError, LockedError, ValueError, DataError, DamagedFileError, OSError)
+_USER_ERRORS = (UsageError, ConflictError, LockedError, ValueError, OSError)
 
 
 def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -325,9 +326,6 @@ def _prepare(
 
 def _labels(spec: SweepSpec, ledger: Ledger) -> dict[str, str]:
     """Returns what a person calls each trial: the settings that vary, and the seed if that does."""
-    # Statistics take a second to import: only once there is something to train.
-    from analysis.aggregate import combine
-
     nothing = ledger.store.read_epochs().clear(), ledger.store.read_statuses().clear()
     trials = combine([(spec, *nothing)]).trials
     seeds = trials["seed"].n_unique() > 1

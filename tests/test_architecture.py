@@ -1,4 +1,4 @@
-"""Imports point one way: sweeps -> workloads, sweeps -> parts of analysis, analysis -> workloads.trial."""
+"""Imports point one way: sweeps -> workloads, sweeps -> parts of analysis, analysis -> workloads.trial and .console."""
 
 import ast
 import subprocess
@@ -12,12 +12,12 @@ OURS = ("workloads", "sweeps", "analysis")
 
 ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "workloads": {"workloads": ("workloads",), "analysis": (), "sweeps": ()},
-    "analysis": {"workloads": ("workloads.trial",), "analysis": ("analysis",), "sweeps": ()},
+    "analysis": {"workloads": ("workloads.trial", "workloads.console"), "analysis": ("analysis",), "sweeps": ()},
     "sweeps": {
         "workloads": ("workloads",),
         "sweeps": ("sweeps",),
         "analysis": tuple(
-            f"analysis.{name}" for name in ("store", "tables", "aggregate", "report", "schema", "event_files")
+            f"analysis.{name}" for name in ("store", "tables", "loading", "report", "schema", "event_files")
         ),
     },
 }

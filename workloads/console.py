@@ -12,8 +12,6 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from workloads.datasets import DataError
-
 USAGE_ERROR = 2
 
 Flags = TypeVar("Flags")
@@ -57,7 +55,7 @@ def complaining() -> Iterator[Console]:
     """Yields where to print; what a user got wrong ends the program with one line on stderr."""
     try:
         yield Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-    except (ValueError, DataError, OSError) as error:
+    except (ValueError, OSError) as error:
         complaints = Console(stderr=True, soft_wrap=True, highlight=False)
         complaints.print(f"[red]error:[/red] {escape(' '.join(str(error).split()))}")
         sys.exit(USAGE_ERROR)

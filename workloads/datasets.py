@@ -41,7 +41,7 @@ DATA_ROOT = Path("data")
 """Where downloaded data sets are, unless said otherwise."""
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """A data set's files are missing or not what they should be."""
 
 
@@ -301,6 +301,8 @@ def _read(row: DatasetRow, root: Path) -> Raw:
     """Returns what a row reads, if it is what the row says."""
     try:
         raw = row.read(root)
+    except DataError:
+        raise
     except (RuntimeError, OSError, ValueError, TypeError, EOFError, AssertionError) as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
         raise DataError(f"data set {row.name!r} in {root.absolute()} is damaged: {reason}; delete its files") from None

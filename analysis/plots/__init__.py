@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.aggregate import SweepData
+from analysis.loading import SweepData
 from analysis.plots import (
     accuracy_by_lr,
     applied_rates,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.aggregate import SweepData
+from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import by_family, families
 

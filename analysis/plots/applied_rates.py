@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.aggregate import SweepData
+from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.learning_curves import Curves, curves, lines
 from analysis.plots.selection import Selection, best_and_worst

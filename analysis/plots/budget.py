@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.aggregate import SweepData
 from analysis.budget import best_after
+from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import by_family, families
 

@@ -8,8 +8,8 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.aggregate import SweepData
 from analysis.effects import variance_shares
+from analysis.loading import SweepData
 from analysis.plots import style
 from analysis.plots.selection import axis_name
 

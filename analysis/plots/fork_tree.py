@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.aggregate import SweepData
+from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import describe
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.aggregate import SweepData
 from analysis.intervals import bootstrap_intervals
+from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import Selection, best_and_worst
 

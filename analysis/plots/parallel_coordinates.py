@@ -10,7 +10,8 @@ import polars as pl
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from analysis.aggregate import CHOICE, SweepData
+from analysis.aggregate import CHOICE
+from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import axis_name, value_text
 

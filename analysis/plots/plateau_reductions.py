@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.aggregate import CHOICE, FINISHED, SweepData
+from analysis.aggregate import CHOICE
+from analysis.loading import FINISHED, SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import describe
 

@@ -10,7 +10,8 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.aggregate import CHOICE, FINISHED, SweepData
+from analysis.aggregate import CHOICE
+from analysis.loading import FINISHED, SweepData
 from analysis.plots import scales, style
 
 _MOST_ROWS = 25

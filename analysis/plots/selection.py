@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.aggregate import SweepData
+from analysis.loading import SweepData
 from analysis.plots.scales import number
 from analysis.plots.style import MAX_LINES
 

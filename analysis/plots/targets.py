@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.aggregate import SweepData
 from analysis.censored import epochs_to_target, median_epochs
+from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import best_and_worst
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.aggregate import SweepData, combine
+from analysis.loading import SweepData, combine
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import SweepSpec
 from workloads.trial import Status, TrialConfig

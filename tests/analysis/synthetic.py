@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from analysis.aggregate import SweepData, combine
+from analysis.loading import SweepData, combine
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import SweepSpec, SweepStore
 from workloads.trial import Setting, TrialConfig

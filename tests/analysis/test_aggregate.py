@@ -1,5 +1,6 @@
 """Loading sweeps and summarising configurations, on small sweeps worked out by hand and on made-up large ones."""
 
+import importlib
 import math
 import shutil
 import subprocess
@@ -23,20 +24,9 @@ from synthetic import (
     synthetic_sweep,
 )
 
-from analysis.aggregate import (
-    METRICS,
-    STATISTICS,
-    SUMMARY_COLUMNS,
-    combine,
-    compare,
-    load,
-    open_store,
-    outcomes,
-    summarise,
-    user_errors,
-)
+from analysis.aggregate import METRICS, STATISTICS, SUMMARY_COLUMNS, compare, outcomes, summarise
+from analysis.loading import combine, load, open_store
 from analysis.schema import SCHEMA_VERSION
-from analysis.store import DamagedFileError
 from analysis.tables import publish
 from workloads.trial import TrialConfig
 
@@ -399,12 +389,37 @@ def test_wrong_places_are_refused(sweeps: list[str], message: str) -> None:
         load(sweeps)
 
 
-@pytest.mark.parametrize("error", [ValueError("no such sweep"), OSError("disk full"), DamagedFileError("torn")])
-def test_user_errors_are_one_line_and_status_2(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended, user_errors():
-        raise error
+@pytest.mark.parametrize("program", ["aggregate", "plot", "report", "export --to csv"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere",), "there is no sweep at 'nowhere': no sweep.json in it; give the folder that a sweep wrote"),
+        (("torn",), "sweep.json is damaged or not forksweep's: "),
+        (("a", "--colour"), "--colour"),
+        ((), "no sweep given; give at least one folder such as results/optimizers"),
+    ],
+)
+def test_programs_say_what_is_wrong_in_one_line(
+    program: str,
+    words: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "sweep.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    name, *flags = program.split()
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *words, *flags])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"analysis.{name}").main()
     assert ended.value.code == 2
-    assert capsys.readouterr().err == f"error: {error}\n"
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
 
 
 def test_script_writes_the_summary(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import pytest
 from synthetic import handmade_sweep, synthetic_of_size, synthetic_plateau, synthetic_sweep
 
-from analysis.aggregate import SweepData, combine, summarise
+from analysis.aggregate import summarise
 from analysis.answer import answer
 from analysis.compare import detectable_difference, seeds_to_decide
+from analysis.loading import SweepData, combine
 from workloads.trial import TrialConfig
 
 

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from synthetic import synthetic_sweep
 
-from analysis.aggregate import SweepData
 from analysis.effects import MOST_LEVELS, REST, variance_shares
+from analysis.loading import SweepData
 
 
 def sweep(rows: list[tuple[str, float, int, float]], statuses: list[str] | None = None) -> SweepData:

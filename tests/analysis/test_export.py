@@ -11,7 +11,8 @@ import pytest
 from synthetic import synthetic_sweep
 
 from analysis import export
-from analysis.aggregate import SweepData, load, summarise, write_summary
+from analysis.aggregate import summarise, write_summary
+from analysis.loading import SweepData, load
 from analysis.schema import SCALARS, SCHEMA_VERSION
 from analysis.store import SweepStore
 from analysis.tables import publish

@@ -2,8 +2,9 @@ import pytest
 from handmade import Run, handmade
 from matplotlib.figure import Figure
 
-from analysis.aggregate import SweepData, summarise
+from analysis.aggregate import summarise
 from analysis.intervals import bootstrap_mean
+from analysis.loading import SweepData
 from analysis.plots import applied_rates, learning_curves, targets
 from analysis.plots.learning_curves import Curves
 from analysis.plots.selection import best_and_worst, describe

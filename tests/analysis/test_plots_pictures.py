@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic import PLATEAU_SETTINGS, synthetic_sweep
 
-from analysis.aggregate import SweepData, combine, summarise
+from analysis.aggregate import summarise
+from analysis.loading import SweepData, combine
 from analysis.plots import PLOTS, Plot, scales, style
 from analysis.plots.style import DARK, INK, MUTED, PAPER
 

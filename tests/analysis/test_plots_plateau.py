@@ -1,6 +1,7 @@
 from handmade import Run, handmade
 
-from analysis.aggregate import SweepData, summarise
+from analysis.aggregate import summarise
+from analysis.loading import SweepData
 from analysis.plots import fork_tree, plateau_reductions
 from workloads.trial import TrialConfig
 

@@ -15,8 +15,9 @@ from rich.console import Console
 from synthetic import Synthetic, synthetic_sweep
 
 from analysis import plot, report
-from analysis.aggregate import load, summarise
+from analysis.aggregate import summarise
 from analysis.answer import answer
+from analysis.loading import load
 from analysis.plots import PLOTS, Drawn
 from analysis.plots.style import Picture
 from analysis.report import COLUMNS, Report, print_report, write_report

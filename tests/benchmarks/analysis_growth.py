@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 
 import tyro
 
-from analysis.aggregate import load, summarise
+from analysis.aggregate import summarise
 from analysis.answer import answer
+from analysis.loading import load
 from tests.analysis.synthetic import synthetic_of_size
 from tests.benchmarks import figures
 

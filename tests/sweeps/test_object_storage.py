@@ -16,7 +16,7 @@ import pyarrow.fs
 import pytest
 from polars.testing import assert_frame_equal
 
-from analysis.aggregate import open_store
+from analysis.loading import open_store
 from analysis.store import SweepStore, without_secrets
 from sweeps.lock import LockedError, locked
 from sweeps.sweep import Sweep
