@@ -1,0 +1,186 @@
+"""Sweeps as one table of trials and one of records: what statistics and pictures start from.
+
+A configuration is everything a trial is but its seed. Its label names the settings that vary, for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
+from analysis.store import LONGEST_NAME, SweepSpec, SweepStore
+from analysis.tables import build_trials
+from workloads.trial import SETTINGS_OF, digest
+
+FINISHED = ("completed", "early_stopped")
+"""Statuses of the trials whose metrics count."""
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """One or several sweeps, ready for statistics and pictures."""
+
+    specs: tuple[SweepSpec, ...]
+    """What was asked, a spec for each sweep."""
+    trials: pl.DataFrame
+    """The trials tables of all sweeps plus `configuration` (Int32) and `label` (short, for people). Where several hold
+    the same configuration and seed, the one that got furthest stays."""
+    epochs: pl.DataFrame
+    """The records of these trials plus `configuration`, ordered by trial and epoch."""
+    axes: tuple[str, ...]
+    """Columns of `trials` that vary between configurations; never the seed."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know about the files, one sentence each."""
+
+
+def load(sweeps: Sequence[str]) -> SweepData:
+    """Reads sweeps from their records, so a running one works too; from their tables where only those are left.
+
+    Args:
+        sweeps: Where they are: local folders such as `results/optimizers` or URIs such as `s3://bucket/results/plateau`.
+
+    Raises:
+        ValueError: There is no sweep at one of these places, or none is given.
+        DamagedFileError: A `sweep.json` or a table that is needed is damaged.
+    """
+    if not sweeps:
+        raise ValueError("no sweep given; give at least one folder such as results/optimizers")
+    parts, notes = [], []
+    for sweep in sweeps:
+        store = open_store(sweep)
+        spec = store.read_spec()
+        if spec is None:
+            raise ValueError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
+        parts.append((spec, *_recorded(store)))
+        notes += [f"{store.locate(path)} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
+    return combine(parts, notes)
+
+
+def open_store(sweep: str) -> SweepStore:
+    """Returns the store of a sweep given by its folder or URI.
+
+    Raises:
+        ValueError: It cannot be the place of a sweep.
+    """
+    location, question_mark, options = sweep.partition("?")
+    storage_path, _, name = location.rstrip("/").rpartition("/")
+    return SweepStore((storage_path or ("/" if location.startswith("/") else ".")) + question_mark + options, name)
+
+
+def output_store(sweeps: Sequence[str]) -> SweepStore:
+    """Returns where the statistics and pictures of sweeps go: into one's own folder; several get one beside the first.
+
+    Args:
+        sweeps: Their folders or URIs.
+
+    Raises:
+        ValueError: It cannot be the place of a sweep.
+    """
+    stores = [open_store(sweep) for sweep in sweeps]
+    names = list(dict.fromkeys(store.name for store in stores))
+    if len(stores) == 1:
+        return stores[0]
+    together = "-and-".join(names)
+    if len(together) > LONGEST_NAME:
+        together = f"together-{digest(together)}"
+    return SweepStore(stores[0].storage_path, together)
+
+
+def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], notes: Sequence[str] = ()) -> SweepData:
+    """Returns sweeps as one.
+
+    Args:
+        sweeps: The spec, records and last statuses of each.
+        notes: What a reader has to know about the files.
+    """
+    tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
+    trials, axes = _with_configurations(pl.concat(tables, how="diagonal_relaxed"))
+    once = _furthest(trials)
+    if repeated := trials.height - once.height:
+        notes = [*notes, f"Trials that are in more than one place and are counted once: {repeated}."]
+    records = pl.concat([epochs.with_columns(pl.lit(i).alias(_ORIGIN)) for i, (_, epochs, _) in enumerate(sweeps)])
+    order = once.select("trial_id", _ORIGIN, "configuration").with_row_index("order")
+    records = records.join(order, on=("trial_id", _ORIGIN), how="inner").sort("order", "epoch").drop("order", _ORIGIN)
+    specs = tuple(spec for spec, _, _ in sweeps)
+    return SweepData(specs, once.drop(_ORIGIN), records, axes, (*notes, *_incomparable(specs)))
+
+
+def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
+    first = specs[0]
+    for other in specs[1:]:
+        keys = sorted({*first.fingerprint, *other.fingerprint})
+        if differ := [key for key in keys if first.fingerprint.get(key) != other.fingerprint.get(key)]:
+            yield f"{first.name} and {other.name} ran with different {', '.join(differ)}: compare them with care."
+
+
+def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns a sweep's records and last statuses."""
+    recorded = store.read_epochs(), store.read_statuses()
+    if any(frame.height for frame in recorded):
+        return recorded
+    epochs, trials = store.read_table("epochs"), store.read_table("trials")
+    if epochs is None or trials is None:
+        return recorded
+    ended = trials.filter(pl.col("status") != "pending")
+    return epochs.select(*polars_schema(EPOCH_COLUMNS)), ended.select(*polars_schema(STATUS_COLUMNS))
+
+
+_ORIGIN = "sweep_index"
+_IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
+_SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
+_FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_of_memory", "failed", "cancelled"))}
+
+
+def _with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Returns the trials with `configuration` and `label`, and the axes."""
+    settings = [name for name in trials.columns if name.startswith(_SETTING_OF)]
+    identity = [*_IDENTITY, *settings]
+    configurations = trials.select(identity).unique(maintain_order=True)
+    axes = _axes(configurations, settings)
+    configurations = configurations.with_columns(
+        pl.Series("configuration", range(configurations.height), dtype=pl.Int32),
+        pl.Series("label", _labels(configurations, axes), dtype=pl.String),
+    )
+    return trials.join(configurations, on=identity, how="left", nulls_equal=True, maintain_order="left"), axes
+
+
+def _furthest(trials: pl.DataFrame) -> pl.DataFrame:
+    """Returns each configuration and seed once, in order: the trial that got furthest, of equals the first."""
+    furthest = pl.col("status").replace_strict(_FURTHEST, default=len(_FURTHEST))
+    best = trials.sort(furthest, maintain_order=True).unique(("configuration", "seed"), keep="first")
+    return trials.join(best, on=("trial_id", _ORIGIN), how="semi", maintain_order="left")
+
+
+def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, ...]:
+    def varies(column: str, within: str | None) -> bool:
+        groups = configurations.group_by(within or pl.lit(0))
+        return bool((groups.agg(pl.col(column).n_unique())[column] > 1).any())
+
+    found: list[str] = []
+    for kind in SETTINGS_OF:
+        found += [kind] if varies(kind, None) else []
+        found += [name for name in settings if name.startswith(f"{kind}_") and varies(name, kind)]
+    return (*found, *(name for name in ("lr", "batch_size", "epochs", "train_limit") if varies(name, None)))
+
+
+_PHRASES = {"lr": "lr {}", "batch_size": "batch size {}", "epochs": "{} epochs", "train_limit": "{} images"}
+
+
+def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
+    short = {axis: axis.partition("_")[2].replace("_", " ") for axis in axes if axis.startswith(_SETTING_OF)}
+    phrases = dict(_PHRASES) | dict.fromkeys(SETTINGS_OF, "{}")
+    for axis, name in short.items():
+        unique = list(short.values()).count(name) == 1
+        phrases[axis] = f"{name if unique else axis.replace('_', ' ')} {{}}"
+    rows = configurations.select(axes or ("optimizer",)).iter_rows(named=True)
+    texts = (", ".join(phrases[axis].format(_text(v)) for axis, v in row.items() if v is not None) for row in rows)
+    return [text or "default settings" for text in texts]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
