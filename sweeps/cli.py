@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shlex
 import signal
@@ -34,6 +35,8 @@ from sweeps.provenance import fingerprint, provenance
 from sweeps.stored import ConflictError, reconcile, take_over
 from sweeps.sweep import Sweep, check_sweep, plan
 from sweeps.trajectories import Delivery, ForkTree
+from sweeps.tuning.errors import PlacementError, StorageError
+from sweeps.tuning.run import Run
 from workloads import datasets, preflight
 from workloads.console import USAGE_ERROR, parse
 from workloads.datasets import Dataset
@@ -279,31 +282,34 @@ def _train(
     notifier: Notifier,
 ) -> bool:
     """Trains what is open and returns whether a signal ended it."""
-    # Ray and Tune take seconds to import: only once there is something to train.
-    from sweeps import tuning
+    # Ray takes a second to import, only once there is something to train; and seconds to start, most of them waiting:
+    # the rest is made ready meanwhile.
+    from sweeps.tuning import session
 
-    # Ray takes seconds to start, most of them waiting: the rest is made ready meanwhile.
     with ThreadPoolExecutor(max_workers=1) as meanwhile:
         prepared = meanwhile.submit(_prepare, spec, ledger, options)
+        meanwhile.submit(importlib.import_module, "sweeps.tuning.execution")
         try:
-            with tuning.ray_session(placement) as dashboard:
+            with session.ray_session(placement) as dashboard:
+                from sweeps.tuning import execution
+
                 data, lines, labels = prepared.result()
                 for line in lines:
                     console.print(escape(line))
                 if dashboard is not None:
                     console.print(f"  Ray's dashboard: {dashboard}")
-                tuning.check_placement(placement)
-                tuning.check_storage(ledger.store)
+                session.check_placement(placement)
+                session.check_storage(ledger.store)
                 _begin(spec, ledger, options)
                 keep = options.keep_checkpoints
                 with Progress(console, labels) as progress:
-                    run = tuning.Run(
+                    run = Run(
                         tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=keep, notifier=notifier
                     )
-                    tuning.run_tree(run, data=data)
-        except tuning.PlacementError as error:
+                    execution.run_tree(run, data=data)
+        except PlacementError as error:
             raise UsageError(str(error)) from None
-        except tuning.StorageError as error:
+        except StorageError as error:
             raise StoppedError(
                 f"{error}; what is stored stays valid, and the same command goes on once that is mended"
             ) from None

@@ -64,11 +64,11 @@ def ray_cluster() -> Iterator[None]:
     and with a token.
     """
     # Sets Ray's environment before it is imported.
-    from sweeps import tuning
     from sweeps.placement import Placement
+    from sweeps.tuning.session import ray_session
 
     with pytest.MonkeyPatch.context() as environment:
         for name in [name for name in os.environ if name.startswith("RAY_AUTH_")]:
             environment.delenv(name)
-        with tuning.ray_session(Placement(), num_cpus=2, num_gpus=2):
+        with ray_session(Placement(), num_cpus=2, num_gpus=2):
             yield

@@ -20,10 +20,3 @@ for _name, _value in {
     "TUNE_WARN_THRESHOLD_S": "1000000000",
 }.items():
     os.environ.setdefault(_name, _value)
-
-from sweeps.tuning.errors import PlacementError, StorageError  # noqa: E402
-from sweeps.tuning.execution import run_tree  # noqa: E402
-from sweeps.tuning.run import Run  # noqa: E402
-from sweeps.tuning.session import check_placement, check_storage, ray_session  # noqa: E402
-
-__all__ = ["PlacementError", "Run", "StorageError", "check_placement", "check_storage", "ray_session", "run_tree"]

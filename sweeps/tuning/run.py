@@ -12,7 +12,7 @@ from sweeps.options import Keep
 from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.trajectories import CheckpointKey, ForkTree, Path
-from sweeps.tuning.worker import Job
+from sweeps.tuning.job import Job
 
 ROOM_TO_GROW = 200
 """How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""

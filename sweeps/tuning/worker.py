@@ -8,54 +8,21 @@ import socket
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import ray
 from ray import tune
 
-from analysis.store import Checkpoint, SweepStore
+from analysis.store import SweepStore
 from sweeps.tuning.errors import StorageError
+from sweeps.tuning.job import Job
 from workloads.registry import dataset_of
-from workloads.training import Hardware, Images, State
-from workloads.trial import Diverged, EpochRecord, TrialConfig, digest
+from workloads.training import Images, State
+from workloads.trial import Diverged, EpochRecord, digest
 
 Train = Callable[..., Iterator[EpochRecord]]
 """`workloads.training.train`, or a stand-in with its arguments."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a worker is told: train this path, from the best checkpoint there is."""
-
-    config: TrialConfig
-    known: int
-    """Epochs the driver has records for."""
-    ancestors: tuple[Checkpoint, ...]
-    """Checkpoints of other paths to start from, the best first."""
-    test_epochs: tuple[int, ...]
-    storage_path: str
-    name: str
-    hardware: Hardware
-    gpus: float | None
-    """GPUs it was granted; None on the CPU."""
-    timeout: float | None
-    """Seconds an epoch may take."""
-
-    def to_json(self) -> str:
-        """Returns the job as text: Tune flattens, copies and logs anything richer."""
-        return json.dumps(asdict(self) | {"config": self.config.to_json()})
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        """Returns the job that `to_json` described."""
-        values = json.loads(text)
-        values["config"] = TrialConfig.from_json(values["config"])
-        values["ancestors"] = tuple(Checkpoint(**checkpoint) for checkpoint in values["ancestors"])
-        values["test_epochs"] = tuple(values["test_epochs"])
-        values["hardware"] = Hardware(**values["hardware"])
-        return cls(**values)
 
 
 _images: dict[tuple[str, str], Images] = {}

@@ -11,12 +11,13 @@ import torch
 from rich.console import Console
 
 from analysis.store import SweepSpec, SweepStore
-from sweeps import tuning
 from sweeps.ledger import Ledger
 from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.trajectories import Delivery, ForkTree
-from sweeps.tuning.session import slots
+from sweeps.tuning.execution import run_tree
+from sweeps.tuning.run import Run
+from sweeps.tuning.session import ray_session, slots
 from workloads.optimizers import OPTIMIZERS
 from workloads.registry import dataset_of, resolve
 from workloads.training import State, build_model
@@ -87,10 +88,10 @@ def run(trials: Sequence[TrialConfig], store: SweepStore, train: Callable[..., I
     assert list(tree.walk_known()) == []
     placement = Placement()
     began = time.perf_counter()
-    with tuning.ray_session(placement), Progress(Console(file=io.StringIO()), {}) as progress:
+    with ray_session(placement), Progress(Console(file=io.StringIO()), {}) as progress:
         session = time.perf_counter() - began
         at_once = slots(placement)
-        tuning.run_tree(tuning.Run(tree, ledger, placement, progress), train=train)
+        run_tree(Run(tree, ledger, placement, progress), train=train)
     assert ledger.counts() == {"completed": len(trials)}
     return Times(
         at_once=at_once,

@@ -21,14 +21,15 @@ from polars.testing import assert_frame_equal
 from rich.console import Console
 
 from analysis.store import SweepStore
-from sweeps import tuning
 from sweeps.ledger import Ledger
 from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.provenance import fingerprint
 from sweeps.sweep import Sweep
 from sweeps.trajectories import ForkTree
-from sweeps.tuning import Run
+from sweeps.tuning import execution, session
+from sweeps.tuning.errors import PlacementError
+from sweeps.tuning.run import Run
 from tests.sweeps.runs import (
     files_with,
     finish,
@@ -87,8 +88,8 @@ def test_ray_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"ray://127.0.0.1:{server.getsockname()[1]}"
         with (
-            pytest.raises(tuning.PlacementError, match="ray job submit"),
-            tuning.ray_session(Placement(address=address)),
+            pytest.raises(PlacementError, match="ray job submit"),
+            session.ray_session(Placement(address=address)),
         ):
             pass
 
@@ -113,8 +114,8 @@ NODES = """
     import atexit
     import sys
 
-    from sweeps import tuning
-    from sweeps.tuning import session
+    from sweeps.tuning import execution, session
+    from sweeps.tuning.errors import PlacementError
 
     import ray
     from ray._private.internal_api import node_stats
@@ -125,24 +126,24 @@ NODES = """
     cluster.add_node(num_cpus=1)
     sys.argv += ["--address", cluster.address]
 
-    def check_storage(store, check=tuning.check_storage):
+    def check_storage(store, check=session.check_storage):
         sees, home = session._sees, ray.get_runtime_context().get_node_id()
         session._sees = lambda path: ray.get_runtime_context().get_node_id() == home
         try:
             check(store)
-        except tuning.PlacementError as error:
+        except PlacementError as error:
             print("refused:", error)
         session._sees = sees
         check(store)
 
-    def run_tree(run, data, train=tuning.run_tree):
+    def run_tree(run, data, train=execution.run_tree):
         size = sum(array.nbytes for one in data.values() for array in (one.images, one.labels))
         train(run, data=data)
         for node in ray.nodes():
             stored = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False).store_stats
             print(f"received: {stored.cumulative_created_bytes / size:.4f} times the data")
 
-    tuning.check_storage, tuning.run_tree = check_storage, run_tree
+    session.check_storage, execution.run_tree = check_storage, run_tree
 """
 
 
@@ -215,7 +216,7 @@ def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(
 
     trials = [TrialConfig(seed=seed, epochs=1, train_limit=320) for seed in range(10)]
     run = a_run(storage, trials, Placement(cpus_per_trial=0.1, gpus_per_trial=0.25))
-    tuning.run_tree(run, train=stand_in)
+    execution.run_tree(run, train=stand_in)
 
     ledger = run.ledger
     assert {status.status for status in ledger.statuses.values()} == {"completed"}, ledger.statuses
@@ -227,8 +228,8 @@ def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(
     assert {status.device for status in ledger.statuses.values()} == {"cuda:0", "cuda:1"}
     assert max(status.neighbours for status in ledger.statuses.values()) == 3
 
-    with pytest.raises(tuning.PlacementError, match=r"--gpus-per-trial 3 asks for more than any node has \(2 GPUs\)"):
-        tuning.check_placement(Placement(gpus_per_trial=3))
+    with pytest.raises(PlacementError, match=r"--gpus-per-trial 3 asks for more than any node has \(2 GPUs\)"):
+        session.check_placement(Placement(gpus_per_trial=3))
 
 
 def test_fraction_and_concurrency_may_change_when_a_sweep_goes_on() -> None:

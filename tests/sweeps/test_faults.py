@@ -16,11 +16,11 @@ import polars as pl
 import psutil
 import pytest
 
-from sweeps import tuning
 from sweeps.cli import INTERRUPTED, StoppedError
 from sweeps.grid import axis
 from sweeps.lock import LockedError
 from sweeps.sweep import Sweep
+from sweeps.tuning import execution
 from tests.sweeps.faults import (
     ARGUMENTS,
     FAST_RAY,
@@ -160,7 +160,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, mishaps: Mapping[int, Callable[[], No
                 mishaps[config.seed]()
             yield record
 
-    monkeypatch.setattr(tuning, "run_tree", partial(tuning.run_tree, train=bad))
+    monkeypatch.setattr(execution, "run_tree", partial(execution.run_tree, train=bad))
 
 
 def test_trials_that_fail_or_hang_are_recorded_and_the_others_go_on(

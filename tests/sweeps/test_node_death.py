@@ -22,7 +22,7 @@ CLUSTER = """
     import psutil
 
     from analysis.store import SweepStore
-    from sweeps import tuning
+    import sweeps.tuning
 
     import ray
     from ray.cluster_utils import Cluster
