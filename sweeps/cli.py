@@ -247,7 +247,7 @@ def _answer(
     if interrupted:
         console.print(f"interrupted: {counts['pending']:,} trials are left; the same command goes on")
         return INTERRUPTED
-    # Statistics and pictures take a second to import: only once there is something to show.
+    # Imported while Ray ended, if anything was trained: only once there is something to show.
     from analysis.report import print_report, write_report
 
     print_report(write_report([ledger.store.uri]), console)
@@ -307,6 +307,8 @@ def _train(
                         tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=keep, notifier=notifier
                     )
                     execution.run_tree(run, data=data)
+                if not run.interrupted:  # statistics and pictures take a second to import, and Ray two to end
+                    meanwhile.submit(importlib.import_module, "analysis.report")
         except PlacementError as error:
             raise UsageError(str(error)) from None
         except StorageError as error:
