@@ -24,7 +24,7 @@ README = Path(__file__).with_name("README.md")
 
 TABLES: Mapping[str, Callable[[Rows], Table]] = {
     "training_step": training_step.table,
-    **{f"whole_sweep_{sweep}": whole_sweep.table for sweep in whole_sweep.SETUPS},
+    **{f"whole_sweep_{name}": whole_sweep.table for name in whole_sweep.SETUPS},
     "orchestration": orchestration.table,
     "growth": growth.table,
     "fork_tree": fork_tree.table,

@@ -1,11 +1,13 @@
 """The benchmark of whole sweeps in short: the usual sides train what ours does, and figures are scaled as they say."""
 
 import csv
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeps.sweep import plan
 from tests.benchmarks import usual, whole_sweep
 from tests.benchmarks.watched import Usage
 from workloads.registry import resolve
@@ -27,15 +29,23 @@ def specification(trials: list[TrialConfig], data: str, results: Path) -> usual.
 
 
 def test_default_sweeps_are_planned() -> None:
-    counts = {sweep: len(whole_sweep.planned(sweep, setup)) for sweep, setup in whole_sweep.SETUPS.items()}
-    assert counts == {"optimizers": 16, "plateau": 48, "schedulers": 7}
+    counts = {name: len(whole_sweep.planned(setup)) for name, setup in whole_sweep.SETUPS.items()}
+    usual = {"optimizers": 16, "plateau": 48, "schedulers": 7}
+    assert counts == usual | {f"{name}_full": count for name, count in usual.items()}
+
+
+@pytest.mark.parametrize("sweep", ["optimizers", "plateau", "schedulers"])
+def test_full_size_is_what_the_script_does_by_default(sweep: str) -> None:
+    script = importlib.import_module(f"sweeps.{sweep}").SWEEP
+    default = plan(script, script.default_options()).trials
+    assert whole_sweep.planned(whole_sweep.SETUPS[f"{sweep}_full"]) == list(default)
 
 
 def test_the_loop_trains_every_schedule(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usual, "evaluate", lambda model, loader: (0.5, 0.5))
     trials = [
         resolve(TrialConfig(optimizer="sgd_momentum", scheduler=name, lr=0.01, epochs=3, train_limit=64))
-        for name in {trial.scheduler for trial in whole_sweep.planned("schedulers", whole_sweep.SETUPS["schedulers"])}
+        for name in {trial.scheduler for trial in whole_sweep.planned(whole_sweep.SETUPS["schedulers"])}
     ]
     assert {SCHEDULERS[trial.scheduler].steps_on for trial in trials} == {"batch", "epoch", "metric"}
     usual.with_a_loop(specification(trials, data, tmp_path / "results"))

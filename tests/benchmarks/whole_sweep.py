@@ -1,12 +1,12 @@
 """Whole sweeps: ours, plain Ray Tune as its tutorials show, and a for-loop, one after the other on the same cores.
 
-    python -m tests.benchmarks.whole_sweep [--sweeps optimizers schedulers plateau] [--epochs 30] [--images 55000]
+    python -m tests.benchmarks.whole_sweep [--setups optimizers plateau schedulers optimizers_full ...] [--rounds 3]
 
 Every side is a process of its own, watched from outside. Ours trains every trial of the default sweep and does all that
 it does by default, report included. The other two train some whole trials; what they took from the first trial on is
 scaled to all trials. A bare loop, as many at once as there are cores, says what the trained epochs alone are worth.
 
-About 15 minutes on 2 cores. Writes `tests/benchmarks/results/whole_sweep_<sweep>.json`.
+About 15 minutes on 2 cores, three times as long at full size. Writes `tests/benchmarks/results/whole_sweep_<setup>.json`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,34 +43,35 @@ USUAL = {"tune": "plain Ray Tune", "loop": "for-loop"}
 class Setup:
     """How much of a default sweep to measure."""
 
+    sweep: str
+    """The sweep script."""
     epochs: int
     images: int
     tune_trials: int
-    """Trials that plain Ray Tune trains; the rest is scaled."""
+    """Trials that plain Ray Tune trains; the rest is scaled. With 0 it is left out."""
     loop_trials: int
-    """Trials that the for-loop trains; the rest is scaled."""
+    """Trials that the for-loop trains; the rest is scaled. With 0 it is left out."""
 
 
+_ALL = usual.TRAIN_IMAGES
 SETUPS: Mapping[str, Setup] = {
-    "optimizers": Setup(epochs=3, images=usual.TRAIN_IMAGES, tune_trials=4, loop_trials=2),
-    "plateau": Setup(epochs=30, images=11_000, tune_trials=2, loop_trials=1),
-    "schedulers": Setup(epochs=10, images=11_000, tune_trials=2, loop_trials=1),
+    "optimizers": Setup(sweep="optimizers", epochs=3, images=_ALL, tune_trials=4, loop_trials=2),
+    "plateau": Setup(sweep="plateau", epochs=30, images=11_000, tune_trials=2, loop_trials=1),
+    "schedulers": Setup(sweep="schedulers", epochs=10, images=11_000, tune_trials=2, loop_trials=1),
+    "optimizers_full": Setup(sweep="optimizers", epochs=10, images=_ALL, tune_trials=2, loop_trials=1),
+    # A trial of the others would take an hour for 30 epochs.
+    "plateau_full": Setup(sweep="plateau", epochs=30, images=_ALL, tune_trials=0, loop_trials=0),
+    "schedulers_full": Setup(sweep="schedulers", epochs=30, images=_ALL, tune_trials=0, loop_trials=0),
 }
-"""Sweep script -> its measurement."""
+"""What is measured: the first three in a quarter of an hour, the others at the sweeps' full size."""
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Measures whole sweeps: ours, plain Ray Tune and a for-loop."""
 
-    sweeps: tuple[str, ...] = tuple(SETUPS)
-    """Sweep scripts."""
-    epochs: int | None = None
-    """Epochs of a trial; None: as set for each sweep."""
-    images: int | None = None
-    """Training images; None: as set for each sweep."""
-    tune_trials: int | None = None
-    loop_trials: int | None = None
+    setups: tuple[str, ...] = ("optimizers", "plateau", "schedulers")
+    """Keys of `SETUPS`."""
     rounds: int = 1
     """Times each side is measured, in turns."""
     workers: int = 2
@@ -127,7 +129,7 @@ def ours(sweep: str, trials: list[TrialConfig], folder: Path) -> Side:
     )
 
 
-def usual_side(way: str, trials: list[TrialConfig], count: int, folder: Path, workers: int) -> Side:
+def usual_side(way: str, trials: list[TrialConfig], count: int, workers: int, folder: Path) -> Side:
     """Runs some whole trials, spread over the sweep, as a user would without forksweep."""
     chosen = trials[:: len(trials) // count][:count]
     usual.unpack_as_torchvision_does(folder / "data")
@@ -190,26 +192,25 @@ def _side(
 # -- measuring ------------------------------------------------------------------------------------------------------
 
 
-def planned(sweep: str, setup: Setup) -> list[TrialConfig]:
+def planned(setup: Setup) -> list[TrialConfig]:
     """Returns the trials of a sweep script."""
-    script = importlib.import_module(f"sweeps.{sweep}").SWEEP
+    script = importlib.import_module(f"sweeps.{setup.sweep}").SWEEP
     limit = None if setup.images == usual.TRAIN_IMAGES else setup.images
     options = replace(script.default_options(), epochs=setup.epochs, train_limit=limit)
     return list(plan(script, options).trials)
 
 
-def measure(sweep: str, setup: Setup, rounds: int, workers: int) -> Iterator[dict[str, Any]]:
+def measure(setup: Setup, rounds: int, workers: int) -> Iterator[dict[str, Any]]:
     """Yields what each side took, in turns, and last what an epoch of the bare loop takes."""
-    trials = planned(sweep, setup)
+    trials = planned(setup)
+    sides = [partial(ours, setup.sweep, trials)]
+    for way, count in (("tune", setup.tune_trials), ("loop", setup.loop_trials)):
+        sides += [partial(usual_side, way, trials, count, workers)] if count else []
     for _ in range(rounds):
-        for run in (
-            lambda folder: ours(sweep, trials, folder),
-            lambda folder: usual_side("tune", trials, setup.tune_trials, folder, workers),
-            lambda folder: usual_side("loop", trials, setup.loop_trials, folder, workers),
-        ):
+        for side in sides:
             # A short name: Ray's sockets lie below it, and their names may not be long.
             with tempfile.TemporaryDirectory(prefix="fs-") as folder:
-                yield asdict(run(Path(folder)))
+                yield asdict(side(Path(folder)))
     task = Task(optimizer="sgd_momentum", images=setup.images, validate=True)
     bare = step.measure(task, 3, step.all_cores(), [BARE])
     yield {"side": BARE, "at_once": bare.processes, "epoch_seconds": bare.median(BARE)}
@@ -270,13 +271,11 @@ def _efficiency(ours: figures.Rows, bare: Mapping[str, Any]) -> str:
 
 def main(arguments: Arguments) -> None:
     """Measures, prints tables and writes the raw numbers."""
-    for sweep in arguments.sweeps:
-        given = {name: getattr(arguments, name) for name in Setup.__dataclass_fields__}
-        setup = replace(SETUPS[sweep], **{name: value for name, value in given.items() if value is not None})
-        measured = list(measure(sweep, setup, arguments.rounds, arguments.workers))
+    for name in arguments.setups:
+        measured = list(measure(SETUPS[name], arguments.rounds, arguments.workers))
         table(measured).show()
-        values = vars(setup) | {"rounds": arguments.rounds, "workers": arguments.workers}
-        figures.write(f"whole_sweep_{sweep}", {"sweep": sweep, **values}, measured)
+        values = vars(SETUPS[name]) | {"rounds": arguments.rounds, "workers": arguments.workers}
+        figures.write(f"whole_sweep_{name}", values, measured)
 
 
 if __name__ == "__main__":
