@@ -56,6 +56,10 @@ class StoppedError(Exception):
     """A sweep could not go on; what it has stored is valid, and the same command goes on from there."""
 
 
+def _stopped(reason: object) -> StoppedError:
+    return StoppedError(f"{reason}; what is stored stays valid, and the same command goes on once that is mended")
+
+
 _USER_ERRORS = (UsageError, ConflictError, LockedError, ValueError, OSError)
 
 
@@ -75,16 +79,21 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         with _terminable():
             check_sweep(sweep)
             status = run(sweep, _options(sweep, arguments), console)
-    except StoppedError as error:
-        complaints.print(f"[red]stopped:[/red] {escape(_one_line(error))}")
-        status = SOME_FAILED
-    except _USER_ERRORS as error:
-        complaints.print(f"[red]error:[/red] {escape(_one_line(error))}")
-        status = USAGE_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         complaints.print("interrupted; the same command goes on")
-        status = INTERRUPTED
+        status = _exit_status(interrupt)
+    except (StoppedError, *_USER_ERRORS) as error:
+        word = "stopped" if isinstance(error, StoppedError) else "error"
+        complaints.print(f"[red]{word}:[/red] {escape(_one_line(error))}")
+        status = _exit_status(error)
     sys.exit(status)
+
+
+def _exit_status(error: BaseException) -> int:
+    """Returns the exit status that an exception means."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return USAGE_ERROR if isinstance(error, _USER_ERRORS) else SOME_FAILED
 
 
 @contextlib.contextmanager
@@ -173,17 +182,12 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         if options.plan:
             return 0
         notifier = Notifier(options.notify, spec.name, store.location)
-        status = SOME_FAILED
         try:
             status = _answer(spec, ledger, placement, options, logs, console, notifier)
-        except KeyboardInterrupt:
-            status = INTERRUPTED
+        except BaseException as error:
+            notifier.end(ledger.counts(), _exit_status(error))
             raise
-        except UsageError:
-            status = USAGE_ERROR
-            raise
-        finally:
-            notifier.end(ledger.counts(), status)
+        notifier.end(ledger.counts(), status)
         return status
 
 
@@ -240,6 +244,14 @@ def _answer(
         ledger.flush()
     else:
         interrupted = _train(tree, spec, ledger, placement, options, console, notifier)
+    try:
+        return _conclude(spec, ledger, console, interrupted=interrupted)
+    except OSError as error:
+        raise _stopped(f"cannot write to {ledger.store.location}: {error}") from None
+
+
+def _conclude(spec: SweepSpec, ledger: Ledger, console: Console, *, interrupted: bool) -> int:
+    """Writes tables and report, prints what came out and returns the exit status."""
     ledger.store.remove_half_written()
     ledger.store.compact()
     tables = publish(ledger.store, spec)
@@ -312,9 +324,7 @@ def _train(
         except PlacementError as error:
             raise UsageError(str(error)) from None
         except StorageError as error:
-            raise StoppedError(
-                f"{error}; what is stored stays valid, and the same command goes on once that is mended"
-            ) from None
+            raise _stopped(error) from None
     delivered = ledger.delivered - ledger.delivered_before
     ratio = f": {delivered / run.trained:.1f} times as many" if run.trained and delivered != run.trained else ""
     console.print(f"{delivered:,} trial-epochs delivered, {run.trained:,} epochs trained{ratio}")

@@ -6,7 +6,7 @@ Every side is a process of its own, watched from outside. Ours trains every tria
 it does by default, report included. The other two train some whole trials; what they took from the first trial on is
 scaled to all trials. A bare loop, as many at once as there are cores, says what the trained epochs alone are worth.
 
-About 15 minutes on 2 cores, three times as long at full size. Writes `tests/benchmarks/results/whole_sweep_<setup>.json`.
+About 15 minutes on 2 cores, three times as long at full size. Writes `results/whole_sweep_<setup>.json`.
 """
 
 from __future__ import annotations

@@ -71,6 +71,16 @@ def test_a_whole_sweep_is_taken_up_as_it_is_but_for_what_a_killed_writer_left(st
     assert not half.exists()
 
 
+def test_a_report_that_cannot_be_written_is_no_fault_of_the_command(storage: str) -> None:
+    store = fill(storage, SWEEP)
+    in_the_way = Path(store.root, "plots")
+    in_the_way.write_text("")
+    with pytest.raises(cli.StoppedError, match=r"^cannot write to .*; what is stored stays valid, and the same command"):
+        ask(storage)
+    in_the_way.unlink()
+    assert "everything is done: nothing to train" in ask(storage)
+
+
 @pytest.mark.parametrize(
     "options",
     [
