@@ -75,7 +75,7 @@ def test_a_report_that_cannot_be_written_is_no_fault_of_the_command(storage: str
     store = fill(storage, SWEEP)
     in_the_way = Path(store.root, "plots")
     in_the_way.write_text("")
-    with pytest.raises(cli.StoppedError, match=r"^cannot write to .*; what is stored stays valid, and the same command"):
+    with pytest.raises(cli.StoppedError, match=r"^cannot write to .*; what is stored stays valid, and the"):
         ask(storage)
     in_the_way.unlink()
     assert "everything is done: nothing to train" in ask(storage)
