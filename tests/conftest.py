@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,12 @@ from workloads.training import Images
 
 
 def pytest_configure() -> None:
-    """Lets property tests take their time: how fast a shared machine is says nothing about the code."""
+    """Makes tests independent of how fast the machine is, and of who started them."""
+    # How fast a shared machine is says nothing about the code.
     settings.register_profile("forksweep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("forksweep")
+    # A suite that a shell started in the background ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
