@@ -18,6 +18,16 @@ _MOST_BRANCHES = 40
 
 
 @dataclass(frozen=True)
+class Leaf:
+    """Where trials ended."""
+
+    label: str
+    """Their settings."""
+    accuracy: float | None
+    """Their final validation accuracy; None when they diverged."""
+
+
+@dataclass(frozen=True)
 class Branch:
     """Epochs that one trial computed, for itself and for others."""
 
@@ -28,10 +38,8 @@ class Branch:
     """Its first epoch."""
     trials: tuple[int, ...]
     """For each of its epochs, how many trials share it."""
-    label: str
-    """Which settings ended here."""
-    accuracy: float | None
-    """Final validation accuracy of what ended here; None when that diverged."""
+    leaf: Leaf | None
+    """What ended here; None where that is counted in another sweep."""
 
     @property
     def last(self) -> int:
@@ -75,9 +83,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
     note = "" if len(order) == len(every) else f"Shown: the {len(order)} most shared of {len(every)} branches."
     return Tree(
         tuple(
-            Branch(
-                name, place.get(parents[name] or ""), first[name], tuple(trials[name]), *leaves.get(name, ("", None))
-            )
+            Branch(name, place.get(parents[name] or ""), first[name], tuple(trials[name]), leaves.get(name))
             for name in order
         ),
         epochs.height,
@@ -133,8 +139,8 @@ def most_shared(
     return [name for name in order if name in kept]
 
 
-def _leaves(sweep: SweepData, epochs: pl.DataFrame, branches: list[str]) -> dict[str, tuple[str, float | None]]:
-    """Returns for each of these branches, where trials ended, their label and final validation accuracy."""
+def _leaves(sweep: SweepData, epochs: pl.DataFrame, branches: list[str]) -> dict[str, Leaf]:
+    """Returns what ended in these branches."""
     last = epochs.group_by("trial_id", maintain_order=True).last()
     ended = last.join(sweep.trials.select("trial_id", "status", "seed"), on="trial_id", maintain_order="left")
     ended = ended.filter(pl.col("computed_by").is_in(branches))
@@ -147,7 +153,7 @@ def _leaves(sweep: SweepData, epochs: pl.DataFrame, branches: list[str]) -> dict
     )
     several = sweep.trials["seed"].n_unique() > 1
     return {
-        row["computed_by"]: (
+        row["computed_by"]: Leaf(
             describe(sweep, row["configuration"]) + (f", seed {row['seed'][0]}" if several else ""),
             row["accuracy"],
         )
@@ -157,9 +163,10 @@ def _leaves(sweep: SweepData, epochs: pl.DataFrame, branches: list[str]) -> dict
 
 def draw(data: Tree, figure: Figure) -> None:
     """Draws the tree: lines are wider where more trials share them, leaves coloured by outcome."""
-    style.size_for_rows(figure, [branch.label for branch in data.branches], extra=1.9, width=10)
+    labels = [branch.leaf.label if branch.leaf else "" for branch in data.branches]
+    style.size_for_rows(figure, labels, extra=1.9, width=10)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours([branch.accuracy for branch in data.branches])
+    colours = scales.AccuracyColours([branch.leaf.accuracy for branch in data.branches if branch.leaf])
     for row, branch in enumerate(data.branches):
         if branch.parent is not None:
             axes.plot([branch.first - 1] * 2, [branch.parent, row], color=style.MUTED, linewidth=1.5, zorder=1)
@@ -169,13 +176,15 @@ def draw(data: Tree, figure: Figure) -> None:
             width = 1.5 + 1.6 * np.log2(sharing)
             axes.plot([start, end], [row, row], color=style.SKY, linewidth=width, solid_capstyle="butt", zorder=2)
             start = end
-        if branch.accuracy is None:
+        if branch.leaf is None:
+            continue
+        if branch.leaf.accuracy is None:
             style.cross(axes, branch.last, row)
         else:
-            colour = colours(branch.accuracy)
+            colour = colours(branch.leaf.accuracy)
             axes.scatter([branch.last], [row], s=110, color=colour, edgecolors=style.INK, linewidths=0.9, zorder=3)
     scales.epoch_axis(axes, max(branch.last for branch in data.branches), first=0)
-    style.rows(axes, [branch.label for branch in data.branches], right=True)
+    style.rows(axes, labels, right=True)
     colours.bar(figure, axes)
     ratio = data.delivered / data.trained
     style.title(figure, f"{data.trained:,} epochs trained for {data.delivered:,} delivered: {ratio:.1f} times fewer")

@@ -147,7 +147,7 @@ def title(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
 
 
-_LONGEST_ROW = 48
+_LONGEST_ROW = 52
 _LONGEST_BESIDE, _LONGEST_OF_TWO, _LONGEST_BELOW = 26, 44, 88
 """Characters: legends with longer labels go below the axes, have one column, are broken into lines."""
 

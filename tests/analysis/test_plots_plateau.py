@@ -1,4 +1,5 @@
 from handmade import Run, handmade
+from matplotlib.figure import Figure
 
 from analysis.aggregate import summarise
 from analysis.loading import SweepData
@@ -79,10 +80,10 @@ def test_the_tree_has_a_branch_for_each_trial_that_trained_and_counts_who_shares
         (LATE.trial_id, 0, 4, (2,)),
         (EARLY.trial_id, 0, 2, (1, 1, 1)),
     ]
-    assert [(b.label, b.accuracy) for b in found.branches] == [
-        ("patience 1", 0.8),
-        ("2 settings: patience 3, 4", 0.6),
-        ("patience 2", 0.9),
+    assert [branch.leaf for branch in found.branches] == [
+        fork_tree.Leaf("patience 1", 0.8),
+        fork_tree.Leaf("2 settings: patience 3, 4", 0.6),
+        fork_tree.Leaf("patience 2", 0.9),
     ]
 
 
@@ -107,7 +108,7 @@ def test_trees_that_saved_nothing_are_left_out_and_counted():
     }
     found = tree(handmade(runs))
     assert [branch.trial_id for branch in found.branches] == [ALONE.trial_id]
-    assert found.branches[0].label == "2 settings, seed 1"
+    assert found.branches[0].leaf == fork_tree.Leaf("2 settings, seed 1", 0.6)
     assert found.note == "Shown: the 1 most shared of 2 branches."
 
 
@@ -130,4 +131,20 @@ def test_a_branch_that_diverged_has_no_accuracy():
         ALONE: Run([0.5], status="diverged"),
         TWIN: Run([0.5], computed_by=[ALONE], status="diverged"),
     }
-    assert tree(handmade(runs)).branches[0].accuracy is None
+    assert tree(handmade(runs)).branches[0].leaf == fork_tree.Leaf("2 settings", None)
+
+
+def test_a_branch_whose_own_trial_is_counted_elsewhere_ends_in_nothing():
+    runs = {
+        EARLY: Run([0.5, 0.6, 0.9], computed_by=[ALONE, ALONE, EARLY]),
+        LATE: Run([0.5, 0.6, 0.7], computed_by=[ALONE, ALONE, LATE]),
+    }
+    found = tree(handmade(runs))
+    assert [branch.leaf for branch in found.branches] == [
+        None,
+        fork_tree.Leaf("patience 2", 0.9),
+        fork_tree.Leaf("patience 3", 0.7),
+    ]
+    figure = Figure()
+    fork_tree.draw(found, figure)
+    figure.draw_without_rendering()
