@@ -72,6 +72,10 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
+    def say(self, text: str) -> None:
+        """Prints a line, above what is shown live."""
+        self.console.print(text)
+
     def started(self, leader: str, members: int) -> None:
         """A path is being trained."""
         self._running[leader] = {}

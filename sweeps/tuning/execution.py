@@ -74,8 +74,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        self._run.ledger.flush(only_if_due=True)
-        return self._run.stopping
+        return self._run.beat()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -88,7 +87,7 @@ def stop_on_signals(run: Run) -> Iterator[None]:
     def stop(signum: int, frame: object) -> None:
         if run.interrupted:
             raise KeyboardInterrupt
-        run.stopping = run.interrupted = True
+        run.interrupt()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

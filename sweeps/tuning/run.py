@@ -16,6 +16,8 @@ from sweeps.tuning.job import Job
 
 ROOM_TO_GROW = 200
 """How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""
+FAREWELL = "stopping: workers have 10 seconds to end what they are at (Ctrl-C once more: at once)"
+"""Said when a run is interrupted; the time is Tune's."""
 MAX_FAILURES = 2
 """How often a path is tried again after its worker died."""
 
@@ -54,6 +56,7 @@ class Run:
         self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
         self.stopping = False
         self.interrupted = False
+        self._farewell = False
         self.storage_error: str | None = None
         self.checkpoints = ledger.checkpoints
         self._leaders: dict[str, Path] = {}
@@ -90,6 +93,18 @@ class Run:
             gpus=self.placement.gpus_per_trial or None,
             timeout=self.placement.trial_timeout,
         )
+
+    def interrupt(self) -> None:
+        """A person or a job server wants the run to end."""
+        self.stopping = self.interrupted = True
+
+    def beat(self) -> bool:
+        """Does what time brings, also while no news comes in; returns whether the run is to end."""
+        self.ledger.flush(only_if_due=True)
+        if self.interrupted and not self._farewell:
+            self._farewell = True
+            self.progress.say(FAREWELL)
+        return self.stopping
 
     def take_in(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Takes in what a worker reported."""

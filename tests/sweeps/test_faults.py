@@ -66,6 +66,7 @@ def test_a_sweep_struck_by_one_thing_after_another_ends_like_an_undisturbed_one(
     interrupt(process)
     status, output, complaints = finish(process)
     assert (status, complaints) == (INTERRUPTED, "")
+    assert output.count("stopping: workers have 10 seconds") == 1
     assert "the same command goes on" in output
     assert "pending" in statuses(storage, "s")
     assert psutil.wait_procs(children, timeout=20)[1] == [], "no process of the sweep stays behind"
