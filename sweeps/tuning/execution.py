@@ -25,10 +25,6 @@ from sweeps.tuning.worker import Train, train_path
 from workloads.datasets import Dataset
 from workloads.training import train
 
-# What Tune sets for PyTorch Lightning, which is not here: workers would get an environment of their own, and those that
-# Ray has started with would wait in vain. It is a second of every start.
-class_cache.DEFAULT_ENV_VARS.clear()
-
 
 class _Paths(Searcher):  # type: ignore[misc]
     """Hands Tune the run's paths, one trial each."""
@@ -118,6 +114,9 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None 
         tune.with_parameters(train_path, data=shared, train=train),
         {"cpu": placement.cpus_per_trial, "gpu": placement.gpus_per_trial},
     )
+    # What Tune sets for PyTorch Lightning, which is not here: workers would get an environment of their own, and those
+    # that Ray has started with would wait in vain. It is a second of every start.
+    class_cache.DEFAULT_ENV_VARS.clear()
     with tempfile.TemporaryDirectory(prefix="forksweep-") as scratch, stop_on_signals(run), _quiet():
         tuner = Tuner(
             trainable,
