@@ -212,7 +212,7 @@ def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(
     def stand_in(config: TrialConfig, *, hardware: Any, **_: Any) -> Iterator[EpochRecord]:
         assert hardware.gpu
         assert hardware.gpu_memory_fraction == 0.25
-        assert "PL_DISABLE_FORK" not in os.environ, "a worker that Ray had ready, not one started for Tune's environment"
+        assert "PL_DISABLE_FORK" not in os.environ, "a worker that Ray had ready"
         return a_quarter(config, tmp_path)
 
     trials = [TrialConfig(seed=seed, epochs=1, train_limit=320) for seed in range(10)]
