@@ -22,6 +22,7 @@ from analysis.aggregate import summarise
 from analysis.loading import SweepData, load, output_store
 from analysis.store import SweepStore
 from workloads.console import complaining, parse
+from workloads.errors import InputError
 
 Format = Literal["tensorboard", "csv"]
 
@@ -38,13 +39,13 @@ def to_tensorboard(data: SweepData, store: SweepStore) -> str:
     """Writes every trial as a TensorBoard run and returns the folder for `tensorboard --logdir`.
 
     Raises:
-        ValueError: The package tensorboard is not installed.
+        InputError: The package tensorboard is not installed.
     """
     try:
         from analysis.event_files import experiment_events, trial_events
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        raise ValueError(
+        raise InputError(
             f"TensorBoard files need the package {package}: pip install 'forksweep[tensorboard]'"
         ) from None
     hyperparameters = [*data.axes, "seed"]
@@ -77,7 +78,7 @@ def export(sweeps: Sequence[str], to: Format) -> str:
         to: The format.
 
     Raises:
-        ValueError: There is no sweep at one of these places, or the format needs a package that is not installed.
+        InputError: There is no sweep at one of these places, or the format needs a package that is not installed.
     """
     return EXPORTS[to](load(sweeps), output_store(sweeps))
 

@@ -13,6 +13,7 @@ import polars as pl
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import LONGEST_NAME, SweepSpec, SweepStore
 from analysis.tables import build_trials
+from workloads.errors import InputError
 from workloads.trial import SETTINGS_OF, digest
 
 FINISHED = ("completed", "early_stopped")
@@ -43,17 +44,17 @@ def load(sweeps: Sequence[str]) -> SweepData:
         sweeps: Where they are: local folders such as `results/optimizers` or URIs such as `s3://bucket/results/plateau`.
 
     Raises:
-        ValueError: There is no sweep at one of these places, or none is given.
+        InputError: There is no sweep at one of these places, or none is given.
         DamagedFileError: A `sweep.json` or a table that is needed is damaged.
     """
     if not sweeps:
-        raise ValueError("no sweep given; give at least one folder such as results/optimizers")
+        raise InputError("no sweep given; give at least one folder such as results/optimizers")
     parts, notes = [], []
     for sweep in sweeps:
         store = open_store(sweep)
         spec = store.read_spec()
         if spec is None:
-            raise ValueError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
+            raise InputError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
         parts.append((spec, *_recorded(store)))
         notes += [f"{store.locate(path)} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes)
@@ -63,7 +64,7 @@ def open_store(sweep: str) -> SweepStore:
     """Returns the store of a sweep given by its folder or URI.
 
     Raises:
-        ValueError: It cannot be the place of a sweep.
+        InputError: It cannot be the place of a sweep.
     """
     location, question_mark, options = sweep.partition("?")
     storage_path, _, name = location.rstrip("/").rpartition("/")
@@ -77,7 +78,7 @@ def output_store(sweeps: Sequence[str]) -> SweepStore:
         sweeps: Their folders or URIs.
 
     Raises:
-        ValueError: It cannot be the place of a sweep.
+        InputError: It cannot be the place of a sweep.
     """
     stores = [open_store(sweep) for sweep in sweeps]
     names = list(dict.fromkeys(store.name for store in stores))

@@ -19,6 +19,7 @@ from analysis.loading import load, output_store
 from analysis.plots import PLOTS, draw_plots
 from analysis.report import write_pictures
 from workloads.console import complaining, parse
+from workloads.errors import InputError
 
 
 def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -29,16 +30,16 @@ def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
         names: Names of plots; all that say something about these sweeps when empty.
 
     Raises:
-        ValueError: A name is unknown, or its plot says nothing about these sweeps.
+        InputError: A name is unknown, or its plot says nothing about these sweeps.
     """
     known = [plot.name for plot in PLOTS]
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"unknown plot {unknown[0]!r}; known: {', '.join(known)}")
+        raise InputError(f"unknown plot {unknown[0]!r}; known: {', '.join(known)}")
     data = load(sweeps)
     pictures = draw_plots(data, summarise(data), names or known)
     drawn = [one.name for one in pictures]
     if missing := [name for name in names if name not in drawn]:
-        raise ValueError(f"plot {missing[0]!r} says nothing about this sweep; leave out --plot to see which do")
+        raise InputError(f"plot {missing[0]!r} says nothing about this sweep; leave out --plot to see which do")
     return write_pictures(output_store(sweeps), pictures)
 
 

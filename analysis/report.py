@@ -115,7 +115,7 @@ def write_report(sweeps: Sequence[str]) -> Report:
         sweeps: Folders or URIs of sweeps, finished or running.
 
     Raises:
-        ValueError: There is no sweep at one of these places.
+        InputError: There is no sweep at one of these places.
         DamagedFileError: A `sweep.json` is damaged.
     """
     data = load(sweeps)

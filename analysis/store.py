@@ -31,6 +31,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from analysis.schema import EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Column, polars_schema
+from workloads.errors import InputError
 from workloads.trial import Status, TrialConfig, canonical_json, digest
 
 SPEC_FILE = "sweep.json"
@@ -53,7 +54,7 @@ _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirect
 _FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG}
 
 
-class DamagedFileError(ValueError):
+class DamagedFileError(InputError):
     """A file is not what was written: torn, changed or of another program."""
 
 
@@ -125,10 +126,10 @@ def check_name(name: str) -> str:
     """Returns the name of a sweep if it can be a folder's.
 
     Raises:
-        ValueError: It holds anything but letters, digits, dots, dashes and underscores.
+        InputError: It holds anything but letters, digits, dots, dashes and underscores.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(
+        raise InputError(
             f"a sweep's name is a folder name of letters, digits, '.', '_' and '-' (at most 100), not {name!r}"
         )
     return name
@@ -142,7 +143,7 @@ class SweepStore:
         name: The sweep's name.
 
     Raises:
-        ValueError: The name cannot be a folder's, or the storage path is a URI that pyarrow does not know.
+        InputError: The name cannot be a folder's, or the storage path is a URI that pyarrow does not know.
     """
 
     def __init__(self, storage_path: str, name: str) -> None:
@@ -436,16 +437,16 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         storage_path: A local folder (may be relative, `~` works) or a `pyarrow.fs` URI.
 
     Raises:
-        ValueError: The URI is not one that pyarrow knows.
+        InputError: The URI is not one that pyarrow knows.
     """
     if "://" not in storage_path:
         return pyarrow.fs.LocalFileSystem(), str(Path(storage_path).expanduser().absolute())
     try:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(storage_path)
         if not path.strip("/"):
-            raise ValueError("it names no bucket or folder")
+            raise InputError("it names no bucket or folder")
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"storage path {without_secrets(storage_path)!r} is not usable: {without_secrets(str(error))}; "
             "give a local folder or a URI such as s3://bucket/folder"
         ) from None

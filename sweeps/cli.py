@@ -26,13 +26,13 @@ from analysis.tables import publish
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
 from sweeps.live import Live, Log, open_logs
-from sweeps.lock import LockedError, locked
+from sweeps.lock import locked
 from sweeps.notify import Notifier, check_url
 from sweeps.options import Options
 from sweeps.placement import Placement, in_ray_job
 from sweeps.progress import Progress
 from sweeps.provenance import fingerprint, provenance
-from sweeps.stored import ConflictError, reconcile, take_over
+from sweeps.stored import reconcile, take_over
 from sweeps.sweep import Sweep, check_sweep, plan
 from sweeps.trajectories import Delivery, ForkTree
 from sweeps.tuning.errors import PlacementError, StorageError
@@ -40,6 +40,7 @@ from sweeps.tuning.run import Run
 from workloads import datasets, preflight
 from workloads.console import USAGE_ERROR, parse
 from workloads.datasets import Dataset
+from workloads.errors import InputError
 from workloads.registry import WORKLOADS, dataset_of
 
 SOME_FAILED = 1
@@ -48,7 +49,7 @@ SMOKE_TEST = {"epochs": 2, "train_limit": 1920}
 """What `--smoke-test` makes of a sweep, whatever flags and `--grid` say."""
 
 
-class UsageError(Exception):
+class UsageError(InputError):
     """The user asked for something that cannot be; the message is one line that says what to do."""
 
 
@@ -60,7 +61,7 @@ def _stopped(reason: object) -> StoppedError:
     return StoppedError(f"{reason}; what is stored stays valid, and the same command goes on once that is mended")
 
 
-_USER_ERRORS = (UsageError, ConflictError, LockedError, ValueError, OSError)
+_USER_ERRORS = (InputError, OSError)
 
 
 def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -114,7 +115,7 @@ def _options(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
     """Returns the options of a command line.
 
     Raises:
-        ValueError: It is not understood.
+        InputError: It is not understood.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a sweep's value of another kind: the plan says so better
@@ -145,7 +146,7 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         ConflictError: They contradict what is stored.
         LockedError: Another run of the sweep is at work.
         StoppedError: The sweep could not go on.
-        ValueError: An option is unknown or out of range.
+        InputError: An option is unknown or out of range.
         DataError: A data set's files are missing or damaged.
         DamagedFileError: `sweep.json` is not what was written.
         OSError: The storage path cannot be used.

@@ -16,6 +16,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from workloads.errors import InputError
 from workloads.trial import SETTINGS_OF, Setting, TrialConfig
 
 Point = Mapping[str, Setting]
@@ -34,7 +35,7 @@ def product(*grids: Iterable[Point]) -> Grid:
     """Returns every combination of one point from each grid.
 
     Raises:
-        ValueError: Two grids give different values for one axis.
+        InputError: Two grids give different values for one axis.
     """
     return [_merged(points) for points in itertools.product(*map(list, grids))]
 
@@ -43,11 +44,11 @@ def zipped(*grids: Iterable[Point]) -> Grid:
     """Returns the first points together, the second points together, and so on.
 
     Raises:
-        ValueError: The grids are of different length, or two give different values for one axis.
+        InputError: The grids are of different length, or two give different values for one axis.
     """
     lists = [list(grid) for grid in grids]
     if len({len(points) for points in lists}) > 1:
-        raise ValueError(f"zipped grids must be of equal length, not {[len(points) for points in lists]}")
+        raise InputError(f"zipped grids must be of equal length, not {[len(points) for points in lists]}")
     return [_merged(points) for points in zip(*lists, strict=True)]
 
 
@@ -61,7 +62,7 @@ def _merged(points: Sequence[Point]) -> Point:
     for point in points:
         for name, value in point.items():
             if name in merged and merged[name] != value:
-                raise ValueError(f"axis {name!r} is given twice: {merged[name]!r} and {value!r}")
+                raise InputError(f"axis {name!r} is given twice: {merged[name]!r} and {value!r}")
             merged[name] = value
     return merged
 
@@ -70,24 +71,24 @@ def check_axis(name: str) -> None:
     """Refuses what is not an axis.
 
     Raises:
-        ValueError: There is no such axis; the message lists those there are.
+        InputError: There is no such axis; the message lists those there are.
     """
     kind, dot, setting = name.partition(".")
     if name in FIELDS or (dot and setting and kind in SETTINGS_OF):
         return
     settings = ", ".join(f"{kind}.<setting>" for kind in SETTINGS_OF)
-    raise ValueError(f"unknown axis {name!r}; known: {', '.join(FIELDS)}, {settings}")
+    raise InputError(f"unknown axis {name!r}; known: {', '.join(FIELDS)}, {settings}")
 
 
 def parse_axis(text: str) -> Grid:
     """Returns the axis that a text such as `scheduler.factor=0.1,0.5` names.
 
     Raises:
-        ValueError: The text is not of that form, or there is no such axis.
+        InputError: The text is not of that form, or there is no such axis.
     """
     name, equals, values = text.partition("=")
     if not equals or not values.strip():
-        raise ValueError(f"a grid axis is written NAME=VALUE,VALUE (e.g. scheduler.factor=0.1,0.5), not {text!r}")
+        raise InputError(f"a grid axis is written NAME=VALUE,VALUE (e.g. scheduler.factor=0.1,0.5), not {text!r}")
     check_axis(name.strip())
     return axis(name.strip(), *(_parse_value(value, text) for value in _split_values(values)))
 
@@ -106,7 +107,7 @@ def _split_values(text: str) -> list[str]:
 
 def _parse_value(text: str, whole: str) -> Setting:
     if not text:
-        raise ValueError(f"a value is empty in {whole!r}")
+        raise InputError(f"a value is empty in {whole!r}")
     try:
         value = json.loads(text)
     except ValueError:
@@ -114,7 +115,7 @@ def _parse_value(text: str, whole: str) -> Setting:
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, dict):
-        raise ValueError(f"a value must be a number, true, false, null, a word or a list of numbers, not {text}")
+        raise InputError(f"a value must be a number, true, false, null, a word or a list of numbers, not {text}")
     setting: Setting = value
     return setting
 
@@ -123,7 +124,7 @@ def to_config(point: Point, base: TrialConfig) -> TrialConfig:
     """Returns the trial that a point describes, on top of a base.
 
     Raises:
-        ValueError: A value is out of range.
+        InputError: A value is out of range.
     """
     fields = {name: value for name, value in point.items() if name in FIELDS}
     for kind, field in SETTINGS_OF.items():

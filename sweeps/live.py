@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from analysis.schema import SCALARS
 from analysis.store import SweepStore, TrialStatus
+from workloads.errors import InputError
 from workloads.trial import FINAL_STATUSES, SETTINGS_OF, TrialConfig
 
 FOLDER = "live"
@@ -265,7 +266,7 @@ _TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 def _tensorboard(store: SweepStore) -> Log:
     if not store.is_local:
-        raise ValueError(
+        raise InputError(
             f"--log tensorboard needs a local folder, not {store.location}; analysis/export.py writes there"
         )
     return TensorBoardLog(Path(store.root) / FOLDER / "tensorboard")
@@ -274,7 +275,7 @@ def _tensorboard(store: SweepStore) -> Log:
 def _mlflow(store: SweepStore) -> Log:
     uri = os.environ.get(_TRACKING_URI)
     if uri is None and not store.is_local:
-        raise ValueError(
+        raise InputError(
             f"--log mlflow needs a local folder, not {store.location}, or a server named by {_TRACKING_URI}"
         )
     return MlflowLog(uri or f"{_SQLITE}{store.root}/{FOLDER}/mlflow.db", store.name, store.location)
@@ -288,9 +289,9 @@ def open_logs(names: Iterable[str], store: SweepStore) -> dict[str, Log]:
     """Returns the logs of that name for a sweep; nothing is written yet.
 
     Raises:
-        ValueError: A package is not installed, or the sweep's folder is none a log can write to.
+        InputError: A package is not installed, or the sweep's folder is none a log can write to.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ValueError(f"--log {name} needs the package {name}: pip install -e '.[{name}]'")
+            raise InputError(f"--log {name} needs the package {name}: pip install -e '.[{name}]'")
     return {name: LOGS[name](store) for name in names}

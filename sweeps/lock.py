@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from analysis.store import LOCK_FILE, SweepStore
+from workloads.errors import InputError
 
 LEASE_SECONDS = 60.0
 """On object stores: a lock not renewed for that long is a dead run's."""
@@ -22,7 +23,7 @@ SETTLE_SECONDS = 1.0
 """On object stores: how long two runs that start together need to see each other."""
 
 
-class LockedError(Exception):
+class LockedError(InputError):
     """Another run of the sweep is at work."""
 
 

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from workloads.errors import InputError
 from workloads.trial import Status
 
 POST_SECONDS = 10.0
@@ -24,7 +25,7 @@ def check_url(url: str) -> str:
     """Returns a URL that can be posted to.
 
     Raises:
-        ValueError: It is not http or https, or has no host.
+        InputError: It is not http or https, or has no host.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -32,7 +33,7 @@ def check_url(url: str) -> str:
     except ValueError:
         fine = False
     if not fine:
-        raise ValueError("--notify takes an http:// or https:// URL with a host, such as https://example.org/hook")
+        raise InputError("--notify takes an http:// or https:// URL with a host, such as https://example.org/hook")
     return url
 
 

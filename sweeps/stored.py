@@ -9,12 +9,13 @@ from typing import Any
 
 from analysis.store import DamagedFileError, SweepSpec, SweepStore
 from sweeps.ledger import Ledger
+from workloads.errors import InputError
 from workloads.trial import SETTINGS_OF, TrialConfig
 
 _SHOWN = 6
 
 
-class ConflictError(Exception):
+class ConflictError(InputError):
     """What is stored was made otherwise than what is asked for."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sweeps.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
 from sweeps.options import Options
+from workloads.errors import InputError
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.published import DATASETS
@@ -88,21 +89,21 @@ def check_sweep(sweep: Sweep) -> None:
     """Refuses a sweep whose fields are of another kind than they should be.
 
     Raises:
-        ValueError: One is.
+        InputError: One is.
     """
     for name in ("name", "question"):
         value = getattr(sweep, name)
         if not isinstance(value, str):
-            raise ValueError(f"the sweep's {name} must be a text, not {value!r}")
+            raise InputError(f"the sweep's {name} must be a text, not {value!r}")
     if not isinstance(sweep.grid, Sequence) or not all(isinstance(point, Mapping) for point in sweep.grid):
-        raise ValueError(f"the sweep's grid must be made with sweeps.grid (axis, product, chain), not {sweep.grid!r}")
+        raise InputError(f"the sweep's grid must be made with sweeps.grid (axis, product, chain), not {sweep.grid!r}")
 
 
 def plan(sweep: Sweep, options: Options) -> Plan:
     """Returns the trials of a sweep under the given options, every setting filled in and checked.
 
     Raises:
-        ValueError: An option names something unknown or out of range, or nothing is left to run.
+        InputError: An option names something unknown or out of range, or nothing is left to run.
     """
     trials: dict[str, TrialConfig] = {}
     left_out: Counter[str] = Counter()
@@ -115,10 +116,10 @@ def plan(sweep: Sweep, options: Options) -> Plan:
             continue
         for name, most in LARGEST.items():
             if (getattr(config, name) or 0) > most:
-                raise ValueError(f"{name} must be at most {most}, not {getattr(config, name)}")
+                raise InputError(f"{name} must be at most {most}, not {getattr(config, name)}")
         trials.setdefault(config.trial_id, config)
     if not trials:
-        raise ValueError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
+        raise InputError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
     return Plan(trials=tuple(trials.values()), left_out=dict(left_out))
 
 
@@ -129,14 +130,14 @@ def points(sweep: Sweep, options: Options) -> Grid:
     rate, the optimizer's own grid does.
 
     Raises:
-        ValueError: A name or an axis is unknown, or an axis is given twice.
+        InputError: A name or an axis is unknown, or an axis is given twice.
     """
     for name in sorted(sweep.grid_axes):
         check_axis(name)
     asked = _asked_grid(sweep, options)
     for name, grid in _dataset_axes(options.dataset).items():
         if name in asked:
-            raise ValueError(f"axis {name!r} is given twice; give it once, by --grid or by --dataset")
+            raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by --dataset")
         asked[name] = grid
     found: Grid = []
     for own in sweep.grid:
@@ -169,7 +170,7 @@ def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
         (name,) = grid[0]
         flag = FLAG_OF_AXIS.get(name)
         if name in asked or (flag and getattr(options, flag) != getattr(defaults, flag)):
-            raise ValueError(f"axis {name!r} is given twice; give it once, by --grid or by its own flag")
+            raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by its own flag")
         asked[name] = grid
     return asked
 
@@ -186,7 +187,7 @@ def _dataset_axes(dataset: str | None) -> dict[str, Grid]:
             "workload.path": axis("workload.path", str(Path(path).expanduser().absolute())),
         }
     if dataset not in DATASETS:
-        raise ValueError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}, {OWN_IMAGES}:PATH")
+        raise InputError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}, {OWN_IMAGES}:PATH")
     return {"workload": axis("workload", f"lenet_{dataset}")}
 
 

@@ -12,6 +12,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from workloads.errors import InputError
+
 USAGE_ERROR = 2
 
 Flags = TypeVar("Flags")
@@ -26,7 +28,7 @@ def parse(flags: type[Flags], words: Sequence[str] | None = None, **how: Any) ->
         how: What else `tyro.cli` is told.
 
     Raises:
-        ValueError: It is not understood.
+        InputError: It is not understood.
         SystemExit: It asks for help, which is printed.
     """
     complaint = io.StringIO()
@@ -38,7 +40,7 @@ def parse(flags: type[Flags], words: Sequence[str] | None = None, **how: Any) ->
         if not end.code:
             raise
         text = _first_paragraph(complaint.getvalue()).replace("{None}|", "")
-        raise ValueError(f"{text} (--help explains every flag)") from None
+        raise InputError(f"{text} (--help explains every flag)") from None
 
 
 def _first_paragraph(box: str) -> str:
@@ -55,7 +57,7 @@ def complaining() -> Iterator[Console]:
     """Yields where to print; what a user got wrong ends the program with one line on stderr."""
     try:
         yield Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         complaints = Console(stderr=True, soft_wrap=True, highlight=False)
         complaints.print(f"[red]error:[/red] {escape(' '.join(str(error).split()))}")
         sys.exit(USAGE_ERROR)

@@ -27,6 +27,7 @@ import platformdirs
 from numpy.typing import NDArray
 from PIL import Image
 
+from workloads.errors import InputError
 from workloads.trial import canonical_json, digest
 
 Split = Literal["train", "val", "test"]
@@ -41,7 +42,7 @@ DATA_ROOT = Path("data")
 """Where downloaded data sets are, unless said otherwise."""
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """A data set's files are missing or not what they should be."""
 
 

@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 
 from workloads.console import complaining, parse
 from workloads.datasets import FASHION_MNIST, SIZE
+from workloads.errors import InputError
 from workloads.registry import WORKLOADS, dataset_of, resolve
 from workloads.training import build_model
 from workloads.trial import Setting, TrialConfig
@@ -106,7 +107,7 @@ def _settings(texts: tuple[str, ...]) -> dict[str, Setting]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"a setting is written NAME=VALUE (e.g. batch_norm=true), not {text!r}")
+            raise InputError(f"a setting is written NAME=VALUE (e.g. batch_norm=true), not {text!r}")
         try:
             found[name] = json.loads(value)
         except ValueError:

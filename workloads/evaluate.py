@@ -19,6 +19,7 @@ from tyro.conf import Positional, arg
 from workloads import datasets
 from workloads.console import complaining, parse
 from workloads.datasets import DATA_ROOT, Split
+from workloads.errors import InputError
 from workloads.registry import dataset_of
 from workloads.training import Evaluation, Images, State, build_model, evaluate
 
@@ -39,14 +40,14 @@ def load_state(path: Path) -> State:
     """Returns the state in a checkpoint file.
 
     Raises:
-        ValueError: The file is not a checkpoint of ours.
+        InputError: The file is not a checkpoint of ours.
         OSError: It cannot be read.
     """
     content = path.read_bytes()
     try:
         return State.from_bytes(content)
     except Exception as error:  # noqa: BLE001 - there is nothing that unpickling some other file cannot raise
-        raise ValueError(f"{path} is damaged or not a checkpoint of forksweep's ({type(error).__name__})") from None
+        raise InputError(f"{path} is damaged or not a checkpoint of forksweep's ({type(error).__name__})") from None
 
 
 def check_accuracy(state: State, images: Images) -> Mapping[Split, Evaluation]:
@@ -66,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with complaining() as console:
         arguments = parse(Arguments, words, prog="python -m workloads.evaluate")
         if arguments.gpu and not torch.cuda.is_available():
-            raise ValueError("--gpu asks for a GPU, and torch finds none")
+            raise InputError("--gpu asks for a GPU, and torch finds none")
         state = load_state(Path(arguments.checkpoint))
         device = torch.device("cuda" if arguments.gpu else "cpu")
         images = Images(datasets.load(dataset_of(state.config), Path(arguments.data_root)), device)

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import nn
 
 from workloads.datasets import SIZE, DatasetRow
+from workloads.errors import InputError
 from workloads.lenet import LeNet
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_images import NAME as OWN_IMAGES
@@ -116,7 +117,7 @@ def resolve(config: TrialConfig) -> TrialConfig:
     """Returns the config with every setting filled in, checked by those who will use them.
 
     Raises:
-        ValueError: A name or setting is unknown or out of range.
+        InputError: A name or setting is unknown or out of range.
         NotApplicableError: The settings make no sense together.
     """
     workload = find("workload", WORKLOADS, config.workload)
@@ -133,10 +134,10 @@ def resolve(config: TrialConfig) -> TrialConfig:
         raise NotApplicableError(f"optimizer {optimizer.name!r} with a schedule: {optimizer.unscheduled}")
     available = train_images(config)
     if config.batch_size > available:
-        raise ValueError(f"batch_size must be at most the {available} training images, not {config.batch_size}")
+        raise InputError(f"batch_size must be at most the {available} training images, not {config.batch_size}")
     chosen, classes = config.workload_settings["thin_classes"], len(dataset_of(config).classes)
     if isinstance(chosen, tuple) and max(chosen, default=0) >= classes:
-        raise ValueError(f"workload.thin_classes must be classes from 0 to {classes - 1}, not {list(chosen)}")
+        raise InputError(f"workload.thin_classes must be classes from 0 to {classes - 1}, not {list(chosen)}")
     _try_settings(canonical_json(config.replace(seed=0).to_json()))
     return config
 
@@ -148,7 +149,7 @@ def _try_settings(config_json: str) -> None:
     try:
         optimizer = bare_optimizer(config)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"optimizer {config.optimizer!r} refuses its settings: {error}") from None
+        raise InputError(f"optimizer {config.optimizer!r} refuses its settings: {error}") from None
     steps = steps_per_epoch(config)
     try:
         Schedule(config, optimizer, steps).skip_warmup()
@@ -158,6 +159,6 @@ def _try_settings(config_json: str) -> None:
         ) from None
     except ZeroDivisionError:
         total = steps * config.epochs
-        raise ValueError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
+        raise InputError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"scheduler {config.scheduler!r} refuses its settings: {error}") from None
+        raise InputError(f"scheduler {config.scheduler!r} refuses its settings: {error}") from None

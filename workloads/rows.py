@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from workloads.errors import InputError
 from workloads.trial import Setting, Settings
 
 Default = Setting | Callable[[int], Setting]
@@ -17,7 +18,7 @@ Refusals = Mapping[str, Callable[[Mapping[str, Any]], object]]
 """Reason why a combination of settings makes no sense -> whether it does not."""
 
 
-class NotApplicableError(ValueError):
+class NotApplicableError(InputError):
     """The settings are all known and well-formed, but make no sense together; such a combination is never a trial."""
 
 
@@ -74,7 +75,7 @@ class Row:
             epochs: The trial's number of epochs.
 
         Raises:
-            ValueError: None are left.
+            InputError: None are left.
         """
         return epochs
 
@@ -93,10 +94,10 @@ def find(kind: str, rows: Mapping[str, R], name: str) -> R:
     """Returns the row of that name.
 
     Raises:
-        ValueError: There is none; the message lists those there are.
+        InputError: There is none; the message lists those there are.
     """
     if name not in rows:
-        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(rows)} (a new one is a row in {_TABLES[kind]})")
+        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(rows)} (a new one is a row in {_TABLES[kind]})")
     return rows[name]
 
 
@@ -110,13 +111,13 @@ def complete(kind: str, row: Row, given: Settings, epochs: int) -> dict[str, Set
         epochs: The trial's number of epochs, which some defaults scale with.
 
     Raises:
-        ValueError: A setting is unknown, of the wrong type or out of range.
+        InputError: A setting is unknown, of the wrong type or out of range.
         NotApplicableError: The combination makes no sense.
     """
     unknown = sorted(set(given) - set(row.settings))
     if unknown:
         known = ", ".join(row.settings) or "none"
-        raise ValueError(f"{kind} {row.name!r} has no setting {', '.join(map(repr, unknown))}; it has: {known}")
+        raise InputError(f"{kind} {row.name!r} has no setting {', '.join(map(repr, unknown))}; it has: {known}")
 
     def value(name: str, default: Setting) -> Setting:
         return _fitted(kind, row, name, given[name], default) if name in given else default
@@ -168,5 +169,5 @@ def _number(name: str, value: Setting, allowed: Range, *, whole: bool) -> int | 
     raise _refused(name, f"{'a whole number' if whole else 'a number'} {allowed}", value)
 
 
-def _refused(name: str, wanted: str, value: object) -> ValueError:
-    return ValueError(f"{name} must be {wanted}, not {json.dumps(value)}")
+def _refused(name: str, wanted: str, value: object) -> InputError:
+    return InputError(f"{name} must be {wanted}, not {json.dumps(value)}")

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from workloads.errors import InputError
 from workloads.optimizers import OPTIMIZERS
 from workloads.rows import NotApplicableError, Range, Row
 from workloads.trial import Setting, Settings, TrialConfig, canonical_json, digest
@@ -101,12 +102,12 @@ class SchedulerRow(Row):
         """Returns the epochs left after warm-up.
 
         Raises:
-            ValueError: None are left.
+            InputError: None are left.
         """
         warmup = settings["warmup_epochs"]
         assert isinstance(warmup, int)
         if warmup >= epochs:
-            raise ValueError(f"scheduler.warmup_epochs must be below the trial's {epochs} epochs, not {warmup}")
+            raise InputError(f"scheduler.warmup_epochs must be below the trial's {epochs} epochs, not {warmup}")
         return epochs - warmup
 
 
@@ -490,7 +491,7 @@ def bare_optimizer(config: TrialConfig) -> Optimizer:
     """Returns the trial's optimizer over two tiny parameters: its hyperparameters and nothing to train.
 
     Raises:
-        ValueError: torch refuses a setting.
+        InputError: torch refuses a setting.
     """
     # Not a layer: its initial weights would come from torch's global generator, which is the caller's.
     model = nn.ParameterList([torch.zeros(1, 1), torch.zeros(1)])

@@ -139,7 +139,7 @@ def train(
         A record for each epoch trained here.
 
     Raises:
-        ValueError: The config is not valid.
+        InputError: The config is not valid.
         Diverged: A loss became infinite or NaN.
     """
     config = resolve(config)

@@ -1,6 +1,6 @@
 """What goes into a trial and what comes out: `TrialConfig` in, `EpochRecord` out.
 
-This module imports nothing but the standard library, so that analysis can use it without torch.
+Nothing is imported here but the standard library (and our error type), so that analysis can use it without torch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
+
+from workloads.errors import InputError
 
 Setting = bool | int | float | str | None | tuple[int | float, ...]
 Settings = Mapping[str, Setting]
@@ -47,7 +49,7 @@ class TrialConfig:
     """One training, completely described: equal configs train bit for bit equally on one type of machine.
 
     Raises:
-        ValueError: A value is out of its range; the message names the field, the value and what is allowed.
+        InputError: A value is out of its range; the message names the field, the value and what is allowed.
     """
 
     workload: str = "lenet_fashion_mnist"
@@ -99,11 +101,11 @@ class TrialConfig:
         """Returns the config that `to_json` described.
 
         Raises:
-            ValueError: A field is unknown.
+            InputError: A field is unknown.
         """
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise ValueError(f"unknown trial fields {unknown}; known: {[f.name for f in fields(cls)]}")
+            raise InputError(f"unknown trial fields {unknown}; known: {[f.name for f in fields(cls)]}")
         return cls(**values)
 
     @cached_property
@@ -147,7 +149,7 @@ def _check_number(
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
     ):
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        raise InputError(f"{name} must be {wanted}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
