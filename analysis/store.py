@@ -21,7 +21,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,20 +78,24 @@ class TrialStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSpec:
-    """What a sweep asks: the content of `sweep.json`."""
+    """The content of `sweep.json`: what was asked last, and every other trial that is stored here."""
 
     name: str
     """Folder and title."""
     question: str
     """What the sweep answers, one sentence."""
     command: str
-    """How to run it again."""
+    """How to ask it again."""
     trials: tuple[TrialConfig, ...]
-    """Every trial, in the order planned."""
+    """The trials asked for, in the order planned."""
+    library: tuple[TrialConfig, ...] = ()
+    """The other trials that are stored: earlier questions asked for them."""
+    fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Trial id -> what decides its numbers (`workloads.fingerprint`)."""
     datasets: Mapping[str, str]
     """Workload -> name of its data set."""
     fingerprint: Mapping[str, Any]
-    """What decides the numbers: digests of code and data, torch version, device kind. Only equal ones go together."""
+    """What decides the numbers of all trials together: digests of the data, kind of device, type of machine."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What else to know: git commit, versions, machine, time."""
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -103,13 +107,27 @@ class SweepSpec:
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as plain JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return values | {"trials": [trial.to_json() for trial in self.trials], "plots": list(self.plots)}
+        trials = {name: [trial.to_json() for trial in getattr(self, name)] for name in _TRIAL_LISTS}
+        # Thousands of trials have a few fingerprints.
+        of = {trial_id: digest(canonical_json(print_)) for trial_id, print_ in self.fingerprints.items()}
+        kinds = {of[trial_id]: dict(print_) for trial_id, print_ in self.fingerprints.items()}
+        prints = {"kinds": kinds, "of": of}
+        return values | trials | {"plots": list(self.plots), "fingerprints": prints}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepSpec:
-        """Returns the spec that `to_json` described."""
-        trials = tuple(TrialConfig.from_json(trial) for trial in values["trials"])
-        return cls(**(dict(values) | {"trials": trials, "plots": tuple(values["plots"])}))
+        """Returns the spec that `to_json` described; one of before there was a library has none."""
+        trials = {name: tuple(TrialConfig.from_json(t) for t in values.get(name, ())) for name in _TRIAL_LISTS}
+        prints = values.get("fingerprints", {"kinds": {}, "of": {}})
+        of = {trial_id: prints["kinds"][kind] for trial_id, kind in prints["of"].items()}
+        return cls(**(dict(values) | trials | {"plots": tuple(values["plots"]), "fingerprints": of}))
+
+    def everything(self) -> SweepSpec:
+        """Returns the spec of a question about all that is stored."""
+        return replace(self, trials=self.trials + self.library, library=(), left_out={})
+
+
+_TRIAL_LISTS = ("trials", "library")
 
 
 @dataclass(frozen=True)
@@ -288,7 +306,10 @@ class SweepStore:
             )
         if digest(canonical_json(values), 64) != promised:
             raise DamagedFileError(f"{where} is damaged: its content does not match its checksum")
-        return SweepSpec.from_json(values)
+        try:
+            return SweepSpec.from_json(values)
+        except (InputError, TypeError, KeyError) as error:
+            raise DamagedFileError(f"{where} was written by a newer version of forksweep: {error}") from None
 
     # -- what happened ----------------------------------------------------------------------------------------------
 

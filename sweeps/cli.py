@@ -5,43 +5,50 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import shlex
 import signal
 import sys
+import textwrap
+import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+import polars as pl
 import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
 
 from analysis.loading import combine
+from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import SPEC_FILE, SweepSpec, SweepStore, without_secrets
 from analysis.tables import publish
+from sweeps.command import command, spread, words_of
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
+from sweeps.library import changed, merged, near, read_library, refuse_changed, take_over
 from sweeps.live import Live, Log, open_logs
 from sweeps.lock import locked
 from sweeps.notify import Notifier, check_url
 from sweeps.options import Options
 from sweeps.placement import Placement, in_ray_job
 from sweeps.progress import Progress
-from sweeps.provenance import fingerprint, provenance
-from sweeps.stored import reconcile, take_over
+from sweeps.provenance import provenance
 from sweeps.sweep import Sweep, check_sweep, plan
-from sweeps.trajectories import Delivery, ForkTree
+from sweeps.trajectories import ForkTree
 from sweeps.tuning.errors import PlacementError, StorageError
 from sweeps.tuning.run import Run
 from workloads import datasets, preflight
 from workloads.console import USAGE_ERROR, parse
 from workloads.datasets import Dataset
 from workloads.errors import InputError
+from workloads.fingerprint import Fingerprint, common, fingerprints
 from workloads.registry import WORKLOADS, dataset_of
+from workloads.trial import FAILED_STATUSES, TrialConfig
 
 SOME_FAILED = 1
 INTERRUPTED = 130
@@ -61,14 +68,11 @@ def _stopped(reason: object) -> StoppedError:
     return StoppedError(f"{reason}; what is stored stays valid, and the same command goes on once that is mended")
 
 
-_USER_ERRORS = (InputError, OSError)
-
-
 def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a sweep as its command line says, and exits.
 
-    Exit status: 0 when every planned trial has its answer; 1 when some failed, or the sweep could not go on; 2 for bad
-    input, before anything starts; 130 when interrupted: the same command goes on.
+    Exit status: 0 when every trial asked for has its answer; 1 when some failed, or the sweep could not go on; 2 for
+    bad input, before anything starts; 130 when interrupted: the same command goes on.
 
     Args:
         sweep: What to ask.
@@ -76,16 +80,21 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     """
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+    words = words_of(arguments)
     try:
         with _terminable():
             check_sweep(sweep)
-            status = run(sweep, _options(sweep, arguments), console)
+            status = run(sweep, _options(sweep, words), console, words)
     except KeyboardInterrupt as interrupt:
-        complaints.print("interrupted; the same command goes on")
+        complaints.print(f"interrupted; {_goes_on(words)}")
         status = _exit_status(interrupt)
-    except (StoppedError, *_USER_ERRORS) as error:
+    except (StoppedError, InputError) as error:
         word = "stopped" if isinstance(error, StoppedError) else "error"
-        complaints.print(f"[red]{word}:[/red] {escape(_one_line(error))}")
+        complaints.print(f"[red]{word}:[/red] {escape(without_secrets(' '.join(str(error).split())))}")
+        status = _exit_status(error)
+    except Exception as error:  # noqa: BLE001 - a fault of ours, whatever it is, is shown whole
+        complaints.print(without_secrets(traceback.format_exc()), markup=False)
+        complaints.print(f"This is a fault of forksweep. What is stored stays valid; {_goes_on(words)}")
         status = _exit_status(error)
     sys.exit(status)
 
@@ -94,7 +103,13 @@ def _exit_status(error: BaseException) -> int:
     """Returns the exit status that an exception means."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return USAGE_ERROR if isinstance(error, _USER_ERRORS) else SOME_FAILED
+    return USAGE_ERROR if isinstance(error, InputError) else SOME_FAILED
+
+
+def _goes_on(words: Sequence[str]) -> str:
+    if "--fresh" in words:
+        return f"to go on, leave out --fresh: {command(words)}"
+    return "the same command goes on"
 
 
 @contextlib.contextmanager
@@ -111,7 +126,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _options(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
+def _options(sweep: Sweep, words: Sequence[str]) -> Options:
     """Returns the options of a command line.
 
     Raises:
@@ -121,7 +136,7 @@ def _options(sweep: Sweep, arguments: Sequence[str] | None) -> Options:
         warnings.simplefilter("ignore")  # a sweep's value of another kind: the plan says so better
         return parse(
             Options,
-            arguments,
+            spread(words),
             default=sweep.default_options(),
             description=sweep.question,
             config=(tyro.conf.FlagCreatePairsOff,),
@@ -134,62 +149,132 @@ def _in_small(options: Options) -> Options:
     return replace(options, **SMOKE_TEST, grid=grid, name=f"{options.name}-smoke-test")  # type: ignore[arg-type]
 
 
-def _one_line(error: Exception) -> str:
-    return without_secrets(" ".join(str(error).split()))
-
-
-def run(sweep: Sweep, options: Options, console: Console) -> int:
+def run(sweep: Sweep, options: Options, console: Console, words: Sequence[str] = ()) -> int:
     """Runs a sweep and returns the exit status of `main`.
 
+    Args:
+        sweep: What to ask.
+        options: How.
+        console: Where to print.
+        words: The command line that says so.
+
     Raises:
-        UsageError: The options contradict each other or the machine.
-        ConflictError: They contradict what is stored.
-        LockedError: Another run of the sweep is at work.
+        InputError: An option is unknown or out of range, or contradicts another; what is stored cannot be compared or
+            not be read; another run of the sweep is at work.
         StoppedError: The sweep could not go on.
-        InputError: An option is unknown or out of range.
-        DataError: A data set's files are missing or damaged.
-        DamagedFileError: `sweep.json` is not what was written.
-        OSError: The storage path cannot be used.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            asked = _ask(sweep, options, console, words, stack)
+        except OSError as error:
+            raise InputError(str(error)) from None
+        if options.plan:
+            return 0
+        notifier = Notifier(options.notify, asked.spec.name, asked.store.location)
+        try:
+            status = _answer(asked, console, notifier)
+        except BaseException as error:
+            notifier.end(asked.ledger.counts(), _exit_status(error))
+            raise
+        notifier.end(asked.ledger.counts(), status)
+        return status
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question, and what is known of its answer before anything is trained."""
+
+    spec: SweepSpec
+    ledger: Ledger
+    placement: Placement
+    options: Options
+    logs: Mapping[str, Log]
+    words: Sequence[str]
+
+    @property
+    def store(self) -> SweepStore:
+        """Where all of it is kept."""
+        return self.ledger.store
+
+
+def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str], stack: contextlib.ExitStack) -> _Asked:
+    """Works out what is asked and what of it is stored, and says so; on the stack are the lock and perhaps a Ray."""
     if options.smoke_test:
         options = _in_small(options)
     if options.notify is not None:
         check_url(options.notify)
     placement = _placement(options)
+    store = SweepStore(options.storage_path, options.name)
+    logs = open_logs(options.log, store)
+    console.print(escape(sweep.question))
     planned = plan(sweep, options)
+    if not options.plan:
+        stack.enter_context(locked(store))
+    stored = None if options.fresh else read_library(store)
+    neighbours = near(planned.trials, stored)
+    now = _fingerprints([*planned.trials, *neighbours], placement, options, stack)
+    differences = changed(stored, now)
+    ledger = Ledger(
+        store,
+        planned.trials,
+        library=[trial for trial in neighbours if trial.trial_id in now and trial.trial_id not in differences],
+        changed=differences,
+        retry_failed=options.retry_failed,
+        fresh=options.fresh,
+        keep=options.keep_checkpoints,
+    )
+    refuse_changed(ledger, differences)
     asked = SweepSpec(
         name=options.name,
         question=sweep.question,
-        command=without_secrets(shlex.join(["python", *sys.orig_argv[1:]])),
+        command=command(words),
         trials=planned.trials,
         datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in planned.trials},
-        fingerprint=fingerprint(planned.trials, placement.hardware(), Path(options.data_root)),
+        fingerprint=common(planned.trials, now),
         provenance=provenance(),
         left_out=planned.left_out,
         plots=sweep.plots,
     )
-    store = SweepStore(options.storage_path, options.name)
-    logs = open_logs(options.log, store)
-    with contextlib.nullcontext() if options.plan else locked(store):
-        spec = reconcile(store, asked, fresh=options.fresh)
-        ledger = Ledger(
-            store, spec.trials, retry_failed=options.retry_failed, fresh=options.fresh, keep=options.keep_checkpoints
-        )
-        taken = take_over(ledger, spec) if options.share and not options.fresh else {}
-        console.print(escape(spec.question))
-        for line in forecast(spec, ledger, taken, placement, share=options.share).lines():
-            console.print(f"  {escape(line)}")
-        console.print(f"  results: {escape(store.location)}")
-        if options.plan:
-            return 0
-        notifier = Notifier(options.notify, spec.name, store.location)
-        try:
-            status = _answer(spec, ledger, placement, options, logs, console, notifier)
-        except BaseException as error:
-            notifier.end(ledger.counts(), _exit_status(error))
-            raise
-        notifier.end(ledger.counts(), status)
-        return status
+    spec = merged(asked, stored, ledger, now)
+    taken: dict[str, int] = {}
+    if options.share and not options.fresh:
+        taken = take_over(ledger, now, lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
+    for line in forecast(spec, ledger, taken, placement, share=options.share).lines():
+        console.print(f"  {escape(line)}")
+    if options.fresh and ledger.stored:
+        would = "would delete" if options.plan else "deletes"
+        console.print(f"  --fresh {would} everything stored here: {ledger.stored:,} trials with their checkpoints")
+    if spec.library:
+        console.print(f"  also stored here, and kept: {len(spec.library):,} other trials")
+    console.print(f"  results: {escape(store.location)}")
+    return _Asked(spec, ledger, placement, options, logs, words)
+
+
+def _fingerprints(
+    trials: Sequence[TrialConfig], placement: Placement, options: Options, stack: contextlib.ExitStack
+) -> dict[str, Fingerprint]:
+    """Returns how trials would train; nothing where only a cluster could tell and nothing is to be trained."""
+    root = Path(options.data_root)
+    if placement.is_here:
+        return fingerprints(trials, placement.hardware(), root)
+    if options.plan:
+        return {}
+    from sweeps.tuning import session
+
+    stack.enter_context(_refusing_placement())
+    stack.enter_context(session.ray_session(placement))
+    session.check_placement(placement)
+    from sweeps.tuning.probing import probe_there
+
+    return fingerprints(trials, placement.hardware(), root, probe_there(trials, placement))
+
+
+@contextlib.contextmanager
+def _refusing_placement() -> Iterator[None]:
+    try:
+        yield
+    except PlacementError as error:
+        raise UsageError(str(error)) from None
 
 
 def _placement(options: Options) -> Placement:
@@ -220,45 +305,33 @@ def _placement(options: Options) -> Placement:
     return Placement.of(options)
 
 
-def _answer(
-    spec: SweepSpec,
-    ledger: Ledger,
-    placement: Placement,
-    options: Options,
-    logs: Mapping[str, Log],
-    console: Console,
-    notifier: Notifier,
-) -> int:
+def _answer(asked: _Asked, console: Console, notifier: Notifier) -> int:
     """Trains what is open, writes what came out, prints it and returns the exit status."""
-    ledger.live = Live(logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
-    ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
-    tree = ledger.tree(share=options.share)
+    ledger = asked.ledger
+    tree = ledger.tree(share=asked.options.share)
     for news in tree.walk_known():
-        if isinstance(news, Delivery):
-            ledger.deliver(news, None)
-        else:
-            for member in news:
-                ledger.set_status(member.trial_id, "diverged", error="the same training as a trial that diverged")
+        ledger.learn(news)
     interrupted = False
-    if tree.done:
-        _begin(spec, ledger, options)
-        ledger.flush()
-    else:
-        interrupted = _train(tree, spec, ledger, placement, options, console, notifier)
     try:
-        return _conclude(spec, ledger, console, interrupted=interrupted)
+        if tree.done:
+            _begin(asked, console)
+            ledger.flush()
+        else:
+            interrupted = _train(tree, asked, console, notifier)
+        return _conclude(asked, console, interrupted=interrupted)
     except OSError as error:
         raise _stopped(f"cannot write to {ledger.store.location}: {error}") from None
 
 
-def _conclude(spec: SweepSpec, ledger: Ledger, console: Console, *, interrupted: bool) -> int:
+def _conclude(asked: _Asked, console: Console, *, interrupted: bool) -> int:
     """Writes tables and report, prints what came out and returns the exit status."""
+    ledger = asked.ledger
     ledger.store.remove_half_written()
     ledger.store.compact()
-    tables = publish(ledger.store, spec)
+    tables = publish(ledger.store, asked.spec)
     counts = ledger.counts()
     if interrupted:
-        console.print(f"interrupted: {counts['pending']:,} trials are left; the same command goes on")
+        console.print(f"interrupted: {counts['pending']:,} trials are left; {escape(_goes_on(asked.words))}")
         return INTERRUPTED
     # Imported while Ray ended, if anything was trained: only once there is something to show.
     from analysis.report import print_report, write_report
@@ -266,41 +339,48 @@ def _conclude(spec: SweepSpec, ledger: Ledger, console: Console, *, interrupted:
     print_report(write_report([ledger.store.uri]), console)
     for location in (ledger.store.locate(SPEC_FILE), *tables):
         console.print(escape(location), soft_wrap=True)
-    failed, cancelled = counts["failed"], counts["cancelled"]
+    failed = sum(counts[status] for status in FAILED_STATUSES)
     if failed:
-        console.print(
-            f"[red]{failed:,} trials failed[/red] (why: report.html, trials.parquet); --retry-failed runs them again"
+        console.print(f"[red]{failed:,} of {len(ledger.trials):,} trials failed:[/red]")
+        reasons = Counter(
+            ledger.statuses[trial_id].error
+            for trial_id in ledger.trials
+            if trial_id in ledger.statuses and ledger.statuses[trial_id].status in FAILED_STATUSES
         )
-    if cancelled:
-        console.print(f"{cancelled:,} trials were cancelled; the same command goes on with them")
-    return SOME_FAILED if failed or cancelled else 0
+        for reason, count in reasons.most_common(_MOST_REASONS):
+            console.print(f"  {count:,} x {escape(textwrap.shorten(reason or 'no reason known', 200))}")
+        console.print(f"Run them again with: {escape(asked.spec.command)} --retry-failed", soft_wrap=True)
+    if counts["cancelled"]:
+        console.print(f"{counts['cancelled']:,} trials were cancelled; the same command goes on with them")
+    return SOME_FAILED if failed or counts["cancelled"] else 0
 
 
-def _begin(spec: SweepSpec, ledger: Ledger, options: Options) -> None:
+_MOST_REASONS = 5
+"""Why trials failed: printed up to that many; all are in the report."""
+
+
+def _begin(asked: _Asked, console: Console) -> None:
     """Writes what is asked; from here on the sweep is stored."""
-    if options.fresh:
-        ledger.store.clear()
-    ledger.store.write_spec(spec)
-    ledger.store.remove_damaged()
-    ledger.store.remove_half_written()
+    store, ledger = asked.store, asked.ledger
+    if asked.options.fresh:
+        store.clear()
+    store.write_spec(asked.spec)
+    ledger.adopt()
+    store.remove_damaged()
+    store.remove_half_written()
+    ledger.live = Live(asked.logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
+    ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
 
 
-def _train(
-    tree: ForkTree,
-    spec: SweepSpec,
-    ledger: Ledger,
-    placement: Placement,
-    options: Options,
-    console: Console,
-    notifier: Notifier,
-) -> bool:
+def _train(tree: ForkTree, asked: _Asked, console: Console, notifier: Notifier) -> bool:
     """Trains what is open and returns whether a signal ended it."""
     # Ray takes a second to import, only once there is something to train; and seconds to start, most of them waiting:
     # the rest is made ready meanwhile.
     from sweeps.tuning import session
 
-    with ThreadPoolExecutor(max_workers=1) as meanwhile:
-        prepared = meanwhile.submit(_prepare, spec, ledger, options)
+    placement, options, ledger = asked.placement, asked.options, asked.ledger
+    with ThreadPoolExecutor(max_workers=1) as meanwhile, _refusing_placement():
+        prepared = meanwhile.submit(_prepare, asked)
         meanwhile.submit(importlib.import_module, "sweeps.tuning.execution")
         try:
             with session.ray_session(placement) as dashboard:
@@ -313,40 +393,42 @@ def _train(
                     console.print(f"  Ray's dashboard: {dashboard}")
                 session.check_placement(placement)
                 session.check_storage(ledger.store)
-                _begin(spec, ledger, options)
-                keep = options.keep_checkpoints
+                _begin(asked, console)
                 with Progress(console, labels) as progress:
                     run = Run(
-                        tree, ledger, placement, progress, fail_fast=options.fail_fast, keep=keep, notifier=notifier
+                        tree,
+                        ledger,
+                        placement,
+                        progress,
+                        fail_fast=options.fail_fast,
+                        keep=options.keep_checkpoints,
+                        notifier=notifier,
                     )
                     execution.run_tree(run, data=data)
                 if not run.interrupted:  # statistics and pictures take a second to import, and Ray two to end
                     meanwhile.submit(importlib.import_module, "analysis.report")
-        except PlacementError as error:
-            raise UsageError(str(error)) from None
         except StorageError as error:
             raise _stopped(error) from None
-    delivered = ledger.delivered - ledger.delivered_before
+    delivered = ledger.delivered_by_training
     ratio = f": {delivered / run.trained:.1f} times as many" if run.trained and delivered != run.trained else ""
     console.print(f"{delivered:,} trial-epochs delivered, {run.trained:,} epochs trained{ratio}")
     return run.interrupted
 
 
-def _prepare(
-    spec: SweepSpec, ledger: Ledger, options: Options
-) -> tuple[dict[str, Dataset], Sequence[str], dict[str, str]]:
+def _prepare(asked: _Asked) -> tuple[dict[str, Dataset], Sequence[str], dict[str, str]]:
     """Returns the data sets by name, what the checks before the start have to say, and the labels of the trials."""
-    rows = {row.name: row for row in map(dataset_of, ledger.open)}
-    data = {name: datasets.load(row, Path(options.data_root)) for name, row in rows.items()}
-    first = ledger.open[0]
-    lines = preflight.report(first, data[dataset_of(first).name]) if options.preflight else ()
-    return data, lines, _labels(spec, ledger)
+    left = asked.ledger.open
+    rows = {row.name: row for row in map(dataset_of, left)}
+    data = {name: datasets.load(row, Path(asked.options.data_root)) for name, row in rows.items()}
+    first = left[0]
+    lines = preflight.report(first, data[dataset_of(first).name]) if asked.options.preflight else ()
+    return data, lines, _labels(asked.spec)
 
 
-def _labels(spec: SweepSpec, ledger: Ledger) -> dict[str, str]:
+def _labels(spec: SweepSpec) -> dict[str, str]:
     """Returns what a person calls each trial: the settings that vary, and the seed if that does."""
-    nothing = ledger.store.read_epochs().clear(), ledger.store.read_statuses().clear()
-    trials = combine([(spec, *nothing)]).trials
+    epochs, statuses = (pl.DataFrame(schema=polars_schema(columns)) for columns in (EPOCH_COLUMNS, STATUS_COLUMNS))
+    trials = combine([(spec, epochs, statuses)]).trials
     seeds = trials["seed"].n_unique() > 1
     return {
         row["trial_id"]: f"{row['label']}, seed {row['seed']}" if seeds else row["label"]

@@ -13,7 +13,7 @@ LogTo = Literal["tensorboard", "mlflow"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a sweep. Flags that name several values take them after one another: `--lrs 0.01 0.1`."""
+    """Options of a sweep. Flags that name several values take them with spaces or commas: `--lrs 0.01 0.1`."""
 
     name: Annotated[str, arg(metavar="NAME")]
     """Folder of the results, below the storage path."""
@@ -23,12 +23,16 @@ class Options:
     """Passes over the training images."""
     seeds: Annotated[tuple[int, ...] | None, arg(metavar="N [N ...]")] = None
     """Every configuration is trained once with each; intervals need at least two, better five."""
+    more_seeds: Annotated[int, arg(metavar="N")] = 0
+    """That many seeds more than --seeds says: 1, 2, 3, ... without those it names."""
     batch_size: Annotated[int | None, arg(metavar="N")] = None
     """Images per training step."""
     optimizers: Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]")] = None
     """Rows of the optimizer table; 'all' for the whole table."""
-    lrs: Annotated[tuple[float, ...] | None, arg(metavar="X [X ...]")] = None
-    """Learning rates; None: each optimizer's own grid."""
+    lrs: Annotated[tuple[str, ...] | None, arg(metavar="X [X ...]")] = None
+    """Learning rates, for all optimizers (0.01 0.1) or for one (adam=0.001,0.003); None: each optimizer's own grid."""
+    more_lrs: Annotated[tuple[str, ...], arg(metavar="X [X ...]")] = ()
+    """Learning rates besides those of --lrs or of the optimizers' own grids, written like them."""
     schedulers: Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]")] = None
     """Rows of the schedule table; 'all' for the whole table."""
     grid: Annotated[tuple[str, ...], arg(metavar="AXIS [AXIS ...]")] = ()
@@ -71,9 +75,9 @@ class Options:
     share: bool = True
     """Epochs that trials share are trained once; --no-share trains every trial alone, for the same numbers."""
     fresh: bool = False
-    """Start over: delete what the sweep has stored under this name. Otherwise it goes on where it stopped."""
+    """Start over: delete everything stored under this name. Without it nothing stored is ever lost."""
     retry_failed: bool = False
-    """Run trials again that failed."""
+    """Run trials again that failed or ran out of memory."""
     fail_fast: bool = False
     """Stop at the first trial that fails; the rest is cancelled, and the same command goes on with it."""
     trial_timeout: Annotated[float | None, arg(metavar="SECONDS")] = None

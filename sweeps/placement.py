@@ -27,6 +27,11 @@ class Placement:
         """Returns the placement that a command line asks for."""
         return cls(**{name: getattr(options, name) for name in cls.__dataclass_fields__})
 
+    @property
+    def is_here(self) -> bool:
+        """Whether trials train on the cores of this very machine, so that this process can tell how they train."""
+        return self.gpus_per_trial == 0 and self.address is None and not in_ray_job()
+
     def hardware(self) -> Hardware:
         """Returns what a worker may use."""
         return Hardware(

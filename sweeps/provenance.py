@@ -1,47 +1,19 @@
-"""Where numbers come from: what decides them (the fingerprint) and what else is good to know."""
+"""Where numbers come from, for people who ask later: commit, code, versions, machine. Nothing is decided by it."""
 
 from __future__ import annotations
 
 import datetime
 import platform
 import subprocess
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import workloads
-from workloads.datasets import DATA_ROOT
-from workloads.registry import dataset_of
-from workloads.training import Hardware
-from workloads.trial import TrialConfig, digest
+from workloads.trial import digest
 
 ROOT = Path(workloads.__file__).parent
 PACKAGES = ("torch", "torchvision", "ray", "numpy", "polars", "pyarrow", "scipy")
-
-
-def fingerprint(trials: Iterable[TrialConfig], hardware: Hardware, data_root: Path = DATA_ROOT) -> dict[str, Any]:
-    """Returns what decides the numbers of a trial: with all of it equal, results are bitwise comparable.
-
-    Args:
-        trials: The trials.
-        hardware: What each is granted.
-        data_root: Where downloaded data sets are.
-
-    Raises:
-        DataError: A data set's files are missing.
-    """
-    rows = {row.name: row for row in map(dataset_of, trials)}
-    data = {name: row.digest(data_root) for name, row in rows.items()}
-    return {
-        "code": code_digest(),
-        "data": dict(sorted(data.items())),
-        "torch": torch.__version__,
-        "device": "cuda" if hardware.gpu else f"cpu, {hardware.threads} thread{'s' if hardware.threads > 1 else ''}",
-        "cudnn": [hardware.cudnn_benchmark, hardware.cudnn_deterministic] if hardware.gpu else None,
-    }
 
 
 def code_digest() -> str:
@@ -55,6 +27,7 @@ def provenance() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "code": code_digest(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "machine": {"system": platform.platform(), "processor": _processor()},

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ class Sweep:
             flag: None if axis_name in self.grid_axes else getattr(self, flag)
             for axis_name, flag in FLAG_OF_AXIS.items()
         }
+        if values["lrs"] is not None:
+            values["lrs"] = tuple(str(lr) for lr in values["lrs"])
         return Options(name=self.name, **values)
 
 
@@ -139,24 +142,100 @@ def points(sweep: Sweep, options: Options) -> Grid:
         if name in asked:
             raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by --dataset")
         asked[name] = grid
+    given = () if "lr" in asked or "lr" in sweep.grid_axes else sweep.lrs or ()
+    lrs = Rates.parse("--lrs", given if options.lrs is None or "lr" in asked else options.lrs)
+    more_lrs = Rates.parse("--more-lrs", options.more_lrs)
     found: Grid = []
+    optimizers = set()
     for own in sweep.grid:
         axes = _flag_axes(sweep, options, own) | asked
         rest = {name: value for name, value in own.items() if name not in axes}
         for point in product([rest], *axes.values()):
-            lrs = find("optimizer", OPTIMIZERS, str(point["optimizer"])).lrs
-            found += [point] if "lr" in point else product([point], axis("lr", *lrs))
+            row = find("optimizer", OPTIMIZERS, str(point["optimizer"]))
+            optimizers.add(row.name)
+            own_lrs = (point["lr"],) if "lr" in point else row.lrs
+            rates = lrs.for_one.get(row.name) or lrs.for_all or own_lrs
+            more = more_lrs.for_all + more_lrs.for_one.get(row.name, ())
+            found += [{**point, "lr": lr} for lr in (*rates, *more)]
+    for rates_of in (lrs, more_lrs):
+        rates_of.check(optimizers)
     return list({json.dumps(point, sort_keys=True): point for point in found}.values())
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates as `--lrs` and `--more-lrs` give them."""
+
+    flag: str
+    for_all: tuple[float, ...] = ()
+    for_one: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Optimizer -> its learning rates."""
+
+    @classmethod
+    def parse(cls, flag: str, texts: Iterable[str | float]) -> Rates:
+        """Returns the rates that texts such as `0.01` and `adam=0.001,0.003` name.
+
+        Raises:
+            InputError: A text is not of that form.
+        """
+        for_all: list[float] = []
+        for_one: dict[str, tuple[float, ...]] = {}
+        for text in texts:
+            optimizer, equals, values = str(text).rpartition("=")
+            rates = tuple(_rate(flag, str(text), value) for value in values.split(","))
+            if equals:
+                name = find("optimizer", OPTIMIZERS, optimizer.strip()).name
+                for_one[name] = (*for_one.get(name, ()), *rates)
+            else:
+                for_all += rates
+        return cls(flag, tuple(for_all), for_one)
+
+    def check(self, optimizers: Collection[str]) -> None:
+        """Refuses rates for an optimizer that the sweep does not train.
+
+        Raises:
+            InputError: There are some.
+        """
+        for name in self.for_one.keys() - optimizers:
+            raise InputError(
+                f"{self.flag} gives learning rates for {name}, which this sweep does not train; "
+                f"it trains {', '.join(sorted(optimizers))} (--optimizers)"
+            )
+
+
+def _rate(flag: str, whole: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(
+            f"{flag} takes learning rates (0.01 0.1) or those of one optimizer (adam=0.001,0.003), not {whole!r}"
+        ) from None
+
+
+def _seeds(sweep: Sweep, options: Options) -> tuple[int, ...] | None:
+    """Returns the seeds that flags ask for, None where the sweep's own grid names them."""
+    if options.more_seeds < 0:
+        raise InputError(f"--more-seeds must be 0 or more, not {options.more_seeds}")
+    if not options.more_seeds:
+        return options.seeds
+    if options.seeds is None:
+        raise InputError("--more-seeds adds to --seeds, but this sweep's own grid names its seeds: give --seeds too")
+    given = options.seeds
+    new = (seed for seed in itertools.count(1) if seed not in given)
+    return (*given, *itertools.islice(new, options.more_seeds))
+
+
 def _flag_axes(sweep: Sweep, options: Options, own: Point) -> dict[str, Grid]:
-    """Returns the axes that flags ask for, and those of the sweep's fields that a point of its own grid lacks."""
+    """Returns the axes that flags ask for, and those of the sweep's fields that a point of its own grid lacks.
+
+    All but the learning rate: its grid depends on the optimizer.
+    """
     axes = {}
     for name, flag in FLAG_OF_AXIS.items():
-        given = getattr(options, flag)
+        given = _seeds(sweep, options) if name == "seed" else getattr(options, flag)
         if given is None and name not in own:
             given = getattr(sweep, flag)
-        if given is not None:
+        if given is not None and name != "lr":
             axes[name] = axis(name, *_values(name, given))
     return axes
 
@@ -169,7 +248,8 @@ def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
         grid = parse_axis(text)
         (name,) = grid[0]
         flag = FLAG_OF_AXIS.get(name)
-        if name in asked or (flag and getattr(options, flag) != getattr(defaults, flag)):
+        given = flag and getattr(options, flag) != getattr(defaults, flag)
+        if name in asked or given or (name == "seed" and options.more_seeds):
             raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by its own flag")
         asked[name] = grid
     return asked

@@ -105,6 +105,8 @@ class Delivery:
 
     epoch: int
     record: Metrics
+    holder: str
+    """Under whose name the checkpoint of that epoch is, if there is one."""
     receivers: tuple[Member, ...]
     """The trials whose record it is and that did not have it."""
     finished: tuple[Member, ...]
@@ -183,7 +185,7 @@ class ForkTree:
             if delivery.receivers:
                 yield delivery
         if any(m.diverged and len(m.known) == path.epoch for m in path.members.values()):
-            yield tuple(m for m in path.members.values() if not m.diverged and m.wanted)
+            yield tuple(m for m in path.members.values() if not m.diverged)
             return
         ends.append(path)
 
@@ -343,7 +345,8 @@ class ForkTree:
         else:
             path.traces = {}
         finished = tuple(m for m in receivers if m.epochs == path.epoch)
-        return Delivery(epoch=path.epoch, record=record, receivers=receivers, finished=finished), forks
+        delivery = Delivery(epoch=path.epoch, record=record, holder=holder, receivers=receivers, finished=finished)
+        return delivery, forks
 
     def _take_out(self, path: Path, members: dict[str, Member]) -> Path:
         """Returns members of a path as a path of their own, at the same epoch."""

@@ -23,8 +23,12 @@ Status = Literal["completed", "early_stopped", "diverged", "out_of_memory", "fai
 STATUSES: tuple[Status, ...] = get_args(Status)
 """Every status a trial can have, as written to `trials.parquet`."""
 
-FINAL_STATUSES: frozenset[Status] = frozenset({"completed", "early_stopped", "diverged", "out_of_memory"})
-"""A trial with one of these is answered: running the sweep again does not run it again."""
+FINAL_STATUSES: frozenset[Status] = frozenset({"completed", "early_stopped", "diverged"})
+"""A trial with one of these has its answer: running the sweep again does not run it again."""
+
+FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "out_of_memory"})
+"""A trial with one of these has none, for a reason that may go away (a worker, its memory): `--retry-failed` runs it
+again. If the same training turns out to be known from another trial, that is its answer too."""
 
 SETTINGS_OF: dict[str, str] = {
     "workload": "workload_settings",
@@ -32,6 +36,12 @@ SETTINGS_OF: dict[str, str] = {
     "scheduler": "scheduler_settings",
 }
 """Kind of row -> the field of `TrialConfig` that holds the settings given to it."""
+
+
+ADDED_LATER: Mapping[str, Any] = {}
+"""Field (`init_seed`) or setting (`workload.mixup`) that was added once trials were stored -> the value at which trials
+train as they did before there was one. At that value it is no part of a trial's identity, so stored trials keep their
+ids: whoever adds a field or a setting adds a line here."""
 
 
 def canonical_json(value: object) -> str:
@@ -110,8 +120,18 @@ class TrialConfig:
 
     @cached_property
     def trial_id(self) -> str:
-        """16 hexadecimal digits: the hash of the canonical JSON, the same everywhere."""
-        return digest(canonical_json(self.to_json()))
+        """16 hexadecimal digits: the hash of `identity`, the same everywhere."""
+        return digest(canonical_json(self.identity()))
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what makes the trial what it is: `to_json` without what `ADDED_LATER` says changes nothing."""
+        values = self.to_json()
+        for name, neutral in ADDED_LATER.items():
+            kind, dot, setting = name.partition(".")
+            holder, key = (values[SETTINGS_OF[kind]], setting) if dot else (values, name)
+            if holder.get(key, neutral) == _thawed(neutral):
+                holder.pop(key, None)
+        return values
 
     def __hash__(self) -> int:
         return hash(self.trial_id)

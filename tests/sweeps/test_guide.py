@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from sweeps.stored import ConflictError
 
 from sweeps.grid import axis, chain, product
 from sweeps.options import Keep
-from sweeps.stored import ConflictError
 from sweeps.sweep import Sweep, plan
 from tests.sweeps.runs import epochs_of, run_here, table_of
 from workloads import datasets, preflight

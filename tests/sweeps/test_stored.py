@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow.fs
 import pytest
 from rich.console import Console
+from sweeps.stored import ConflictError
 
 from analysis.store import RETRY_SECONDS, DamagedFileError, SweepStore, TrialStatus, patiently
 from sweeps import cli, provenance
 from sweeps.lock import LockedError, locked
 from sweeps.placement import Placement
-from sweeps.stored import ConflictError
 from sweeps.sweep import Sweep, plan
 from workloads.registry import dataset_of
 from workloads.trial import RECORD_FIELDS, TrialConfig

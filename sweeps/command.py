@@ -1,0 +1,43 @@
+"""The command line as text: read with spaces or commas, and said again so that it goes on."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+from analysis.store import without_secrets
+
+LISTS = ("--seeds", "--lrs", "--more-lrs", "--optimizers", "--schedulers", "--log")
+"""Flags of several values, which may stand one after another or with commas between them."""
+ONCE = ("--fresh", "--retry-failed", "--plan", "--dashboard")
+"""Flags that are about one run: to say them again would delete, repeat or show something again."""
+
+
+def words_of(arguments: Sequence[str] | None) -> list[str]:
+    """Returns the words of a command line; None is the process's own."""
+    return list(sys.argv[1:] if arguments is None else arguments)
+
+
+def spread(words: Sequence[str]) -> list[str]:
+    """Returns the words with `--lrs 0.1,0.2` written as `--lrs 0.1 0.2`; `adam=0.1,0.2` stays one word."""
+    found: list[str] = []
+    inside = False
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if word.startswith("--"):
+            inside = flag in LISTS
+            found += [flag, *_parts(value)] if inside and equals else [word]
+        else:
+            found += _parts(word) if inside else [word]
+    return found
+
+
+def _parts(word: str) -> list[str]:
+    return [word] if "=" in word else [part for part in word.split(",") if part] or [word]
+
+
+def command(words: Sequence[str]) -> str:
+    """Returns how to ask the same question again, without credentials, as a shell takes it."""
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    return without_secrets(shlex.join([*program, *(word for word in words if word not in ONCE)]))

@@ -1,0 +1,23 @@
+"""How trials would train, found where they will: on a node of the cluster, with what a trial is granted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ray
+
+from sweeps.placement import Placement
+from workloads.fingerprint import Probes, probe
+from workloads.training import Hardware
+from workloads.trial import TrialConfig
+
+
+def probe_there(trials: Sequence[TrialConfig], placement: Placement) -> Probes:
+    """Probes the trials in a worker of the Ray that is there; waits for a node if the cluster has to start one."""
+    look = ray.remote(num_cpus=placement.cpus_per_trial, num_gpus=placement.gpus_per_trial)(_probe)
+    found: Probes = ray.get(look.remote(list(trials), placement.hardware()))
+    return found
+
+
+def _probe(trials: Sequence[TrialConfig], hardware: Hardware) -> Probes:
+    return probe(trials, hardware)

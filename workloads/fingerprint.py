@@ -1,0 +1,217 @@
+"""What decides a trial's numbers, found by training a little: trials with equal fingerprints are comparable.
+
+A changed comment, another commit or another processor says nothing about the numbers, so none of them is looked at.
+Instead a *probe* does what training does: a few steps of the very network, loss and optimizer on made-up images, an
+evaluation, and the values that the schedule applies. Its results are compared bit for bit. On another type of machine,
+with another number of threads or after a change of the code that matters, they differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from workloads.datasets import DATA_ROOT, SIZE, Dataset
+from workloads.optimizers import OPTIMIZERS
+from workloads.registry import dataset_of, resolve, steps_per_epoch
+from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Trace
+from workloads.training import Hardware, Images, State, train
+from workloads.trial import TEST_FIELDS, TrialConfig, canonical_json, digest
+
+STEPS = 3
+"""Training steps of a probe."""
+BATCH = 32
+"""Images in each of them."""
+MOST_STEPS = 50
+"""Of an epoch, in the trace of a schedule that changes its values from step to step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What decides a trial's numbers."""
+
+    data: str
+    """Digest of the data set."""
+    device: str
+    """Kind of device, with the number of threads or the settings of cuDNN."""
+    machine: str
+    """Of a probe that is the same for all trials: differs between types of machine and, mostly, versions of torch."""
+    training: str
+    """Of the trial's own probe."""
+
+    def to_json(self) -> dict[str, str]:
+        """Returns the fingerprint as plain values."""
+        return dataclasses.asdict(self)
+
+    def difference(self, stored: Mapping[str, str]) -> str | None:
+        """Returns in which way a stored trial is not comparable, as a phrase; None when it is."""
+        for name, value in self.to_json().items():
+            if name != "machine" and stored.get(name) != value:
+                break
+        else:
+            return None
+        if stored.get("data") != self.data:
+            return "on other data"
+        if stored.get("device") != self.device:
+            return f"on {stored.get('device')}, now {self.device}"
+        if stored.get("machine") != self.machine:
+            return "on another type of machine or with another version of torch (the same steps give other bits)"
+        return "differently: the code of the network, optimizer, schedule or training has changed since"
+
+
+Probes = Mapping[str, tuple[str, str]]
+"""Trial id -> `machine` and `training` of its fingerprint."""
+
+
+def fingerprints(
+    trials: Iterable[TrialConfig], hardware: Hardware, data_root: Path = DATA_ROOT, probed: Probes | None = None
+) -> dict[str, Fingerprint]:
+    """Returns the fingerprint of each trial, by id: how it would train now.
+
+    Args:
+        trials: The trials, their settings complete.
+        hardware: What each is granted.
+        data_root: Where downloaded data sets are.
+        probed: What `probe` found where the trials will be trained; None probes in this process.
+
+    Raises:
+        DataError: A data set's files are missing.
+    """
+    trials = tuple(trials)
+    probed = probe(trials, hardware) if probed is None else probed
+    rows = {row.name: row for row in map(dataset_of, trials)}
+    data = {name: row.digest(data_root) for name, row in rows.items()}
+    found = {}
+    for trial in trials:
+        machine, training = probed[trial.trial_id]
+        found[trial.trial_id] = Fingerprint(
+            data=data[dataset_of(trial).name], device=device(hardware), machine=machine, training=training
+        )
+    return found
+
+
+def probe(trials: Iterable[TrialConfig], hardware: Hardware) -> Probes:
+    """Trains a few steps of each trial in this process, as far as they differ; takes some 10 ms for each kind."""
+    machine = probe_machine(hardware)
+    return {
+        trial.trial_id: (machine, digest(_probe(_kind(trial), hardware) + _trace(_schedule(trial)))) for trial in trials
+    }
+
+
+def probe_machine(hardware: Hardware) -> str:
+    """Returns the digest of a few steps that are the same for all sweeps."""
+    return digest(_probe(_kind(resolve(TrialConfig(workload="lenet_synthetic"))), hardware))
+
+
+def common(trials: Iterable[TrialConfig], found: Mapping[str, Fingerprint]) -> dict[str, Any]:
+    """Returns what decides the numbers of trials together, for people and to compare sweeps by.
+
+    Args:
+        trials: The trials.
+        found: Their fingerprints; nothing is known where there are none.
+    """
+    known = [(dataset_of(trial).name, found[trial.trial_id]) for trial in trials if trial.trial_id in found]
+    return {
+        "data": dict(sorted({name: print_.data for name, print_ in known}.items())),
+        "device": known[0][1].device if known else None,
+        "machine": known[0][1].machine if known else None,
+    }
+
+
+def device(hardware: Hardware) -> str:
+    """Returns a kind of device in words, with what else of it decides the numbers."""
+    if not hardware.gpu:
+        return f"cpu, {hardware.threads} thread{'s' if hardware.threads > 1 else ''}"
+    benchmark, only = hardware.cudnn_benchmark, hardware.cudnn_deterministic
+    return f"cuda, cudnn benchmark {'on' if benchmark else 'off'}, deterministic {'on' if only else 'off'}"
+
+
+def _kind(trial: TrialConfig) -> str:
+    """Returns what a probe depends on: everything but the schedule, the length, the seed and the rate."""
+    plain = TrialConfig()
+    probed = trial.replace(
+        scheduler=UNSCHEDULED,
+        scheduler_settings={},
+        lr=OPTIMIZERS[trial.optimizer].lrs[0],
+        batch_size=min(trial.batch_size, BATCH),
+        epochs=1,
+        seed=plain.seed,
+        train_limit=STEPS * BATCH,
+        test_every_epoch=False,
+    )
+    return canonical_json(probed.to_json())
+
+
+def _schedule(trial: TrialConfig) -> str:
+    """Returns what the trace of a trial's schedule depends on."""
+    return canonical_json(trial.replace(seed=TrialConfig().seed, test_every_epoch=False).to_json())
+
+
+@cache
+def _probe(kind: str, hardware: Hardware) -> str:
+    """Returns the digest of what a few steps come to."""
+    config = TrialConfig.from_json(json.loads(kind))
+    threads, states = torch.get_num_threads(), list[State]()
+    try:
+        images = Images(_made_up(config), hardware.apply())
+        record = next(train(config, images=images, hardware=hardware, save=states.append))
+    except Exception as error:  # noqa: BLE001 - whatever a training raises, it does so every time, and says so itself
+        return digest(f"{type(error).__name__}: {error}")
+    finally:
+        torch.set_num_threads(threads)
+    # How the test images are evaluated is how the validation images are; a probe has no use for more.
+    measured = {
+        name: value
+        for name, value in record.to_json().items()
+        if name not in (*TEST_FIELDS, "trial_id", "computed_by", "train_seconds", "eval_seconds")
+    }
+    whole = hashlib.sha256(repr(sorted(measured.items())).encode())
+    for name, tensor in sorted(states[0].model.items()):
+        whole.update(name.encode())
+        whole.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+def _made_up(config: TrialConfig) -> Dataset:
+    """Returns noise in the shape of a trial's data set."""
+    row = dataset_of(config)
+    random = np.random.default_rng(0)
+    train, val, count = STEPS * BATCH, 2 * BATCH, (STEPS + 4) * BATCH
+    return Dataset(
+        name=row.name,
+        images=random.standard_normal((count, row.channels, SIZE, SIZE), dtype=np.float32),
+        labels=np.arange(count, dtype=np.int64) % len(row.classes),
+        train=train,
+        val=val,
+        classes=row.classes,
+        digest="",
+    )
+
+
+@cache
+def _trace(schedule: str) -> str:
+    """Returns the digest of the values that a schedule applies, the metrics being what they never are: known."""
+    config = TrialConfig.from_json(json.loads(schedule))
+    steps = steps_per_epoch(config)
+    if SCHEDULERS[config.scheduler].steps_on == "batch":
+        steps = min(steps, MOST_STEPS)
+    values: list[Any] = []
+    try:
+        trace = Trace(config, steps)
+        for epoch in range(1, config.epochs + 1):
+            values.append(trace.next_epoch())
+            # Better for a third of the training, then no more: what waits for a plateau finds one.
+            metric = 1 / min(epoch, 1 + config.epochs // 3)
+            trace.observe(dict.fromkeys(("train_loss", "val_loss"), metric) | {"val_accuracy": 1 - metric})
+    except Exception as error:  # noqa: BLE001 - as in a probe
+        values.append(f"{type(error).__name__}: {error}")
+    return digest(repr(values))
