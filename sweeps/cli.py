@@ -239,7 +239,7 @@ def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str],
     taken: dict[str, int] = {}
     if options.share and not options.fresh:
         taken = take_over(ledger, now, lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
-    for line in forecast(spec, ledger, taken, placement, share=options.share).lines():
+    for line in (*planned.notes, *forecast(spec, ledger, taken, placement, share=options.share).lines()):
         console.print(f"  {escape(line)}")
     if options.fresh and ledger.stored:
         would = "would delete" if options.plan else "deletes"

@@ -16,7 +16,7 @@ from workloads.errors import InputError
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.published import DATASETS
-from workloads.registry import resolve
+from workloads.registry import WORKLOADS, resolve
 from workloads.rows import NotApplicableError, Row, find
 from workloads.schedulers import SCHEDULERS
 from workloads.trial import Setting, TrialConfig
@@ -26,6 +26,9 @@ ALL = "all"
 
 LARGEST = {"epochs": 2**31 - 1, "train_limit": 2**31 - 1, "seed": 2**63 - 1}
 """Field of a trial -> the largest number that its column holds."""
+
+TABLES: Mapping[str, Mapping[str, Row]] = {"workload": WORKLOADS, "optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
+"""Kind of row -> the table of its rows."""
 
 FLAG_OF_AXIS = {
     "optimizer": "optimizers",
@@ -86,6 +89,8 @@ class Plan:
     trials: tuple[TrialConfig, ...]
     left_out: dict[str, int]
     """Reason -> how many combinations make no sense."""
+    notes: tuple[str, ...] = ()
+    """What else to say about them."""
 
 
 def check_sweep(sweep: Sweep) -> None:
@@ -111,7 +116,11 @@ def plan(sweep: Sweep, options: Options) -> Plan:
     trials: dict[str, TrialConfig] = {}
     left_out: Counter[str] = Counter()
     base = TrialConfig(test_every_epoch=options.test_every_epoch)
-    for point in points(sweep, options):
+    lacking: dict[str, dict[str, None]] = {}
+    for given in points(sweep, options):
+        point, without = _fitting(given)
+        for name, row in without.items():
+            lacking.setdefault(name, {})[row] = None
         try:
             config = resolve(to_config(point, base))
         except NotApplicableError as reason:
@@ -123,7 +132,8 @@ def plan(sweep: Sweep, options: Options) -> Plan:
         trials.setdefault(config.trial_id, config)
     if not trials:
         raise InputError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
-    return Plan(trials=tuple(trials.values()), left_out=dict(left_out))
+    notes = tuple(f"{name} has no effect on {', '.join(rows)}" for name, rows in lacking.items())
+    return Plan(trials=tuple(trials.values()), left_out=dict(left_out), notes=notes)
 
 
 def points(sweep: Sweep, options: Options) -> Grid:
@@ -159,7 +169,7 @@ def points(sweep: Sweep, options: Options) -> Grid:
             found += [{**point, "lr": lr} for lr in (*rates, *more)]
     for rates_of in (lrs, more_lrs):
         rates_of.check(optimizers)
-    return list({json.dumps(point, sort_keys=True): point for point in found}.values())
+    return _with_more_seeds(_once(found), options.more_seeds)
 
 
 @dataclass(frozen=True)
@@ -212,17 +222,33 @@ def _rate(flag: str, whole: str, text: str) -> float:
         ) from None
 
 
-def _seeds(sweep: Sweep, options: Options) -> tuple[int, ...] | None:
-    """Returns the seeds that flags ask for, None where the sweep's own grid names them."""
-    if options.more_seeds < 0:
-        raise InputError(f"--more-seeds must be 0 or more, not {options.more_seeds}")
-    if not options.more_seeds:
-        return options.seeds
-    if options.seeds is None:
-        raise InputError("--more-seeds adds to --seeds, but this sweep's own grid names its seeds: give --seeds too")
-    given = options.seeds
-    new = (seed for seed in itertools.count(1) if seed not in given)
-    return (*given, *itertools.islice(new, options.more_seeds))
+def _with_more_seeds(points: Grid, count: int) -> Grid:
+    """Returns the points, and each again with so many seeds more: the smallest from 1 on that none has yet."""
+    if count < 0:
+        raise InputError(f"--more-seeds must be 0 or more, not {count}")
+    used = {point["seed"] for point in points}
+    new = list(itertools.islice((seed for seed in itertools.count(1) if seed not in used), count))
+    return points + _once([{**point, "seed": seed} for point in points for seed in new])
+
+
+def _once(points: Grid) -> Grid:
+    return list({json.dumps(point, sort_keys=True): point for point in points}.values())
+
+
+def _fitting(point: Point) -> tuple[Point, dict[str, str]]:
+    """Returns a point without the settings that its rows lack and others have, and those: setting -> row's name.
+
+    What no row of a table has is left in, to be refused.
+    """
+    lacking = {}
+    for name in point:
+        kind, dot, setting = name.partition(".")
+        if dot:
+            table = TABLES[kind]
+            row = table.get(str(point.get(kind, getattr(TrialConfig(), kind))))
+            if row and setting not in row.settings and any(setting in other.settings for other in table.values()):
+                lacking[name] = row.name
+    return {name: value for name, value in point.items() if name not in lacking}, lacking
 
 
 def _flag_axes(sweep: Sweep, options: Options, own: Point) -> dict[str, Grid]:
@@ -232,7 +258,7 @@ def _flag_axes(sweep: Sweep, options: Options, own: Point) -> dict[str, Grid]:
     """
     axes = {}
     for name, flag in FLAG_OF_AXIS.items():
-        given = _seeds(sweep, options) if name == "seed" else getattr(options, flag)
+        given = getattr(options, flag)
         if given is None and name not in own:
             given = getattr(sweep, flag)
         if given is not None and name != "lr":
@@ -248,8 +274,7 @@ def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
         grid = parse_axis(text)
         (name,) = grid[0]
         flag = FLAG_OF_AXIS.get(name)
-        given = flag and getattr(options, flag) != getattr(defaults, flag)
-        if name in asked or given or (name == "seed" and options.more_seeds):
+        if name in asked or (flag and getattr(options, flag) != getattr(defaults, flag)):
             raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by its own flag")
         asked[name] = grid
     return asked
@@ -274,8 +299,7 @@ def _dataset_axes(dataset: str | None) -> dict[str, Grid]:
 def _values(name: str, given: Any) -> tuple[Setting, ...]:
     """Returns the values of an axis as its flag gave them: names are looked up, 'all' is the whole table."""
     values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-    tables: dict[str, Mapping[str, Row]] = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
-    if name not in tables:
+    if name not in TABLES:
         return values
-    table = tables[name]
+    table = TABLES[name]
     return tuple(table) if ALL in values else tuple(find(name, table, str(value)).name for value in values)

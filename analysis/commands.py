@@ -1,0 +1,59 @@
+"""Commands that a report suggests: each works as it stands, from the folder in which it is shown."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def python() -> str:
+    """Returns how Python was called for this process."""
+    return sys.orig_argv[0] if sys.orig_argv else "python"
+
+
+def script(path: str, *arguments: str) -> str:
+    """Returns the command that runs a script of the project, e.g. `analysis/report.py`."""
+    return shlex.join([python(), shown(ROOT / path), *arguments])
+
+
+def shown(path: str | Path) -> str:
+    """Returns a local path as one would type it here: relative if it is below this folder. URIs stay as they are."""
+    text = str(path)
+    if "://" in text:
+        return text
+    relative = os.path.relpath(text)
+    return text if relative.startswith(os.pardir) else relative
+
+
+def with_flag(command: str, flag: str, *values: str) -> str:
+    """Returns a command with a flag, in place of what it says of that flag."""
+    before, _, after = _split(command, flag)
+    return shlex.join([*before, *after, flag, *values])
+
+
+def adding(command: str, flag: str, *values: str) -> str:
+    """Returns a command with more values for a flag than it gives already."""
+    before, given, after = _split(command, flag)
+    return shlex.join([*before, *after, flag, *dict.fromkeys([*given, *values])])
+
+
+def values_of(command: str, flag: str) -> list[str]:
+    """Returns the values that a command gives to a flag."""
+    return _split(command, flag)[1]
+
+
+def _split(command: str, flag: str) -> tuple[list[str], list[str], list[str]]:
+    """Returns the words before a flag, its values, and the words after it."""
+    words: list[str] = []
+    for word in shlex.split(command):
+        name, equals, value = word.partition("=")
+        words += [name, value] if equals and name == flag else [word]
+    if flag not in words:
+        return words, [], []
+    begin = words.index(flag)
+    end = next((i for i in range(begin + 1, len(words)) if words[i].startswith("--")), len(words))
+    return words[:begin], words[begin + 1 : end], words[end:]

@@ -1,0 +1,94 @@
+"""What to ask next: commands that follow from what a sweep found, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from analysis.commands import adding, script, shown, values_of, with_flag
+from analysis.loading import SweepData
+from analysis.store import SweepSpec
+from workloads.trial import FAILED_STATUSES
+
+ENOUGH_SEEDS = 5
+"""Fewer seeds than that, and more are suggested."""
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """A command and what it is for."""
+
+    command: str
+    reason: str
+
+
+def next_steps(data: SweepData, summary: pl.DataFrame, location: str) -> tuple[NextStep, ...]:
+    """Returns what to do after a sweep; nothing for several sweeps at once, or where there is no command.
+
+    Args:
+        data: One sweep.
+        summary: `summarise(data)`.
+        location: The sweep's folder or URI, without credentials.
+    """
+    if len(data.specs) != 1 or not data.specs[0].command:
+        return ()
+    return tuple(_steps(data, summary, data.specs[0], shown(location)))
+
+
+def _steps(data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: str) -> Iterator[NextStep]:
+    counts = dict(data.trials.group_by("status").len().iter_rows())
+    if left := counts.get("pending", 0) + counts.get("cancelled", 0):
+        yield NextStep(spec.command, f"goes on with the {_trials(left)} left")
+    if failed := sum(counts.get(status, 0) for status in FAILED_STATUSES):
+        yield NextStep(f"{spec.command} --retry-failed", f"runs the {_trials(failed)} again that failed")
+    ended = summary.filter(pl.col("n") > 0)
+    seeds = data.trials["seed"].n_unique()
+    if ended.height and seeds < ENOUGH_SEEDS:
+        given = sum(int(value) for value in values_of(spec.command, "--more-seeds"))
+        more = ENOUGH_SEEDS - seeds
+        yield NextStep(
+            with_flag(spec.command, "--more-seeds", str(given + more)),
+            f"trains every configuration with {more} more seed{'s' if more > 1 else ''}, to tell luck from merit",
+        )
+    edges = ended.filter(pl.col("lr_edge").is_not_null()).unique("optimizer", maintain_order=True)
+    if edges.height:
+        rates = [f"{row['optimizer']}={','.join(_beyond(row, data))}" for row in edges.iter_rows(named=True)]
+        yield NextStep(
+            adding(spec.command, "--more-lrs", *rates),
+            "looks beyond learning rates that are best at the end of their grid",
+        )
+    if spec.library:
+        yield NextStep(
+            script("analysis/report.py", location, "--all"),
+            f"shows this together with the {_trials(len(spec.library), 'other ')} stored here",
+        )
+    if weights := _weights(data, ended):
+        yield NextStep(
+            script("workloads/evaluate.py", f"{location}/{weights}"),
+            "evaluates the final weights of the best configuration on all images",
+        )
+
+
+def _trials(count: int, kind: str = "") -> str:
+    return f"{count:,} {kind}trial{'s' if count > 1 else ''}"
+
+
+def _beyond(row: dict[str, Any], data: SweepData) -> list[str]:
+    """Returns two learning rates beyond the end of a grid, as far apart as its last two are, one digit each."""
+    grid = sorted(data.trials.filter(pl.col("optimizer") == row["optimizer"])["lr"].unique().to_list())
+    end, before = (grid[-1], grid[-2]) if row["lr_edge"] == "highest" else (grid[0], grid[1])
+    rates = (end * (end / before) ** step for step in (1, 2))
+    return list(dict.fromkeys(f"{round(rate, -math.floor(math.log10(rate))):g}" for rate in rates))
+
+
+def _weights(data: SweepData, ended: pl.DataFrame) -> str | None:
+    """Returns the checkpoint of the best configuration's first trial that has one."""
+    if ended.is_empty() or any("://" in spec.name for spec in data.specs):
+        return None
+    best = data.trials.filter(pl.col("configuration") == ended["configuration"][0])
+    found: list[str] = best["checkpoint"].drop_nulls().to_list()
+    return found[0] if found else None
