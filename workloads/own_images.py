@@ -244,7 +244,8 @@ def _alike(lines: Sequence[Line]) -> list[Complaint]:
     """Returns the first line of each label that looks like another one, but is written otherwise."""
     first: dict[str, Line] = {}
     for line in lines:
-        first.setdefault(line.label, line)
+        if bare(line.label):
+            first.setdefault(line.label, line)
     complaints = []
     seen: dict[str, Line] = {}
     for line in first.values():

@@ -296,7 +296,11 @@ def test_labels_of_other_kinds(tmp_path: Path) -> None:
     # Letters are told apart by their size too.
     lines = [line.replace("dusk", "a").replace("day", "A") for line in many()]
     assert own_images(str(write(tmp_path, lines))).classes == ("A", "a", "night")
-    assert complaints(write(tmp_path, [*many(29), "some/29.png,\u200b"])) == ["line 31: no label"]
+    assert complaints(write(tmp_path, [*many(29), "some/30.png,", "some/29.png,\u200b"])) == [
+        "line 31: no such file some/30.png",
+        "line 31: no label",
+        "line 32: no label",
+    ]
 
 
 # -- splits -----------------------------------------------------------------------------------------------------------
