@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sweeps.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
@@ -286,10 +285,9 @@ def _dataset_axes(dataset: str | None) -> dict[str, Grid]:
         return {}
     kind, colon, path = dataset.partition(":")
     if kind == OWN_IMAGES and colon:
-        # Workers run in folders of their own.
         return {
             "workload": axis("workload", f"lenet_{OWN_IMAGES}"),
-            "workload.path": axis("workload.path", str(Path(path).expanduser().absolute())),
+            "workload.path": axis("workload.path", path),
         }
     if dataset not in DATASETS:
         raise InputError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}, {OWN_IMAGES}:PATH")

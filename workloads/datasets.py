@@ -116,7 +116,9 @@ class DatasetRow:
         Raises:
             DataError: Files are missing and cannot be downloaded.
         """
-        contents = dict(self.digests) | {file: _content_digest(path) for file, path in self._found(root).items()}
+        contents = dict(self.digests) | {
+            file: _content_digest(path) for file, path in self._found(expanded(root)).items()
+        }
         inputs = [contents, self.train, self.val, self.mean, self.std, SIZE, SPLIT_SEED, _PREPARATION]
         return digest(canonical_json(inputs))
 
@@ -138,6 +140,11 @@ class DatasetRow:
                 f"put there: {', '.join(missing)}, or name another folder with --data-root"
             )
         return paths
+
+
+def expanded(path: Path) -> Path:
+    """Returns a path with one's own folder for `~`, which no shell replaces after a colon or an equals sign."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails where a name only begins with ~
 
 
 def read_idx(path: Path, sha256: str) -> NDArray[np.uint8]:
@@ -275,6 +282,7 @@ def load(row: DatasetRow, root: Path = DATA_ROOT) -> Dataset:
     Raises:
         DataError: Its files are missing or damaged.
     """
+    root = expanded(root)
     digest = row.digest(root)
     folder = cache_folder() / f"{row.name.partition(':')[0]}-{digest}"
     images, labels = _cached(folder) or _prepare(row, root, folder)
@@ -306,21 +314,26 @@ def _read(row: DatasetRow, root: Path) -> Raw:
         raise
     except (RuntimeError, OSError, ValueError, TypeError, EOFError, AssertionError) as error:
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-        raise DataError(f"data set {row.name!r} in {root.absolute()} is damaged: {reason}; delete its files") from None
+        raise DataError(f"data set {row.name!r} in {root.absolute()} is damaged: {reason}; {_remedy(row)}") from None
     found = {"training images": len(raw.train_labels), "test images": len(raw.test_labels)}
     for (what, count), expected in zip(found.items(), (row.train + row.val, row.test), strict=True):
         if count != expected:
             raise DataError(
                 f"data set {row.name!r} in {root.absolute()} is not what it should be: "
-                f"it has {count:,} {what}, expected {expected:,}; delete its files"
+                f"it has {count:,} {what}, expected {expected:,}; {_remedy(row)}"
             )
     for labels in (raw.train_labels, raw.test_labels):
         if not (labels.min(initial=0) >= 0 and labels.max(initial=0) < len(row.classes)):
             raise DataError(
                 f"data set {row.name!r} in {root.absolute()} is not what it should be: it has labels from "
-                f"{labels.min()} to {labels.max()}, expected 0 to {len(row.classes) - 1}; delete its files"
+                f"{labels.min()} to {labels.max()}, expected 0 to {len(row.classes) - 1}; {_remedy(row)}"
             )
     return raw
+
+
+def _remedy(row: DatasetRow) -> str:
+    # What cannot be downloaded again is never to be deleted: it may be someone's only copy.
+    return "delete its files" if row.fetch else "restore its files"
 
 
 def mean_and_deviation(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

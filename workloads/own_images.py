@@ -4,34 +4,56 @@
     images/a.png,cat,train
     images/b.png,dog,test
 
-File names are relative to the CSV. Classes are the labels found, in order of name. Without a column `split` (train, val
-or test), a tenth of the images is held out for testing and a tenth for validation, drawn by a fixed seed.
+File names are relative to the CSV. Classes are the labels found, in order of name; labels that differ in capitals alone
+are two classes, as letters may be. What the column `split` names no image for, validation or testing, is held out of
+the training images: a tenth of them for each, drawn by a fixed seed. The images are grey if the files of all of them
+are, otherwise all are in colour.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+import itertools
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from workloads.datasets import SIZE, SPLIT_SEED, DataError, DatasetRow, Raw
+from workloads import csv_files, image_files
+from workloads.csv_files import bare, shown
+from workloads.datasets import SIZE, SPLIT_SEED, DataError, DatasetRow, Raw, expanded
+from workloads.image_files import ImageError, Looks
 
 NAME = "csv"
 COLUMNS = ("file", "label")
+SPLIT = "split"
 SPLITS = ("train", "val", "test")
 HELD_OUT = 0.1
-"""Part of the images for validation, and as many for testing, where the CSV does not say."""
-_SHOWN = 5
-_GREY = ("1", "L", "LA")
-"""Pillow's modes of one channel of 8 bits at most (and perhaps transparency)."""
-_DEEP = ("I", "F")
-"""What Pillow's modes of more than 8 bits begin with: it would cut them off at white."""
+"""Part of the training images held out for validation, and as many for testing, where the CSV names none."""
+_PREPARATION = "2"
+"""Raised when the preparation of one's own images changes, so that older caches are not used."""
+_SHOWN = 10
+_QUICK_PIXELS = 200_000_000
+"""As many are decoded (in a few seconds) to complete a list of complaints."""
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    str,
+    os.path.expanduser,
+    lambda name: unicodedata.normalize("NFC", name),
+    lambda name: unicodedata.normalize("NFD", name),
+    lambda name: name.replace("\\", "/"),
+)
+"""How a file may be called on the disk if it is called otherwise in the CSV: the first that is there is taken.
+
+Some systems take accented letters apart, and some write backslashes between folders.
+"""
+
+Complaint = tuple[int, str]
+"""Number of the line, what is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +65,22 @@ class Line:
     file: str
     label: str
     split: str
+    path: Path | None = None
+    """Where the file is; None: nowhere."""
+    looks: Looks | None = None
+    """None: it is not an image that can be used."""
+
+
+def absolute(path: str) -> str:
+    """Returns the path of a CSV as trials keep it, whose workers run in folders of their own.
+
+    Args:
+        path: Relative to the current folder, `~` for one's own; empty stays empty.
+    """
+    if not path:
+        return path
+    whole = expanded(Path(path)).absolute()
+    return str(whole.parent.resolve() / whole.name if ".." in whole.parts else whole)
 
 
 def own_images(path: str) -> DatasetRow:
@@ -56,26 +94,23 @@ def own_images(path: str) -> DatasetRow:
     """
     if not path:
         raise DataError("no CSV is given; name one with --dataset csv:PATH")
-    try:
-        info = Path(path).stat()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; give a CSV of file names and labels") from None
+    info = csv_files.file_info(Path(path))
     return _own_images(path, info.st_size, info.st_mtime_ns)
 
 
 @cache
 def _own_images(path: str, size: int, changed_ns: int) -> DatasetRow:
-    folder = Path(path).parent
     lines = read_lines(Path(path))
     classes = tuple(sorted({line.label for line in lines}))
     # In random order, as the first of the training images must be like the others.
     shuffled = [lines[index] for index in np.random.default_rng(SPLIT_SEED).permutation(len(lines))]
     ordered = [line for split in SPLITS for line in shuffled if line.split == split]
-    counts = {split: sum(line.split == split for line in lines) for split in SPLITS}
-    channels = _channels(folder / ordered[0].file)
+    counts = Counter(line.split for line in lines)
+    grey = all(line.looks and line.looks.grey for line in lines)
 
     def read(root: Path) -> Raw:
-        images = _read_images(Path(path), ordered, channels)
+        images, complaints = _decoded(ordered, grey=grey)
+        _refuse(Path(path), complaints)
         labels = np.array([classes.index(line.label) for line in ordered])
         first_test = counts["train"] + counts["val"]
         return Raw(
@@ -90,11 +125,12 @@ def _own_images(path: str, size: int, changed_ns: int) -> DatasetRow:
         name=f"{NAME}:{path}",
         doc=f"The images listed in {path}.",
         read=read,
-        files=(path, *(str(folder / line.file) for line in lines)),
+        digests={"preparation": _PREPARATION, "channels": "grey" if grey else "colour"},
+        files=(path, *(str(line.path) for line in lines)),
         train=counts["train"],
         val=counts["val"],
         test=counts["test"],
-        channels=channels,
+        channels=1 if grey else 3,
         classes=classes,
     )
 
@@ -103,99 +139,163 @@ def read_lines(path: Path) -> list[Line]:
     """Returns the lines of a CSV, each with a split.
 
     Raises:
-        DataError: The columns are not there, or lines are not what they should be.
+        DataError: The columns are not there, or lines are not what they should be: all that is wrong is said at once.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows = [(reader.line_num, row) for row in reader]
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from None
-    if missing := [name for name in COLUMNS if name not in columns]:
-        raise DataError(
-            f"{path} has no column {', '.join(missing)}; its first line must name the columns file and label, and may "
-            f"name split, not {', '.join(columns) or 'nothing'}"
-        )
-    own_splits = "split" in columns
-    lines = [
-        Line(number=number, **{name: (row.get(name) or "").strip() for name in (*COLUMNS, "split")})
-        for number, row in rows
-    ]
-    _refuse(path, [(line.number, complaint) for line in lines for complaint in _complaints(path, line, own_splits)])
-    _refuse(path, _repeated(lines))
-    lines = lines if own_splits else drawn(lines)
-    if empty := [split for split in SPLITS if not any(line.split == split for line in lines)]:
-        raise DataError(
-            f"{path} has no images for {', '.join(empty)}: list more images, or name splits in a column split"
-        )
-    trained = {line.label for line in lines if line.split == "train"}
-    untrained = [line for line in lines if line.label not in trained]
-    _refuse(path, [(line.number, f"the class {line.label} has no training image") for line in untrained])
-    if len(trained) < 2:
-        raise DataError(f"{path} has one class only, {', '.join(trained)}: there is nothing to tell apart")
+    columns, rows = csv_files.read_rows(path, COLUMNS, (SPLIT,))
+    if not rows:
+        raise DataError(f"{path} lists no images: below its first line, each line must name a file and a label")
+    lines, complaints = [], []
+    for row in rows:
+        # Without a column, all are there to be drawn from.
+        line, wrong = _line(path.parent, row, row.cells.get(SPLIT, "") if SPLIT in columns else "train")
+        lines.append(line)
+        complaints += [(row.number, complaint) for complaint in wrong]
+    complaints += [*_repeated(lines), *_alike(lines), *_untrained(lines)]
+    if complaints:
+        complaints += _quickly_decoded(lines)
+    _refuse(path, complaints)
+    lines = drawn(lines)
+    if not any(line.split == "train" for line in lines):
+        raise DataError(f"{path} has no images for train: list more images, or name some so in the column split")
+    _refuse(path, _untrained(lines))
+    if len(labels := {line.label for line in lines}) < 2:
+        raise DataError(f"{path} has one class only, {', '.join(labels)}: there is nothing to tell apart")
     return lines
 
 
 def drawn(lines: Sequence[Line]) -> list[Line]:
-    """Returns the lines with splits drawn by a fixed seed."""
-    held = max(1, round(HELD_OUT * len(lines)))
-    splits = ["val"] * held + ["test"] * held + ["train"] * (len(lines) - 2 * held)
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(lines))
-    split_of = dict(zip(order.tolist(), splits, strict=False))
-    return [replace(line, split=split_of[index]) for index, line in enumerate(lines)]
+    """Returns the lines with images held out of those for training, by a fixed seed, for the splits that have none."""
+    training = [index for index, line in enumerate(lines) if line.split == "train"]
+    held = max(1, round(HELD_OUT * len(training)))
+    named = {line.split for line in lines}
+    splits = [split for split in ("val", "test") if split not in named for _ in range(held)]
+    order = np.random.default_rng(SPLIT_SEED).permutation(training).tolist()
+    split_of = dict(zip(order, splits, strict=False))
+    return [replace(line, split=split_of.get(index, line.split)) for index, line in enumerate(lines)]
 
 
-def _complaints(path: Path, line: Line, own_splits: bool) -> list[str]:
-    found = []
+def _line(folder: Path, row: csv_files.Row, split: str) -> tuple[Line, list[str]]:
+    """Returns a line, and what is wrong with it as far as it can be seen without the others."""
+    line = Line(
+        number=row.number, file=row.cells.get("file", ""), label=row.cells.get("label", ""), split=split.lower()
+    )
+    wrong = []
+    if row.surplus:
+        wrong.append("more cells than columns (a name with a delimiter in it is put in quotation marks)")
     if not line.file:
-        found.append("no file name")
-    elif not (path.parent / line.file).is_file():
-        found.append(f"no such file {line.file}")
-    if not line.label:
-        found.append("no label")
-    if own_splits and line.split not in SPLITS:
-        found.append(f"split must be one of {', '.join(SPLITS)}, not {line.split!r}")
-    return found
+        wrong.append("no file name")
+    elif (path := _located(folder, line.file)) is None:
+        wrong.append(_missing(folder, line.file))
+    else:
+        line = replace(line, path=path)
+        try:
+            line = replace(line, looks=image_files.looks(path))
+        except ImageError as error:
+            wrong.append(f"{shown(line.file)} {error}")
+    if not bare(line.label):
+        wrong.append("no label")
+    if line.split not in SPLITS:
+        wrong.append(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    return line, wrong
 
 
-def _repeated(lines: Sequence[Line]) -> list[tuple[int, str]]:
-    """Returns the lines that list an image again: trained on and tested with, it would make a network look better."""
-    first: dict[str, int] = {}
+def _located(folder: Path, file: str) -> Path | None:
+    """Returns where a file is, whichever way its name is written."""
+    paths = (folder / spelling(file) for spelling in _SPELLINGS)
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 - Path's own may raise
+
+
+def _missing(folder: Path, file: str) -> str:
+    path = folder / file
+    if os.path.isdir(path):  # noqa: PTH112 - Path's own may raise
+        return f"{shown(file)} is a folder"
+    try:
+        alike = _names(path.parent, path.parent.stat().st_mtime_ns).get(bare(path.name).casefold())
+    except (OSError, ValueError):
+        alike = None
+    return f"no such file {shown(file)}" + (f" (there is {shown(alike)})" if alike else "")
+
+
+@cache
+def _names(folder: Path, changed_ns: int) -> Mapping[str, str]:
+    """Returns the files of a folder, by what they would be called by someone careless."""
+    return {bare(path.name).casefold(): path.name for path in folder.iterdir()}
+
+
+def _repeated(lines: Iterable[Line]) -> list[Complaint]:
+    """Returns the lines that list an image again: trained on and tested with, it would make a network look better.
+
+    A file is the same by any of its names: spelled otherwise, linked to, absolute or relative.
+    """
+    first: dict[tuple[int, int], Line] = {}
+    complaints = []
+    for line in lines:
+        if line.path is None:
+            continue
+        info = line.path.stat()
+        earlier = first.setdefault((info.st_dev, info.st_ino), line)
+        if earlier is not line:
+            name = "" if earlier.file == line.file else f", as {shown(earlier.file)}"
+            complaints.append((line.number, f"{shown(line.file)} is in line {earlier.number} already{name}"))
+    return complaints
+
+
+def _alike(lines: Sequence[Line]) -> list[Complaint]:
+    """Returns the first line of each label that looks like another one, but is written otherwise."""
+    first: dict[str, Line] = {}
+    for line in lines:
+        if bare(line.label):
+            first.setdefault(line.label, line)
+    complaints = []
+    seen: dict[str, Line] = {}
+    for line in first.values():
+        earlier = seen.setdefault(bare(line.label), line)
+        if earlier is not line:
+            complaints.append(
+                (
+                    line.number,
+                    f"the label {line.label!a} looks like {earlier.label!a} of line {earlier.number}, but is written "
+                    f"with other characters: write both alike",
+                )
+            )
+    return complaints
+
+
+def _untrained(lines: Sequence[Line]) -> list[Complaint]:
+    # A line whose split is misspelled may be meant for training.
+    trained = {line.label for line in lines if line.split not in ("val", "test")}
     return [
-        (line.number, f"{line.file} is in line {first[line.file]} already")
+        (
+            line.number,
+            f"the class {shown(line.label)} has no training image: list more of it, or give one the split train",
+        )
         for line in lines
-        if first.setdefault(line.file, line.number) != line.number
+        if line.label not in trained and bare(line.label)
     ]
 
 
-def _refuse(path: Path, complaints: Sequence[tuple[int, str]]) -> None:
-    if complaints:
-        shown = "; ".join(f"line {number}: {complaint}" for number, complaint in complaints[:_SHOWN])
-        more = f"; and {len(complaints) - _SHOWN} more" if len(complaints) > _SHOWN else ""
-        raise DataError(f"{path} has lines that cannot be used: {shown}{more}")
+def _quickly_decoded(lines: Iterable[Line]) -> list[Complaint]:
+    """Returns the lines whose images turn out to be damaged, as far as that is found in a few seconds."""
+    opened = [(line, line.looks.pixels) for line in lines if line.looks]
+    totals = itertools.accumulate(pixels for _, pixels in opened)
+    return _decoded([line for (line, _), total in zip(opened, totals, strict=True) if total <= _QUICK_PIXELS])[1]
 
 
-def _channels(path: Path) -> int:
-    try:
-        with Image.open(path) as image:
-            return 1 if image.mode in _GREY else 3
-    except (OSError, UnidentifiedImageError):
-        return 3  # whatever it is, reading the images will name it
-
-
-def _read_images(path: Path, lines: Sequence[Line], channels: int) -> NDArray[np.uint8]:
-    """Returns the images (n, 32, 32[, 3]), all grey if the first is."""
+def _decoded(lines: Iterable[Line], *, grey: bool = False) -> tuple[NDArray[np.uint8], list[Complaint]]:
+    """Returns the images (n, 32, 32[, 3]) that can be decoded, and the lines of those that cannot."""
     images, complaints = [], []
     for line in lines:
+        assert line.path is not None
         try:
-            with Image.open(path.parent / line.file) as image:
-                if image.mode.startswith(_DEEP):
-                    complaints.append((line.number, f"{line.file} has more than 8 bits for each channel"))
-                    continue
-                small = image.convert("L" if channels == 1 else "RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-            images.append(np.asarray(small))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            complaints.append((line.number, f"{line.file} is not an image that can be read ({type(error).__name__})"))
-    _refuse(path, sorted(complaints))
-    return np.stack(images)
+            images.append(image_files.small(line.path, grey=grey))
+        except ImageError as error:
+            complaints.append((line.number, f"{shown(line.file)} {error}"))
+    return np.stack(images) if images else np.empty((0, SIZE, SIZE), np.uint8), complaints
+
+
+def _refuse(path: Path, complaints: Sequence[Complaint]) -> None:
+    if complaints:
+        ordered = sorted(complaints, key=lambda complaint: complaint[0])
+        said = "; ".join(f"line {number}: {complaint}" for number, complaint in ordered[:_SHOWN])
+        more = f"; and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+        raise DataError(f"{path} has lines that cannot be used: {said}{more}")

@@ -15,7 +15,7 @@ from workloads.errors import InputError
 from workloads.lenet import LeNet
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_images import NAME as OWN_IMAGES
-from workloads.own_images import own_images
+from workloads.own_images import absolute, own_images
 from workloads.published import DATASETS
 from workloads.rows import Default, NotApplicableError, Range, Refusals, Row, complete, find
 from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Schedule, bare_optimizer
@@ -126,7 +126,7 @@ def resolve(config: TrialConfig) -> TrialConfig:
     if optimizer.not_applicable:
         raise NotApplicableError(f"optimizer {optimizer.name!r}: {optimizer.not_applicable}")
     config = config.replace(
-        workload_settings=complete("workload", workload, config.workload_settings, config.epochs),
+        workload_settings=_placed(complete("workload", workload, config.workload_settings, config.epochs)),
         optimizer_settings=complete("optimizer", optimizer, config.optimizer_settings, config.epochs),
         scheduler_settings=complete("scheduler", scheduler, config.scheduler_settings, config.epochs),
     )
@@ -140,6 +140,11 @@ def resolve(config: TrialConfig) -> TrialConfig:
         raise InputError(f"workload.thin_classes must be classes from 0 to {classes - 1}, not {list(chosen)}")
     _try_settings(canonical_json(config.replace(seed=0).to_json()))
     return config
+
+
+def _placed(settings: Settings) -> Settings:
+    """Returns a workload's settings with the path that one of them may be made absolute: one place is one trial."""
+    return {name: absolute(str(value)) if name == "path" else value for name, value in settings.items()}
 
 
 @cache

@@ -125,6 +125,30 @@ def test_data_sets_refused(options: dict[str, Any], message: str) -> None:
         plan(ONE, _options(**options))
 
 
+def test_a_csv_is_the_same_by_flag_and_as_an_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["file,label"]
+    for number in range(30):
+        Image.new("L", (16, 16), 40 + 150 * (number % 2)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'dark' if number % 2 == 0 else 'light'}")
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plans = [
+        plan(ONE, _options(batch_size=8, **options)).trials
+        for options in (
+            {"dataset": "csv:a.csv"},
+            {"dataset": "csv:~/a.csv"},
+            {"grid": ("workload=lenet_csv", "workload.path=a.csv")},
+            {"grid": ("workload=lenet_csv", f"workload.path={tmp_path}/a.csv,./a.csv,~/a.csv")},
+        )
+    ]
+    assert all(trials == plans[0] for trials in plans)
+    assert [trial.workload_settings["path"] for trial in plans[0]] == [str(tmp_path / "a.csv")]
+    both = plan(ONE, _options(batch_size=8, grid=("workload=lenet_csv", "workload.path=a.csv,b.csv"))).trials
+    assert [trial.workload_settings["path"] for trial in both] == [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+
+
 def test_data_that_is_not_there_is_said_before_anything_starts(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network")

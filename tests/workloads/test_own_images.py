@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.workloads.test_image_files import huge_png
 from workloads import datasets
 from workloads.datasets import DataError
-from workloads.own_images import own_images, read_lines
+from workloads.own_images import absolute, own_images, read_lines
 from workloads.registry import dataset_of, resolve
 from workloads.training import build_model, train
 from workloads.trial import TrialConfig
+
+Form = Literal["NFC", "NFD"]
 
 SHADES = {"night": 20, "day": 220, "dusk": 120}
 
@@ -40,7 +45,7 @@ def write(folder: Path, lines: Sequence[str], header: str = "file,label", mode: 
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     csv = folder / "images.csv"
-    csv.write_text("\n".join([header, *lines]) + "\n")
+    csv.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     return csv
 
 
@@ -106,60 +111,287 @@ def refused(path: Path) -> str:
     return message.removeprefix(str(path)).strip()
 
 
-def test_lines_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    lines = [*many(), "gone.png,day", ",day", "some/1.png,"]
-    message = refused(write(tmp_path, lines))
-    assert message == (
-        "has lines that cannot be used: line 32: no such file gone.png; line 33: no file name; line 34: no label"
-    )
-
-
-def test_splits_that_are_none(tmp_path: Path) -> None:
-    lines = [f"{line},train" for line in many()] + ["some/1.png,day,vla"]
-    message = refused(write(tmp_path, lines, header="file,label,split"))
-    assert message == "has lines that cannot be used: line 32: split must be one of train, val, test, not 'vla'"
-    assert "has no images for val, test" in refused(write(tmp_path, lines[:-1], header="file,label,split"))
-
-
-def test_unreadable_images_are_named_by_line(tmp_path: Path) -> None:
-    path = write(tmp_path, many())
-    (tmp_path / "some" / "4.png").write_text("not an image")
-    content = (tmp_path / "some" / "7.png").read_bytes()
-    (tmp_path / "some" / "7.png").write_bytes(content[: len(content) // 2])
+def complaints(path: Path) -> list[str]:
     message = refused(path)
-    assert re.fullmatch(
-        r"has lines that cannot be used: line 6: some/4.png is not an image that can be read \(\w+\); "
-        r"line 9: some/7.png is not an image that can be read \(\w+\)",
-        message,
-    )
+    assert message.startswith("has lines that cannot be used: ")
+    return message.removeprefix("has lines that cannot be used: ").split("; ")
 
 
-def test_an_image_is_listed_once(tmp_path: Path) -> None:
-    message = refused(write(tmp_path, [*many(), "some/3.png,day"]))
-    assert message == "has lines that cannot be used: line 32: some/3.png is in line 5 already"
-
-
-@pytest.mark.parametrize(("dtype", "name"), [(np.uint16, "4.png"), (np.float32, "4.tiff")])
-def test_images_that_would_be_cut_off_at_white_are_refused(dtype: type, name: str, tmp_path: Path) -> None:
-    Image.fromarray(np.full((9, 9), 300, dtype)).save(tmp_path / name)
-    message = refused(write(tmp_path, [*many(), f"{name},day"]))
-    assert message == f"has lines that cannot be used: line 32: {name} has more than 8 bits for each channel"
+def test_all_that_is_wrong_is_said_at_once_in_order(tmp_path: Path) -> None:
+    lines = [f"{line},train" for line in many()]
+    lines += ["some/0.png,night,val", "gone.png,day,val", ",day,val", "some/31.png,,val", "some/30.png,day,vla"]
+    lines += ["text.png,day,val", "half.png,day,val", "deep.png,day,val", "dawn.png,dawn,test", ",,"]
+    write(tmp_path, lines, header="file,label,split")
+    for name in ("some/31.png", "some/30.png", "dawn.png"):
+        Image.new("L", (9, 9)).save(tmp_path / name)
+    (tmp_path / "text.png").write_text("no image")
+    content = (tmp_path / "some" / "7.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(content[: len(content) // 2])
+    Image.fromarray(np.full((9, 9), 300, np.uint16)).save(tmp_path / "deep.png")
+    assert complaints(tmp_path / "images.csv") == [
+        "line 32: some/0.png is in line 2 already",
+        "line 33: no such file gone.png",
+        "line 34: no file name",
+        "line 35: no label",
+        "line 36: split must be one of train, val, test, not 'vla'",
+        "line 37: text.png is not an image of a kind that can be read, such as PNG or JPEG",
+        "line 38: half.png is not an image that can be read (OSError: image file is truncated)",
+        "line 39: deep.png has more than 8 bits for each channel",
+        "line 40: the class dawn has no training image: list more of it, or give one the split train",
+    ]
 
 
 def test_only_the_first_complaints_are_shown(tmp_path: Path) -> None:
-    message = refused(write(tmp_path, [f"gone{number}.png,day" for number in range(50)]))
-    assert message.endswith("line 6: no such file gone4.png; and 45 more")
+    found = complaints(write(tmp_path, [f"gone{number}.png,day" for number in range(50)]))
+    assert found[-2:] == ["line 11: no such file gone9.png", "and 40 more"]
+
+
+def test_a_long_list_of_complaints_does_not_wait_for_all_to_be_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, ["some/0.png,day", "some/1.png,day", "gone.png,day"])
+    content = (tmp_path / "some" / "1.png").read_bytes()
+    (tmp_path / "some" / "1.png").write_bytes(content[: len(content) // 2])
+    assert len(complaints(path)) == 2
+    monkeypatch.setattr("workloads.own_images._QUICK_PIXELS", 20 * 30)
+    assert complaints(path) == ["line 4: no such file gone.png"]
+
+
+def test_images_that_turn_out_damaged_are_named_by_line(tmp_path: Path) -> None:
+    path = write(tmp_path, many())
+    for number in (7, 4):
+        content = (tmp_path / "some" / f"{number}.png").read_bytes()
+        (tmp_path / "some" / f"{number}.png").write_bytes(content[: len(content) // 2])
+    own_images(str(path))
+    assert [complaint.split(" is ")[0] for complaint in complaints(path)] == [
+        "line 6: some/4.png",
+        "line 9: some/7.png",
+    ]
+
+
+def test_huge_images_are_named_by_line_wherever_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path, many())
+    for number in range(20):
+        (tmp_path / "some" / f"{number}.png").write_bytes(huge_png(20_000, 20_000 if number % 2 else 5_000))
+    found = complaints(path)
+    assert found[0] == "line 2: some/0.png has more than 89,478,485 pixels, Pillow's limit: make it smaller"
+    assert found[-1] == "and 10 more"
+
+
+def test_ones_own_images_are_never_to_be_removed(tmp_path: Path) -> None:
+    row = own_images(str(write(tmp_path, many())))
+
+    def fail(root: Path) -> datasets.Raw:
+        raise ValueError("odd")
+
+    with pytest.raises(DataError) as error:
+        datasets.load(replace(row, read=fail))
+    assert "delete" not in str(error.value)
+
+
+# -- one image, several names -----------------------------------------------------------------------------------------
+
+
+def _symbolic(folder: Path) -> None:
+    (folder / "link.png").symlink_to(folder / "some" / "3.png")
+
+
+def _hard(folder: Path) -> None:
+    (folder / "link.png").hardlink_to(folder / "some" / "3.png")
+
+
+SPELLINGS: dict[str, tuple[str, Callable[[Path], object] | None]] = {
+    "as it is": ("some/3.png", None),
+    "from here": ("./some/3.png", None),
+    "by way of another folder": ("some/../some//3.png", None),
+    "absolute": ("{folder}/some/3.png", None),
+    "of Windows": ("some\\3.png", None),
+    "symbolic link": ("link.png", _symbolic),
+    "hard link": ("link.png", _hard),
+    "folder linked to": ("other/3.png", lambda folder: (folder / "other").symlink_to(folder / "some")),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_an_image_is_listed_once(spelling: str, tmp_path: Path) -> None:
+    file, prepare = SPELLINGS[spelling]
+    file = file.format(folder=tmp_path)
+    path = write(tmp_path, [*many(), f"{file},day"])
+    if prepare:
+        prepare(tmp_path)
+    other = "" if file == "some/3.png" else ", as some/3.png"
+    assert complaints(path) == [f"line 32: {file} is in line 5 already{other}"]
+
+
+@pytest.mark.parametrize(("kept", "listed"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_found_however_the_disk_keeps_them(kept: Form, listed: Form, tmp_path: Path) -> None:
+    path = write(tmp_path, [*many(), f"{unicodedata.normalize(listed, 'café.png')},day"])
+    Image.new("L", (9, 9)).save(tmp_path / unicodedata.normalize(kept, "café.png"))
+    assert datasets.load(own_images(str(path))).images.shape[0] == 31
+
+
+def test_a_file_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "set").mkdir()
+    lines = [line.replace("some", "~/some") for line in many()]
+    write(tmp_path, many())
+    assert own_images(str(write(tmp_path / "set", lines))).train == 24
+
+
+@pytest.mark.parametrize(
+    ("file", "complaint"),
+    [
+        ("SOME/3.png", "no such file SOME/3.png"),
+        ("some/3.PNG", "no such file some/3.PNG (there is 3.png)"),
+        ("some/3.png\u200b", r"no such file 'some/3.png\u200b' (there is 3.png)"),
+        ("~nobody.png", "no such file ~nobody.png"),
+        ("some", "some is a folder"),
+        ("a\0.png", None),
+        ("a" * 300, f"no such file {'a' * 300}"),
+    ],
+)
+def test_files_that_are_not_there(file: str, complaint: str | None, tmp_path: Path) -> None:
+    path = write(tmp_path, [*many(), f"{file},other"])
+    if complaint is None:
+        assert "is not text" in refused(path)
+    else:
+        assert complaints(path) == [f"line 32: {complaint}"]
+
+
+# -- labels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("cat", "cat\u200b"),
+        ("cat", "\ufeffcat"),
+        ("big cat", "big\u00a0cat"),
+        ("big cat", "big  cat"),
+        ("cat", "c\u00adat"),
+    ],
+)
+def test_labels_that_look_alike_are_named(label: str, other: str, tmp_path: Path) -> None:
+    lines = [line.replace("dusk", label) for line in many()]
+    write(tmp_path, many())
+    path = write(tmp_path, [*lines, f"a.png,{other}", f"b.png,{other}"])
+    for name in "ab":
+        Image.new("L", (9, 9)).save(tmp_path / f"{name}.png")
+    assert complaints(path) == [
+        f"line 32: the label {other!a} looks like {label!a} of line {2 + 20}, but is written with other characters: "
+        "write both alike"
+    ]
+
+
+@pytest.mark.parametrize("space", [" ", "\u00a0", "\t", "\u2003"])
+def test_spaces_around_labels_and_files_say_nothing(space: str, tmp_path: Path) -> None:
+    write(tmp_path, many())
+    lines = [line.replace(",", f"{space},{space}") + space if i % 2 else line for i, line in enumerate(many())]
+    assert own_images(str(write(tmp_path, lines))).classes == ("day", "dusk", "night")
+
+
+def test_labels_of_other_kinds(tmp_path: Path) -> None:
+    write(tmp_path, many())
+    # Letters are told apart by their size too.
+    lines = [line.replace("dusk", "a").replace("day", "A") for line in many()]
+    assert own_images(str(write(tmp_path, lines))).classes == ("A", "a", "night")
+    assert complaints(write(tmp_path, [*many(29), "some/30.png,", "some/29.png,\u200b"])) == [
+        "line 31: no such file some/30.png",
+        "line 31: no label",
+        "line 32: no label",
+    ]
+
+
+# -- splits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "counts"),
+    [
+        (["train"] * 30, (24, 3, 3)),
+        (["train"] * 20 + ["test"] * 10, (18, 2, 10)),
+        (["train"] * 20 + ["val"] * 10, (18, 10, 2)),
+        (["TRAIN"] * 20 + ["Val", "test"] * 5, (20, 5, 5)),
+    ],
+)
+def test_splits_that_are_not_named_are_drawn_from_training(
+    given: list[str], counts: tuple[int, int, int], tmp_path: Path
+) -> None:
+    labels = list(SHADES)
+    lines = [f"some/{number}.png,{labels[number % 3]},{split}" for number, split in enumerate(given)]
+    path = write(tmp_path, lines, header="file,label,split")
+    row = own_images(str(path))
+    assert (row.train, row.val, row.test) == counts
+    for line, split in zip(read_lines(path), given, strict=True):
+        assert line.split == split.lower() or (split == "train" and split.lower() not in ("val", "test"))
+
+
+def test_a_column_of_training_alone_is_as_none(tmp_path: Path) -> None:
+    without = read_lines(write(tmp_path, many()))
+    lines = [f"{line},train" for line in many()]
+    assert read_lines(write(tmp_path, lines, header="file,label,split")) == without
+
+
+# -- grey or colour ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coloured", [0, 13, 29])
+def test_one_image_in_colour_makes_all_of_them_so(coloured: int, tmp_path: Path) -> None:
+    path = write(tmp_path, many())
+    grey = own_images(str(path))
+    Image.new("RGB", (20, 30), (200, 0, 0)).save(tmp_path / "some" / f"{coloured}.png")
+    path.write_text(path.read_text() + "\n")
+    colour = own_images(str(path))
+    assert (grey.channels, colour.channels) == (1, 3)
+    assert datasets.load(colour).images.shape == (30, 3, 32, 32)
+
+
+def test_the_digest_is_of_the_channels_too(tmp_path: Path) -> None:
+    row = own_images(str(write(tmp_path, many())))
+    assert set(row.digests) == {"preparation", "channels"}
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_csv_is_one_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to(tmp_path / "some" / "deep", target_is_directory=True)
+    (tmp_path / "some" / "deep").mkdir(parents=True)
+    whole = str(tmp_path / "a.csv")
+    for path in ("a.csv", "./a.csv", "~/a.csv", "some/../a.csv", "link/../../a.csv", whole):
+        assert absolute(path) == whole
+    assert absolute("~a.csv") == str(tmp_path / "~a.csv")
+    assert absolute("") == ""
+
+
+def test_trials_keep_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, many())
+    monkeypatch.chdir(tmp_path)
+    configs = [
+        resolve(TrialConfig(workload="lenet_csv", workload_settings={"path": given}, batch_size=8))
+        for given in ("images.csv", str(path))
+    ]
+    assert configs[0] == configs[1]
+    assert configs[0].workload_settings["path"] == str(path)
 
 
 def test_other_faults_of_the_csv(tmp_path: Path) -> None:
     assert "has no column label" in refused(write(tmp_path, many(), header="file,class"))
     assert "has no images for train" in refused(write(tmp_path, many(2)))
-    lines = [f"{line},train" for line in many()] + ["some/a.png,day,val", "b.png,dawn,test"]
-    Image.new("L", (4, 4)).save(tmp_path / "b.png")
-    message = refused(write(tmp_path, lines, header="file,label,split"))
-    assert message == "has lines that cannot be used: line 33: the class dawn has no training image"
+    assert "lists no images" in refused(write(tmp_path, []))
+    assert complaints(write(tmp_path, [*many(), "a,b.png,day"])) == [
+        "line 32: more cells than columns (a name with a delimiter in it is put in quotation marks)",
+        "line 32: no such file a",
+    ]
+    lines = [f"{line},test" for line in many()]
+    assert "has no training image" in refused(write(tmp_path, lines, header="file,label,split"))
     assert "has one class only, day" in refused(write(tmp_path, [f"some/{number}.png,day" for number in range(9)]))
     with pytest.raises(DataError, match=r"nowhere.csv cannot be read: No such file"):
         own_images(str(tmp_path / "nowhere.csv"))
+    with pytest.raises(DataError, match="is a folder; give a CSV of file names and labels"):
+        own_images(str(tmp_path))
     with pytest.raises(DataError, match="no CSV is given; name one with --dataset csv:PATH"):
         resolve(TrialConfig(workload="lenet_csv"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import hashlib
 import pickle
+import re
 import struct
 import urllib.error
 import urllib.request
@@ -218,6 +219,16 @@ def test_files_of_another_data_set(
     write(row, tmp_path, monkeypatch)
     with pytest.raises(DataError, match=message):
         datasets.load(replace(row, **change), tmp_path)
+
+
+def test_a_data_root_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    row = small(DATASETS["mnist"])
+    write(row, tmp_path / "data", monkeypatch)
+    there, here = (datasets.load(row, Path(root)) for root in (tmp_path / "data", "~/data"))
+    assert there.digest == here.digest
+    with pytest.raises(DataError, match=re.escape(f"not in {tmp_path}/elsewhere (")):
+        datasets.load(row, Path("~/elsewhere"))
 
 
 def test_damaged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
