@@ -37,11 +37,12 @@ class SweepData:
     """What a reader has to know about the files, one sentence each."""
 
 
-def load(sweeps: Sequence[str]) -> SweepData:
+def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
     """Reads sweeps from their records, so a running one works too; from their tables where only those are left.
 
     Args:
         sweeps: Where they are: local folders such as `results/optimizers` or URIs such as `s3://bucket/results/plateau`.
+        everything: Whether to take every trial that is stored there, and not only those of the last question.
 
     Raises:
         InputError: There is no sweep at one of these places, or none is given.
@@ -55,7 +56,7 @@ def load(sweeps: Sequence[str]) -> SweepData:
         spec = store.read_spec()
         if spec is None:
             raise InputError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
-        parts.append((spec, *_recorded(store)))
+        parts.append((spec.everything() if everything else spec, *_recorded(store)))
         notes += [f"{store.locate(path)} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes)
 

@@ -210,7 +210,7 @@ def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str],
     planned = plan(sweep, options)
     if not options.plan:
         stack.enter_context(locked(store))
-    stored = None if options.fresh else read_library(store)
+    stored = read_library(store, fresh=options.fresh)
     neighbours = near(planned.trials, stored)
     now = _fingerprints([*planned.trials, *neighbours], placement, options, stack)
     differences = changed(stored, now)

@@ -27,8 +27,12 @@ class ConflictError(InputError):
     """What is stored cannot be put together with what is asked for."""
 
 
-def read_library(store: SweepStore) -> SweepSpec | None:
+def read_library(store: SweepStore, *, fresh: bool = False) -> SweepSpec | None:
     """Returns what is stored, or None where there is nothing.
+
+    Args:
+        store: Where it is.
+        fresh: Whether to start over: what is stored is about to be deleted, and may be damaged.
 
     Raises:
         ConflictError: The folder is not a sweep's.
@@ -40,6 +44,8 @@ def read_library(store: SweepStore) -> SweepSpec | None:
                 f"{store.location} holds files but no sweep.json, so it is not a sweep's folder; "
                 "use another --name or --storage-path"
             )
+        return None
+    if fresh:
         return None
     try:
         return store.read_spec()

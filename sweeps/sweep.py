@@ -151,8 +151,7 @@ def points(sweep: Sweep, options: Options) -> Grid:
         if name in asked:
             raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by --dataset")
         asked[name] = grid
-    given = () if "lr" in asked or "lr" in sweep.grid_axes else sweep.lrs or ()
-    lrs = Rates.parse("--lrs", given if options.lrs is None or "lr" in asked else options.lrs)
+    lrs = Rates.parse("--lrs", () if options.lrs is None or "lr" in asked else options.lrs)
     more_lrs = Rates.parse("--more-lrs", options.more_lrs)
     found: Grid = []
     optimizers = set()
@@ -162,7 +161,7 @@ def points(sweep: Sweep, options: Options) -> Grid:
         for point in product([rest], *axes.values()):
             row = find("optimizer", OPTIMIZERS, str(point["optimizer"]))
             optimizers.add(row.name)
-            own_lrs = (point["lr"],) if "lr" in point else row.lrs
+            own_lrs = (point["lr"],) if "lr" in point else sweep.lrs or row.lrs
             rates = lrs.for_one.get(row.name) or lrs.for_all or own_lrs
             more = more_lrs.for_all + more_lrs.for_one.get(row.name, ())
             found += [{**point, "lr": lr} for lr in (*rates, *more)]

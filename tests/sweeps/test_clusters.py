@@ -24,7 +24,6 @@ from analysis.store import SweepStore
 from sweeps.ledger import Ledger
 from sweeps.placement import Placement
 from sweeps.progress import Progress
-from sweeps.provenance import fingerprint
 from sweeps.sweep import Sweep
 from sweeps.trajectories import ForkTree
 from sweeps.tuning import execution, session
@@ -41,6 +40,7 @@ from tests.sweeps.runs import (
     without_ray,
     write_script,
 )
+from workloads.fingerprint import device
 from workloads.trial import EpochRecord, TrialConfig
 
 ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).internal_kv_keys(b'', None, 5)"
@@ -239,6 +239,6 @@ def test_fraction_and_concurrency_may_change_when_a_sweep_goes_on() -> None:
         Placement(gpus_per_trial=1),
         Placement(gpus_per_trial=0.5, max_concurrent=1),
     ]
-    compared = [fingerprint([TrialConfig()], placement.hardware()) for placement in placements]
+    compared = [device(placement.hardware()) for placement in placements]
     assert compared[0] == compared[1] == compared[2]
-    assert compared[0] != fingerprint([TrialConfig()], Placement().hardware())
+    assert compared[0] != device(Placement().hardware())

@@ -18,7 +18,7 @@ def test_the_best_of_a_longer_trial_may_lie_in_the_shorter_one_it_goes_on_from(s
     def trained(member: Member, trial: TrialConfig, epoch: int, val_accuracy: float) -> Delivery:
         record = made_up_record(trial, epoch, val_accuracy=val_accuracy)
         finished = (member,) if epoch == trial.epochs else ()
-        return Delivery(epoch=epoch, record=record, receivers=(member,), finished=finished)
+        return Delivery(epoch=epoch, record=record, holder=trial.trial_id, receivers=(member,), finished=finished)
 
     before = Ledger(store, [short], keep="best")
     (member,) = before.members()

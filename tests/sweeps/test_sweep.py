@@ -13,6 +13,7 @@ import sweeps
 from sweeps.grid import axis, chain, product
 from sweeps.sweep import FLAG_OF_AXIS, Plan, Sweep, plan
 from tests.sweeps import own_sweep
+from workloads.errors import InputError
 from workloads.optimizers import OPTIMIZERS
 from workloads.schedulers import SCHEDULERS
 from workloads.trial import TrialConfig
@@ -112,9 +113,8 @@ def test_own_sweep_is_short() -> None:
 
 def test_every_option_of_an_axis_is_a_field_of_a_sweep() -> None:
     options = vars(ONE.default_options())
-    assert {flag: options[flag] for flag in FLAG_OF_AXIS.values()} == {
-        flag: getattr(ONE, flag) for flag in FLAG_OF_AXIS.values()
-    }
+    asked = {flag: options[flag] for flag in FLAG_OF_AXIS.values()}
+    assert asked == {flag: getattr(ONE, flag) for flag in FLAG_OF_AXIS.values()} | {"lrs": ("0.1",)}
 
 
 def test_flags_narrow_and_widen() -> None:
@@ -143,6 +143,64 @@ def test_each_optimizer_has_its_own_learning_rates() -> None:
     found = planned(replace(ONE, lrs=None), optimizers=("sgd", "adam"))
     expected = [(name, lr) for name in ("sgd", "adam") for lr in OPTIMIZERS[name].lrs]
     assert values(found.trials, "optimizer", "lr") == expected
+
+
+def test_learning_rates_of_one_optimizer_only() -> None:
+    own = {name: list(OPTIMIZERS[name].lrs) for name in ("sgd", "adam")}
+    for given, expected in {
+        ("lrs", ("adam=0.5,0.6",)): own | {"adam": [0.5, 0.6]},
+        ("lrs", ("0.4", "adam=0.5", "adam=0.6")): {"sgd": [0.4], "adam": [0.5, 0.6]},
+        ("more_lrs", ("adam=0.5",)): own | {"adam": [*own["adam"], 0.5]},
+        ("more_lrs", ("0.4", "adam=0.5")): {"sgd": [*own["sgd"], 0.4], "adam": [*own["adam"], 0.4, 0.5]},
+        ("more_lrs", (f"adam={own['adam'][0]}",)): own,
+    }.items():
+        found = planned(replace(ONE, lrs=None), optimizers=("sgd", "adam"), **dict([given]))
+        assert values(found.trials, "optimizer", "lr") == [(name, lr) for name, lrs in expected.items() for lr in lrs]
+
+
+def test_more_learning_rates_than_a_sweep_names_itself() -> None:
+    assert values(planned(more_lrs=("0.2",)).trials, "lr") == [0.1, 0.2]
+    assert values(planned(grid=("lr=0.3",), more_lrs=("0.2",)).trials, "lr") == [0.3, 0.2]
+    own = replace(ONE, grid=product(axis("lr", 0.5, 0.6)))
+    assert values(planned(own, more_lrs=("sgd_momentum=0.2",)).trials, "lr") == [0.5, 0.2, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"lrs": ("a",)},
+            "--lrs takes learning rates (0.01 0.1) or those of one optimizer (adam=0.001,0.003), not 'a'",
+        ),
+        ({"more_lrs": ("adam=0.1,",)}, "--more-lrs takes learning rates"),
+        ({"more_lrs": ("adma=0.1",)}, "unknown optimizer 'adma'"),
+        (
+            {"more_lrs": ("adam=0.1",)},
+            "for adam, which this sweep does not train; it trains sgd_momentum (--optimizers)",
+        ),
+        ({"more_lrs": ("-1",)}, "lr must be a number above 0, not -1.0"),
+        ({"more_seeds": -1}, "--more-seeds must be 0 or more, not -1"),
+    ],
+    ids=str,
+)
+def test_rates_and_seeds_that_cannot_be(given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError, match=re.escape(expected)):
+        planned(**given)
+
+
+def test_more_seeds_are_the_next_that_are_free() -> None:
+    assert values(planned(more_seeds=3).trials, "seed") == [21, 1, 2, 3]
+    assert values(planned(seeds=(2, 3), more_seeds=2).trials, "seed") == [2, 3, 1, 4]
+    assert values(planned(grid=("seed=1,5",), more_seeds=1).trials, "seed") == [1, 5, 2]
+    assert Counter(values(planned(PLATEAUS, more_seeds=2).trials, "seed")) == {1: 2, 2: 2, 3: 2, 4: 2}
+
+
+def test_an_axis_concerns_the_rows_that_have_its_setting() -> None:
+    found = planned(schedulers=("none", "plateau"), grid=("scheduler.factor=0.1,0.5",))
+    assert values(found.trials, "scheduler") == ["none", "plateau", "plateau"]
+    assert found.notes == ("scheduler.factor has no effect on none",)
+    with pytest.raises(InputError, match="scheduler 'none' has no setting 'factro'"):
+        planned(grid=("scheduler.factro=0.1",))
 
 
 def test_any_setting_is_an_axis() -> None:
@@ -254,12 +312,12 @@ def test_nothing_left() -> None:
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"train_limit": 10}, "batch_size must be at most the 10 training images, not 64"),
         (
-            {"grid": ("scheduler.factor=0.1,0.5",)},
-            "scheduler 'none' has no setting 'factor'; it has: warmup_epochs",
+            {"grid": ("scheduler.factro=0.1,0.5",)},
+            "scheduler 'none' has no setting 'factro'; it has: warmup_epochs",
         ),
         (
-            {"grid": ("optimizer.beta1=0.8",)},
-            "optimizer 'sgd_momentum' has no setting 'beta1'; it has: momentum, dampening, nesterov, weight_decay",
+            {"grid": ("optimizer.beta=0.8",)},
+            "optimizer 'sgd_momentum' has no setting 'beta'; it has: momentum, dampening, nesterov, weight_decay",
         ),
         (
             {"grid": ("optimizer.momentum=1.5",)},
