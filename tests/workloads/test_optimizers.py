@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from workloads.draws import generator
 from workloads.lenet import initialise
 from workloads.optimizers import OPTIMIZERS, OptimizerRow, torch_arguments
 from workloads.registry import resolve
 from workloads.rows import NotApplicableError, complete
-from workloads.training import Images, generator, train
+from workloads.training import Images, train
 from workloads.trial import Setting, TrialConfig
 
 APPLICABLE = [row.name for row in OPTIMIZERS.values() if not row.not_applicable]
