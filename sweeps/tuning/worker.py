@@ -150,6 +150,6 @@ def _start(job: Job, store: SweepStore) -> State | None:
     for checkpoint in sorted([*job.ancestors, *own], key=lambda c: -c.epoch):
         content = store.load_checkpoint(checkpoint)
         state = State.from_bytes(content) if content is not None else None
-        if state and all(r.test_loss is not None for r in state.history[job.known :] if r.epoch in job.test_epochs):
+        if state and all(r.test_accuracy is not None for r in state.history[job.known :] if r.epoch in job.test_epochs):
             return state
     return None
