@@ -174,6 +174,6 @@ def _try_settings(config_json: str) -> None:
         ) from None
     except ZeroDivisionError:
         total = steps * config.epochs
-        raise InputError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
+        raise NotApplicableError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"scheduler {config.scheduler!r} refuses its settings: {error}") from None
