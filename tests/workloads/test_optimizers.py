@@ -350,9 +350,11 @@ def test_lbfgs_counts_its_function_evaluations(few_images: Images) -> None:
 def test_loss_falls(name: str, few_images: Images) -> None:
     """80 steps of eight images bring the loss well below that of guessing, ln 10 = 2.3 (L-BFGS: 10 steps of 64)."""
     batch_size = 64 if name == "lbfgs" else 8
-    trial = TrialConfig(optimizer=name, lr=rate(name), epochs=2, batch_size=batch_size, train_limit=320)
-    *_, last = train(trial, images=few_images)
-    assert last.train_loss < 0.9 * math.log(10)
+    trial = TrialConfig(optimizer=name, epochs=2, batch_size=batch_size, train_limit=320)
+    # A row that is not known to the table of rates may need its fastest: 80 steps are few.
+    lrs = [rate(name)] if name in RATES else OPTIMIZERS[name].lrs
+    losses = [list(train(trial.replace(lr=lr), images=few_images))[-1].train_loss for lr in lrs]
+    assert min(losses) < 0.9 * math.log(10)
 
 
 BAND = (0.84, 0.91, "")
