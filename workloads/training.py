@@ -7,8 +7,8 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -60,6 +60,35 @@ class Hardware:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageFormat:
+    """What has to be known of the images a network was trained on to show it another one."""
+
+    classes: tuple[str, ...]
+    """What the network's outputs mean, in their order."""
+    channels: int
+    size: int
+    """Height and width, in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, taken off the pixels scaled to [0, 1]."""
+    std: tuple[float, ...]
+    """Per channel, what is left is divided by it."""
+
+    @classmethod
+    def of(cls, data: Dataset) -> ImageFormat | None:
+        """Returns the format of a data set; None if it does not say how it was normalised."""
+        if not data.mean:
+            return None
+        _, channels, size, _ = data.images.shape
+        return cls(classes=data.classes, channels=channels, size=size, mean=data.mean, std=data.std)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ImageFormat:
+        """Returns the format that `asdict` described."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What training was after an epoch: all that is needed to go on from there."""
 
@@ -71,6 +100,8 @@ class State:
     """The optimizer's state for each parameter; its hyperparameters follow from the schedule."""
     history: tuple[EpochRecord, ...]
     """The records so far: a metric-driven schedule is replayed from them."""
+    images: ImageFormat | None = None
+    """What the images were like, for those who use the network; None in old checkpoints. Going on does not need it."""
 
     @property
     def epoch(self) -> int:
@@ -87,6 +118,7 @@ class State:
             "optimizer": self.optimizer,
             "epoch": self.epoch,
             "history": history,
+            "images": None if self.images is None else asdict(self.images),
         }
         torch.save(content, buffer)
         return buffer.getvalue()
@@ -97,7 +129,14 @@ class State:
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         history = tuple(EpochRecord(**record) for record in values["history"])
         config = TrialConfig.from_json(values["config"])
-        return cls(config=config, model=values["model"], optimizer=values["optimizer"], history=history)
+        images = values.get("images")
+        return cls(
+            config=config,
+            model=values["model"],
+            optimizer=values["optimizer"],
+            history=history,
+            images=None if images is None else ImageFormat.from_json(images),
+        )
 
 
 def build_model(config: TrialConfig, dataset: DatasetRow | None = None) -> nn.Module:
@@ -121,7 +160,7 @@ def train(
     images: Images | None = None,
     hardware: Hardware | None = None,
     start: State | None = None,
-    save: Callable[[State], None] | None = None,
+    save: Callable[[State], object] | None = None,
     test_epochs: Collection[int] = (),
 ) -> Iterator[EpochRecord]:
     """Trains one trial, epoch by epoch.
@@ -160,6 +199,7 @@ def train(
     available = images.data.labels[begin : begin + train_images(config)]
     sampler = Sampler(available, len(images.data.classes), config.workload_settings)
     step = _Step(config, model, optimizer, sampler.class_weights(), images.images.device)
+    image_format = ImageFormat.of(images.data)
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
@@ -203,7 +243,7 @@ def train(
         if save is not None:
             tensors = {"model": model.state_dict(), "optimizer": optimizer.state_dict()["state"]}
             # Copies: training goes on in these very tensors.
-            save(State(config=config, history=tuple(history), **copy.deepcopy(tensors)))
+            save(State(config=config, history=tuple(history), images=image_format, **copy.deepcopy(tensors)))
         yield record
 
 

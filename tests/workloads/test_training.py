@@ -337,7 +337,7 @@ def test_checkpoints_are_plain(few_images: Images) -> None:
     kept: list[bytes] = []
     list(train(SHORT.replace(optimizer="adam", epochs=2), images=few_images, save=lambda s: kept.append(s.to_bytes())))
     content = torch.load(io.BytesIO(kept[-1]), weights_only=True)
-    assert content.keys() == {"config", "model", "optimizer", "epoch", "history"}
+    assert content.keys() == {"config", "model", "optimizer", "epoch", "history", "images"}
     assert TrialConfig.from_json(content["config"]) == resolve(SHORT.replace(optimizer="adam", epochs=2))
     assert content["epoch"] == 2 == len(content["history"])
     LeNet().load_state_dict(content["model"])
