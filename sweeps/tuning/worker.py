@@ -17,7 +17,7 @@ from ray import tune
 from analysis.store import SweepStore
 from sweeps.tuning.errors import StorageError
 from sweeps.tuning.job import Job
-from workloads.registry import dataset_of
+from workloads.registry import WORKLOADS, WorkloadRow, dataset_of
 from workloads.training import Images, State
 from workloads.trial import Diverged, EpochRecord, digest
 
@@ -29,8 +29,18 @@ _images: dict[tuple[str, str], Images] = {}
 """Data sets on this worker's device: an actor trains many paths, the data stays."""
 
 
-def train_path(config: Mapping[str, str], data: Mapping[str, Any], train: Train) -> None:
-    """Trains one path in a worker and reports where, each epoch, and how it ended if not well."""
+def train_path(
+    config: Mapping[str, str], data: Mapping[str, Any], train: Train, workloads: Mapping[str, WorkloadRow] | None = None
+) -> None:
+    """Trains one path in a worker and reports where, each epoch, and how it ended if not well.
+
+    Args:
+        config: The job.
+        data: Name -> data set in Ray's store.
+        train: The training function.
+        workloads: Rows that the driver's script added to the table.
+    """
+    WORKLOADS.update(workloads or {})
     job = Job.from_json(config["job"])
     watchdog = Watchdog(job)
     try:
