@@ -24,7 +24,8 @@ def global_draws(*key: int, device: torch.device = _CPU) -> Iterator[None]:
 
     For networks, whose layers draw from nothing else: initial weights, dropout. Seeded are torch's generators (of the
     CPU and, if the device is a GPU, of the current one), NumPy's and Python's. They belong to the process: do not
-    yield to a caller inside, nor draw from another thread.
+    yield to a caller inside, nor draw from another thread. Out of reach is what has a generator of its own, such
+    as cuDNN's dropout between recurrent layers, which torch seeds once for each process.
 
     Args:
         key: What decides the draws, e.g. (seed, epoch).
