@@ -167,11 +167,11 @@ class ForkTree:
             if not knowing:
                 break
             # A trial that wants test results the known record lacks has to be trained through this epoch itself.
-            record = max(knowing, key=lambda m: m.known[epoch - 1].get("test_loss") is not None).known[epoch - 1]
+            record = max(knowing, key=lambda m: _tested(m.known[epoch - 1])).known[epoch - 1]
             lacking = {
                 m.trial_id: m
                 for m in path.members.values()
-                if len(m.known) < epoch and m.tests(epoch) and record.get("test_loss") is None
+                if len(m.known) < epoch and m.tests(epoch) and not _tested(record)
             }
             if lacking:
                 ends.append(self._take_out(path, lacking))
@@ -386,6 +386,11 @@ class ForkTree:
             self._anchors[path.anchor] -= 1
             if not self._anchors[path.anchor]:
                 del self._anchors[path.anchor]
+
+
+def _tested(record: Metrics) -> bool:
+    """Whether a record holds test results: a loss that is not finite is null, the accuracy is there even so."""
+    return any(record.get(name) is not None for name in ("test_loss", "test_accuracy"))
 
 
 def count_epochs(members: Iterable[Member], *, share: bool = True, checkpoints: Container[CheckpointKey] = ()) -> int:

@@ -62,6 +62,9 @@ class Dataset:
     classes: tuple[str, ...]
     digest: str
     """Of everything the arrays depend on."""
+    mean: tuple[float, ...] = ()
+    """Per channel, what was taken off the images scaled to [0, 1] when they were normalised; empty if not known."""
+    std: tuple[float, ...] = ()
 
     def span(self, split: Split) -> tuple[int, int]:
         """Returns where a split's images begin and end."""
@@ -285,25 +288,36 @@ def load(row: DatasetRow, root: Path = DATA_ROOT) -> Dataset:
     root = expanded(root)
     digest = row.digest(root)
     folder = cache_folder() / f"{row.name.partition(':')[0]}-{digest}"
-    images, labels = _cached(folder) or _prepare(row, root, folder)
+    images, labels, scale = _cached(folder) or _prepare(row, root, folder)
     return Dataset(
-        name=row.name, images=images, labels=labels, train=row.train, val=row.val, classes=row.classes, digest=digest
+        name=row.name,
+        images=images,
+        labels=labels,
+        train=row.train,
+        val=row.val,
+        classes=row.classes,
+        digest=digest,
+        mean=tuple(scale[0].tolist()),
+        std=tuple(scale[1].tolist()),
     )
 
 
-def _prepare(row: DatasetRow, root: Path, folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+Prepared = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]
+"""Images, labels, and the mean and standard deviation (2, channels) that the images were normalised with."""
+
+
+def _prepare(row: DatasetRow, root: Path, folder: Path) -> Prepared:
     raw = _read(row, root)
     order = np.arange(len(raw.train_labels))
     if not raw.ordered:
         order = np.random.default_rng(SPLIT_SEED).permutation(order)
     small = resize(np.concatenate([raw.train_images[order], raw.test_images]))
-    if row.mean is None or row.std is None:
-        images = normalise(small, *mean_and_deviation(small[: row.train]))
-    else:
-        images = normalise(small, row.mean, row.std)
+    known = None if row.mean is None or row.std is None else (row.mean, row.std)
+    mean, std = known or mean_and_deviation(small[: row.train])
     labels = np.concatenate([raw.train_labels[order], raw.test_labels])
-    _write_cache(folder, images, labels)
-    return images, labels
+    prepared = normalise(small, mean, std), labels, np.array([mean, std])
+    _write_cache(folder, prepared)
+    return prepared
 
 
 def _read(row: DatasetRow, root: Path) -> Raw:
@@ -348,9 +362,9 @@ def mean_and_deviation(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _write_cache(folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+def _write_cache(folder: Path, prepared: Prepared) -> None:
     """Keeps prepared arrays; a cache folder that cannot be written costs time at the next start, nothing else."""
-    arrays: tuple[NDArray[Any], ...] = (images, labels)
+    arrays: tuple[NDArray[Any], ...] = prepared
     for path, array in zip(_cache_files(folder), arrays, strict=True):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -363,15 +377,16 @@ def _write_cache(folder: Path, images: NDArray[np.float32], labels: NDArray[np.i
             return
 
 
-def _cache_files(folder: Path) -> tuple[Path, Path]:
-    return folder / "images.npy", folder / "labels.npy"
+def _cache_files(folder: Path) -> tuple[Path, Path, Path]:
+    return folder / "images.npy", folder / "labels.npy", folder / "scale.npy"
 
 
-def _cached(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
-    images, labels = _cache_files(folder)
+def _cached(folder: Path) -> Prepared | None:
+    """Returns what is cached; None where a file is missing (older caches have no scale) or damaged."""
+    images, labels, scale = files = _cache_files(folder)
     try:
-        if all(path.with_suffix(".sha256").read_text() == _sha256(path) for path in (images, labels)):
-            return np.load(images), np.load(labels)
+        if all(path.with_suffix(".sha256").read_text() == _sha256(path) for path in files):
+            return np.load(images), np.load(labels), np.load(scale)
     except (OSError, UnicodeDecodeError):
         return None
     return None

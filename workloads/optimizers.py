@@ -52,7 +52,7 @@ RANGES: Mapping[str, Range] = {
     "ns_c": Range(),
     "ns_steps": Range(at_least=1, below=100),
     "max_iter": _ONE_OR_MORE,
-    "max_eval": _ONE_OR_MORE,
+    "max_eval": Range(at_least=1, whole=True),
     "tolerance_grad": _NOT_NEGATIVE,
     "tolerance_change": _NOT_NEGATIVE,
     "history_size": _ONE_OR_MORE,
@@ -76,6 +76,9 @@ class OptimizerRow(Row):
     """Why a schedule would change nothing; None for all others."""
 
     ranges: ClassVar[Mapping[str, Range]] = RANGES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "refuses", {**_REFUSES.get(self.torch_class, {}), **self.refuses})
 
     def build(self, model: nn.Module, lr: float, settings: Settings) -> Optimizer:
         """Returns the optimizer over a model's parameters.
@@ -154,14 +157,23 @@ def _muon(model: nn.Module, lr: float, settings: Settings) -> Optimizer:
     return Combined([torch.optim.Muon(matrices, lr=lr, **arguments), adamw])
 
 
-_SGD_REFUSES: Refusals = {
-    "Nesterov needs a momentum above 0": lambda s: s["nesterov"] and not s["momentum"],
-    "Nesterov allows no dampening": lambda s: s["nesterov"] and s["dampening"],
-    "dampening acts on the momentum, which is 0": lambda s: s["dampening"] and not s["momentum"],
-}
-_DECOUPLED_REFUSES: Refusals = {
+_NESTEROV: Refusals = {"Nesterov needs a momentum above 0": lambda s: s["nesterov"] and not s["momentum"]}
+_DECOUPLED: Refusals = {
     "the weight decay to decouple is 0": lambda s: s["decoupled_weight_decay"] and not s["weight_decay"],
 }
+_REFUSES: Mapping[type[Optimizer], Refusals] = {
+    torch.optim.SGD: {
+        **_NESTEROV,
+        "Nesterov allows no dampening": lambda s: s["nesterov"] and s["dampening"],
+        "dampening acts on the momentum, which is 0": lambda s: s["dampening"] and not s["momentum"],
+    },
+    torch.optim.Adam: _DECOUPLED,
+    torch.optim.NAdam: _DECOUPLED,
+    torch.optim.RAdam: _DECOUPLED,
+    torch.optim.Rprop: {"step_min is above step_max": lambda s: s["step_min"] > s["step_max"]},
+    torch.optim.Muon: _NESTEROV,
+}
+"""Class -> the combinations that make no sense in any row of it; a row can have more."""
 
 _SGD = {"momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
 _RMSPROP = {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False, "weight_decay": 0.0}
@@ -180,7 +192,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD,
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
-            refuses=_SGD_REFUSES,
         ),
         OptimizerRow(
             name="sgd_momentum",
@@ -188,7 +199,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9},
             lrs=_MOMENTUM_LRS,
-            refuses=_SGD_REFUSES,
         ),
         OptimizerRow(
             name="rmsprop",
@@ -203,7 +213,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adam,
             settings=_ADAM,
             lrs=_ADAM_LRS,
-            refuses=_DECOUPLED_REFUSES,
         ),
         OptimizerRow(
             name="sgd_nesterov",
@@ -211,7 +220,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9, "nesterov": True},
             lrs=_MOMENTUM_LRS,
-            refuses=_SGD_REFUSES,
         ),
         OptimizerRow(
             name="sgd_dampened",
@@ -219,7 +227,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9, "dampening": 0.9},
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
-            refuses=_SGD_REFUSES,
         ),
         OptimizerRow(
             name="rmsprop_centered",
@@ -255,7 +262,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adam,
             settings=_ADAM | {"amsgrad": True},
             lrs=_ADAM_LRS,
-            refuses=_DECOUPLED_REFUSES,
         ),
         OptimizerRow(
             name="adamw",
@@ -270,7 +276,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.NAdam,
             settings=_BETAS | {"momentum_decay": 0.004, "decoupled_weight_decay": False},
             lrs=_ADAM_LRS,
-            refuses=_DECOUPLED_REFUSES,
         ),
         OptimizerRow(
             name="radam",
@@ -278,7 +283,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.RAdam,
             settings=_BETAS | {"decoupled_weight_decay": False},
             lrs=_HIGHER_ADAM_LRS,
-            refuses=_DECOUPLED_REFUSES,
         ),
         OptimizerRow(
             name="adamax",
@@ -302,7 +306,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Rprop,
             settings={"eta_minus": 0.5, "eta_plus": 1.2, "step_min": 1e-6, "step_max": 50.0},
             lrs=(1e-5, 1e-4, 1e-3, 1e-2),
-            refuses={"step_min is above step_max": lambda s: s["step_min"] > s["step_max"]},
             unscheduled="the learning rate is only the length of its first step",
         ),
         OptimizerRow(
@@ -332,7 +335,6 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             choices={"adjust_lr_fn": ("original", "match_rms_adamw", "spectral_unclamped")},
             lrs=_ADAM_LRS,
             build_with=_muon,
-            refuses={"Nesterov needs a momentum above 0": lambda s: s["nesterov"] and not s["momentum"]},
         ),
         OptimizerRow(
             name="lbfgs",

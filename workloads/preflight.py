@@ -1,4 +1,4 @@
-"""Checks before a sweep starts: is the data normalised and shuffled, and can the network learn one batch by heart?
+"""Checks before a sweep starts: is the data normalised and shuffled, and can the network overfit one batch?
 
 A fault in data, network or loss shows here in a second instead of in hours of training. Nothing is refused: what looks
 wrong is said, and a person decides.
@@ -13,26 +13,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from workloads.datasets import Dataset
+from workloads.draws import generator, global_draws
 from workloads.registry import train_images
 from workloads.sampling import Sampler
-from workloads.training import Images, build_model, generator
+from workloads.training import Images, build_model
 from workloads.trial import TrialConfig
 
-LEARNED_LOSS = 0.1
-"""A batch is learned by heart below this loss, in nats."""
+OVERFIT_LOSS = 0.1
+"""A batch is overfitted below this loss, in nats."""
 LEARNING_RATE = 0.002
-"""Of Adam: whether the batch can be learned is asked of data, network and loss, not of the sweep's slowest setting."""
+"""Of Adam: the question is put to data, network and loss, not to the sweep's slowest setting."""
 STEPS = 200
-"""After which a batch should be learned by heart: about half a second."""
+"""After which a batch should be overfitted: about half a second."""
 SECONDS = 2.0
-"""After which learning the batch is given up: the machine is busy, which says nothing about the network."""
+"""After which overfitting the batch is given up: the machine is busy, which is no fault of the network."""
 START_TOLERANCE = 0.25
 """How far the loss at the start may be from ln(classes), as a part of that."""
 BATCH = 64
-"""At most that many images are learned by heart."""
+"""At most that many images are overfitted."""
 LOOKED_AT = 1_000
 """Training images of which mean and deviation are taken."""
 MEAN_WITHIN, DEVIATION_WITHIN = 0.5, (0.5, 2.0)
@@ -45,8 +47,8 @@ class Preflight:
     classes: int
     start_loss: float
     """Mean over the batch with the initial weights."""
-    learned_loss: float
-    """The same after learning it by heart."""
+    final_loss: float
+    """The same after overfitting it."""
     steps: int
     seconds: float
     mean: float
@@ -57,9 +59,9 @@ class Preflight:
     """Whether the images come in another order than they are kept in, and in another in the next epoch."""
 
     @property
-    def learned(self) -> bool:
-        """Whether the batch was learned by heart."""
-        return self.learned_loss < LEARNED_LOSS
+    def overfits(self) -> bool:
+        """Whether the batch was overfitted."""
+        return self.final_loss < OVERFIT_LOSS
 
     def warnings(self) -> list[str]:
         """Returns what looks wrong, a sentence each."""
@@ -70,11 +72,11 @@ class Preflight:
                 f"the loss at the start is {self.start_loss:.3g}, expected about ln({self.classes}) = {usual:.3g}: "
                 "look at the initial weights and the scale of the images"
             )
-        if self.steps >= STEPS and not self.learned:
+        if self.steps >= STEPS and not self.overfits:
             found.append(
-                f"one batch could not be learned by heart: its loss went from {self.start_loss:.3g} to "
-                f"{self.learned_loss:.3g} in {self.steps} steps ({self.seconds:.1f} s), expected below "
-                f"{LEARNED_LOSS:g}: look at the labels and the network"
+                f"one batch could not be overfitted: its loss went from {self.start_loss:.3g} to "
+                f"{self.final_loss:.3g} in {self.steps} steps ({self.seconds:.1f} s), expected below "
+                f"{OVERFIT_LOSS:g}: look at the labels and the network"
             )
         low, high = DEVIATION_WITHIN
         if not (abs(self.mean) <= MEAN_WITHIN and low <= self.deviation <= high):
@@ -108,12 +110,16 @@ def check(config: TrialConfig, data: Dataset) -> Preflight:
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     started = time.perf_counter()
     losses: list[float] = []
-    with _one_thread():
+    # Overfitting is what dropout is there to prevent; batch normalisation learns its statistics from the batch.
+    model.eval()
+    for layer in model.modules():
+        layer.training = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    with _one_thread(), global_draws(config.seed):
         while not losses or (len(losses) <= STEPS and time.perf_counter() - started < SECONDS):
             optimizer.zero_grad()
             loss = functional.cross_entropy(model(batch), labels)
             losses.append(loss.item())
-            if losses[-1] < LEARNED_LOSS:
+            if losses[-1] < OVERFIT_LOSS:
                 break
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -121,7 +127,7 @@ def check(config: TrialConfig, data: Dataset) -> Preflight:
     return Preflight(
         classes=len(data.classes),
         start_loss=losses[0],
-        learned_loss=losses[-1],
+        final_loss=losses[-1],
         steps=len(losses) - 1,
         seconds=time.perf_counter() - started,
         mean=some.mean().item(),
@@ -150,10 +156,10 @@ def report(config: TrialConfig, data: Dataset) -> list[str]:
         return [f"checks before the start failed: {type(error).__name__}: {' '.join(str(error).split())}"]
     if warnings := seen.warnings():
         return [f"check before the start: {warning}" for warning in warnings]
-    learned = f"one batch learned by heart in {seen.steps} steps"
-    if not seen.learned:
-        learned = f"one batch not yet learned by heart when {SECONDS:g} s were over (loss {seen.learned_loss:.2f})"
+    overfitted = f"overfits one batch in {seen.steps} steps"
+    if not seen.overfits:
+        overfitted = f"one batch not yet overfitted when {SECONDS:g} s were over (loss {seen.final_loss:.2f})"
     return [
         f"checked: loss at the start {seen.start_loss:.2f} (ln {seen.classes} = {math.log(seen.classes):.2f}), "
-        f"{learned}, images shuffled and normalised"
+        f"{overfitted}, images shuffled and normalised"
     ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import ClassVar
 
-from torch import nn
+from torch import Generator, nn
 
 from workloads.datasets import SIZE, DatasetRow
 from workloads.errors import InputError
-from workloads.lenet import LeNet
+from workloads.lenet import LeNet, initialise
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.own_images import absolute, own_images
@@ -29,7 +29,11 @@ class WorkloadRow(Row):
     dataset: str
     """Name of the data set."""
     model: Callable[[DatasetRow, Settings], nn.Module]
-    """Builds the network for a data set and the row's settings; its weights are initialised later."""
+    """Builds the network for a data set and the row's settings; what it draws meanwhile is a function of the seed."""
+    initialise: Callable[[nn.Module, Generator], None] | None = None
+    """Sets initial weights from a generator of the trial's seed; None leaves those that the network was built with."""
+    settings: Mapping[str, Default] = field(default_factory=dict)
+    """The network's own; `SETTINGS` come on top, with their choices and refusals."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
         "label_smoothing": Range(at_least=0, below=1),
@@ -39,6 +43,11 @@ class WorkloadRow(Row):
         "thin_classes": Range(at_least=0),
         "thin_to": Range(above=0, at_most=1),
     }
+
+    def __post_init__(self) -> None:
+        shared = {"settings": SETTINGS, "choices": _CHOICES, "refuses": _REFUSES}
+        for name, values in shared.items():
+            object.__setattr__(self, name, {**values, **getattr(self, name)})
 
 
 SETTINGS: Mapping[str, Default] = {
@@ -56,7 +65,7 @@ SETTINGS: Mapping[str, Default] = {
 
 _CHOICES = {"balance": ("none", "oversample", "class_weights")}
 _REFUSES: Refusals = {
-    "thin_to says nothing without thin_classes": lambda s: s["thin_to"] < 1 and not s["thin_classes"],
+    "thin_to has no effect unless thin_classes is set": lambda s: s["thin_to"] < 1 and not s["thin_classes"],
 }
 
 
@@ -70,20 +79,26 @@ def _on(dataset: str, doc: str, more: Mapping[str, Default]) -> WorkloadRow:
         doc=f"LeNet, cross-entropy on logits. {doc}",
         dataset=dataset,
         model=_lenet,
-        settings={**SETTINGS, **more},
-        choices=_CHOICES,
-        refuses=_REFUSES,
+        initialise=initialise,
+        settings=more,
     )
 
 
-WORKLOADS: Mapping[str, WorkloadRow] = {
+WORKLOADS: dict[str, WorkloadRow] = {
     row.name: row
     for row in (
         *(_on(dataset.name, dataset.doc, {}) for dataset in DATASETS.values()),
         _on(OWN_IMAGES, "One's own images, listed in a CSV: its path is a setting.", {"path": ""}),
     )
 }
-"""Name -> row."""
+"""Name -> row. A script of one's own may add to it before it starts its sweep."""
+
+_SHIPPED = dict(WORKLOADS)
+
+
+def added_workloads() -> dict[str, WorkloadRow]:
+    """Returns the rows that a script of one's own added: other processes do not have them."""
+    return {name: row for name, row in WORKLOADS.items() if _SHIPPED.get(name) is not row}
 
 
 def dataset_of(config: TrialConfig) -> DatasetRow:
@@ -164,6 +179,6 @@ def _try_settings(config_json: str) -> None:
         ) from None
     except ZeroDivisionError:
         total = steps * config.epochs
-        raise InputError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
+        raise NotApplicableError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"scheduler {config.scheduler!r} refuses its settings: {error}") from None

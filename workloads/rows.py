@@ -30,6 +30,8 @@ class Range:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    whole: bool = False
+    """Whole numbers only; where a setting has a number as its default, that says so already."""
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -62,7 +64,7 @@ class Row:
     choices: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
     """Setting -> the values it can take, where it is not a number."""
     refuses: Refusals = field(default_factory=dict)
-    """The combinations of settings that make no sense."""
+    """The combinations of settings that make no sense: they are left out of a sweep, and counted."""
 
     ranges: ClassVar[Mapping[str, Range]] = {}
     """Setting -> the numbers it can be, the same in all rows of a registry."""
@@ -75,7 +77,7 @@ class Row:
             epochs: The trial's number of epochs.
 
         Raises:
-            InputError: None are left.
+            NotApplicableError: None are left.
         """
         return epochs
 
@@ -154,7 +156,7 @@ def _fitted(kind: str, row: Row, name: str, value: Setting, default: Setting) ->
         raise _refused(full_name, "a list of numbers such as [10,20]", value)
     if default is None and value is None:
         return None
-    return _number(full_name, value, allowed, whole=isinstance(default, int))
+    return _number(full_name, value, allowed, whole=allowed.whole or isinstance(default, int))
 
 
 def _number(name: str, value: Setting, allowed: Range, *, whole: bool) -> int | float:

@@ -16,7 +16,6 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from workloads.errors import InputError
 from workloads.optimizers import OPTIMIZERS
 from workloads.rows import NotApplicableError, Range, Row
 from workloads.trial import Setting, Settings, TrialConfig, canonical_json, digest
@@ -102,12 +101,12 @@ class SchedulerRow(Row):
         """Returns the epochs left after warm-up.
 
         Raises:
-            InputError: None are left.
+            NotApplicableError: None are left.
         """
         warmup = settings["warmup_epochs"]
         assert isinstance(warmup, int)
         if warmup >= epochs:
-            raise InputError(f"scheduler.warmup_epochs must be below the trial's {epochs} epochs, not {warmup}")
+            raise NotApplicableError(f"scheduler.warmup_epochs must be below the trial's {epochs} epochs, not {warmup}")
         return epochs - warmup
 
 
@@ -246,6 +245,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
             "eps": 1e-8,
         },
         choices={"monitor": tuple(MONITORS), "threshold_mode": ("rel", "abs")},
+        refuses={"a factor of 1 changes nothing": lambda s: s["factor"] == 1},
         build=_plateau,
     ),
     SchedulerRow(
@@ -258,8 +258,8 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="one_cycle",
-        doc="Up to the trial's rate and down to almost nothing, batch by batch; momentum the other way (OneCycleLR, "
-        "arXiv:1708.07120).",
+        doc="Up to the trial's rate and down to almost nothing, batch by batch; momentum the other way, if there is "
+        "one (muon's two parts have one each: they stay) (OneCycleLR, arXiv:1708.07120).",
         steps_on="batch",
         torch_classes=(lr_scheduler.OneCycleLR,),
         settings=_MOMENTUM_CYCLE
@@ -329,8 +329,8 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="cyclic",
-        doc="Up to the trial's rate and down again, over and over, batch by batch; momentum the other way (CyclicLR, "
-        "arXiv:1506.01186). gamma is the factor of an epoch, in mode exp_range.",
+        doc="Up to the trial's rate and down again, over and over, batch by batch; momentum the other way, if there is "
+        "one, as for one_cycle (CyclicLR, arXiv:1506.01186). gamma is the factor of an epoch, in mode exp_range.",
         steps_on="batch",
         torch_classes=(lr_scheduler.CyclicLR,),
         settings=_MOMENTUM_CYCLE

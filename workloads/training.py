@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from workloads import datasets
 from workloads.augmentation import Augmentation
-from workloads.datasets import Dataset, Split
-from workloads.lenet import initialise
+from workloads.datasets import Dataset, DatasetRow, Split
+from workloads.draws import generator, global_draws
 from workloads.optimizers import OPTIMIZERS
 from workloads.registry import WORKLOADS, about_imbalance, dataset_of, resolve, steps_per_epoch, train_images
 from workloads.sampling import Sampler
@@ -28,8 +28,8 @@ from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json
 EVALUATION_BATCH = 250
 """Images evaluated at once; part of the numbers, as sums depend on it in the last bits."""
 
-_AUGMENTATION = 1
-"""Keeps augmentation's draws apart from those of the order."""
+_AUGMENTATION, _NETWORK, _EVALUATION = 1, 2, 3
+"""Keep the draws of augmentation, and those inside a network, apart from those of the order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,35 @@ class Hardware:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageFormat:
+    """What has to be known of the images a network was trained on to show it another one."""
+
+    classes: tuple[str, ...]
+    """What the network's outputs mean, in their order."""
+    channels: int
+    size: int
+    """Height and width, in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, taken off the pixels scaled to [0, 1]."""
+    std: tuple[float, ...]
+    """Per channel, what is left is divided by it."""
+
+    @classmethod
+    def of(cls, data: Dataset) -> ImageFormat | None:
+        """Returns the format of a data set; None if it does not say how it was normalised."""
+        if not data.mean:
+            return None
+        _, channels, size, _ = data.images.shape
+        return cls(classes=data.classes, channels=channels, size=size, mean=data.mean, std=data.std)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ImageFormat:
+        """Returns the format that `asdict` described."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What training was after an epoch: all that is needed to go on from there."""
 
@@ -71,6 +100,8 @@ class State:
     """The optimizer's state for each parameter; its hyperparameters follow from the schedule."""
     history: tuple[EpochRecord, ...]
     """The records so far: a metric-driven schedule is replayed from them."""
+    images: ImageFormat | None = None
+    """What the images were like, for those who use the network; None in old checkpoints. Going on does not need it."""
 
     @property
     def epoch(self) -> int:
@@ -87,6 +118,7 @@ class State:
             "optimizer": self.optimizer,
             "epoch": self.epoch,
             "history": history,
+            "images": None if self.images is None else asdict(self.images),
         }
         torch.save(content, buffer)
         return buffer.getvalue()
@@ -97,22 +129,28 @@ class State:
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         history = tuple(EpochRecord(**record) for record in values["history"])
         config = TrialConfig.from_json(values["config"])
-        return cls(config=config, model=values["model"], optimizer=values["optimizer"], history=history)
+        images = values.get("images")
+        return cls(
+            config=config,
+            model=values["model"],
+            optimizer=values["optimizer"],
+            history=history,
+            images=None if images is None else ImageFormat.from_json(images),
+        )
 
 
-def generator(*key: int) -> Generator:
-    """Returns a random generator that is a function of the key, e.g. (seed, epoch)."""
-    low, high = np.random.SeedSequence(key).generate_state(2, np.uint32).tolist()
-    return Generator().manual_seed((high << 32) | low)
+def build_model(config: TrialConfig, dataset: DatasetRow | None = None) -> nn.Module:
+    """Returns the trial's network with its initial weights, a function of the seed whatever its layers are.
 
-
-def build_model(config: TrialConfig) -> nn.Module:
-    """Returns the trial's network with its initial weights, a function of the seed."""
+    Args:
+        config: The trial, its settings complete.
+        dataset: What is known of the data set; None looks it up.
+    """
     workload = WORKLOADS[config.workload]
-    # Layers draw weights of their own from torch's global generator, which is the caller's: it stays as it was.
-    with torch.random.fork_rng(devices=()):
-        model = workload.model(dataset_of(config), config.workload_settings)
-    initialise(model, generator(config.seed))
+    with global_draws(config.seed, 0, _NETWORK):
+        model = workload.model(dataset or dataset_of(config), config.workload_settings)
+    if workload.initialise is not None:
+        workload.initialise(model, generator(config.seed))
     return model
 
 
@@ -122,7 +160,7 @@ def train(
     images: Images | None = None,
     hardware: Hardware | None = None,
     start: State | None = None,
-    save: Callable[[State], None] | None = None,
+    save: Callable[[State], object] | None = None,
     test_epochs: Collection[int] = (),
 ) -> Iterator[EpochRecord]:
     """Trains one trial, epoch by epoch.
@@ -154,25 +192,30 @@ def train(
         for record in history:
             schedule.replay(record.to_json())
         groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": start.optimizer, "param_groups": groups})
+        # torch takes the tensors it is given as its own, and changes them in training.
+        optimizer.load_state_dict({"state": copy.deepcopy(start.optimizer), "param_groups": groups})
 
     begin, _ = images.data.span("train")
     available = images.data.labels[begin : begin + train_images(config)]
     sampler = Sampler(available, len(images.data.classes), config.workload_settings)
     step = _Step(config, model, optimizer, sampler.class_weights(), images.images.device)
+    image_format = ImageFormat.of(images.data)
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
-        trained_epoch = _train_epoch(config, epoch, step, sampler, schedule, images)
+        # Seeded once for all steps: they draw in turn, so what a step draws is a function of seed, epoch and step.
+        with global_draws(config.seed, epoch, _NETWORK, device=images.images.device):
+            trained_epoch = _train_epoch(config, epoch, step, sampler, schedule, images)
         trained = time.perf_counter()
         val = evaluate(model, images, "val")
         tests = epoch == config.epochs or config.test_every_epoch or epoch in test_epochs
         test = evaluate(model, images, "test") if tests else None
         evaluated = time.perf_counter()
         by_class = about_imbalance(config)
-        losses = {"training": trained_epoch.loss, "validation": val.loss, "test": test.loss if test else None}
-        for name, loss in losses.items():
-            if loss is not None and not math.isfinite(loss):
+        # Not the test loss, which a training that shares this path may ask for and this one not: no outcome of one may
+        # depend on what another looks at.
+        for name, loss in {"training": trained_epoch.loss, "validation": val.loss}.items():
+            if not math.isfinite(loss):
                 raise Diverged(f"{name} loss is {loss} in epoch {epoch}")
         record = EpochRecord(
             trial_id=config.trial_id,
@@ -183,13 +226,13 @@ def train(
             train_accuracy=trained_epoch.accuracy,
             val_loss=val.loss,
             val_accuracy=val.accuracy,
-            test_loss=test.loss if test else None,
+            test_loss=_finite(test.loss) if test else None,
             test_accuracy=test.accuracy if test else None,
             function_evaluations=trained_epoch.evaluations,
             train_seconds=trained - started,
             eval_seconds=evaluated - trained,
             computed_by=config.trial_id,
-            grad_norm=trained_epoch.grad_norm,
+            grad_norm=_finite(trained_epoch.grad_norm),
             val_balanced_accuracy=val.balanced_accuracy if by_class else None,
             val_class_accuracy=canonical_json(val.class_accuracy) if by_class else None,
             test_balanced_accuracy=test.balanced_accuracy if test and by_class else None,
@@ -198,9 +241,15 @@ def train(
         schedule.step_epoch(record.to_json())
         history.append(record)
         if save is not None:
-            state = optimizer.state_dict()["state"]
-            save(State(config=config, model=model.state_dict(), optimizer=state, history=tuple(history)))
+            tensors = {"model": model.state_dict(), "optimizer": optimizer.state_dict()["state"]}
+            # Copies: training goes on in these very tensors.
+            save(State(config=config, history=tuple(history), images=image_format, **copy.deepcopy(tensors)))
         yield record
+
+
+def _finite(value: float | None) -> float | None:
+    """Returns a number that a record can hold: None for one that is infinite or NaN."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 class Images:
@@ -324,11 +373,15 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, images: Images, split: Split) -> Evaluation:
-    """Returns loss and accuracies over all images of a split, the model in evaluation mode, without gradients."""
+    """Returns loss and accuracies over all images of a split, the model in evaluation mode, without gradients.
+
+    A model that draws random numbers even so is given the same ones every time.
+    """
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=images.images.device)
+    device = images.images.device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
     right: list[Tensor] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), global_draws(0, 0, _EVALUATION, device=device):
         for batch, labels in images.batches(split, EVALUATION_BATCH):
             logits = model(batch)
             loss += functional.cross_entropy(logits, labels, reduction="sum")

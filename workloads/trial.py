@@ -81,7 +81,7 @@ class TrialConfig:
     epochs: int = 30
     """Number of passes over the training images."""
     seed: int = 21
-    """Decides initial weights, order of the images and augmentation."""
+    """Decides initial weights, order of the images, augmentation and what the network draws (dropout)."""
     train_limit: int | None = None
     """Train on the first that many training images; None means all."""
     test_every_epoch: bool = False
@@ -193,7 +193,7 @@ class EpochRecord:
     val_accuracy: float
     """Fraction of the validation images right after the epoch."""
     test_loss: float | None
-    """Mean over the test images after the epoch; None where not evaluated."""
+    """Mean over the test images after the epoch; None where not evaluated, or (beside an accuracy) not finite."""
     test_accuracy: float | None
     """Fraction of the test images right after the epoch; None where not evaluated."""
     function_evaluations: int
@@ -205,7 +205,7 @@ class EpochRecord:
     computed_by: str
     """The trial whose training this record comes from."""
     grad_norm: float | None = None
-    """Mean norm of the gradient before it was clipped; None where it is not."""
+    """Mean norm of the gradient before it was clipped; None where it is not, or not finite."""
     val_balanced_accuracy: float | None = None
     """Mean of the classes' accuracies on the validation images; None but for trials about imbalance."""
     val_class_accuracy: str | None = None

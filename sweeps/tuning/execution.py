@@ -23,6 +23,7 @@ from sweeps.tuning.run import MAX_FAILURES, ROOM_TO_GROW, Run
 from sweeps.tuning.session import check_placement, grows, slots
 from sweeps.tuning.worker import Train, train_path
 from workloads.datasets import Dataset
+from workloads.registry import added_workloads
 from workloads.training import train
 
 
@@ -111,7 +112,7 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None 
     data = {} if data is None else data
     shared = {name: ray.put(data.pop(name)) for name in list(data)}
     trainable = tune.with_resources(
-        tune.with_parameters(train_path, data=shared, train=train),
+        tune.with_parameters(train_path, data=shared, train=train, workloads=added_workloads()),
         {"cpu": placement.cpus_per_trial, "gpu": placement.gpus_per_trial},
     )
     # What Tune sets for PyTorch Lightning, which is not here: workers would get an environment of their own, and those

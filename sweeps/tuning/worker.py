@@ -17,7 +17,7 @@ from ray import tune
 from analysis.store import SweepStore
 from sweeps.tuning.errors import StorageError
 from sweeps.tuning.job import Job
-from workloads.registry import dataset_of
+from workloads.registry import WORKLOADS, WorkloadRow, dataset_of
 from workloads.training import Images, State
 from workloads.trial import Diverged, EpochRecord, digest
 
@@ -29,8 +29,18 @@ _images: dict[tuple[str, str], Images] = {}
 """Data sets on this worker's device: an actor trains many paths, the data stays."""
 
 
-def train_path(config: Mapping[str, str], data: Mapping[str, Any], train: Train) -> None:
-    """Trains one path in a worker and reports where, each epoch, and how it ended if not well."""
+def train_path(
+    config: Mapping[str, str], data: Mapping[str, Any], train: Train, workloads: Mapping[str, WorkloadRow] | None = None
+) -> None:
+    """Trains one path in a worker and reports where, each epoch, and how it ended if not well.
+
+    Args:
+        config: The job.
+        data: Name -> data set in Ray's store.
+        train: The training function.
+        workloads: Rows that the driver's script added to the table.
+    """
+    WORKLOADS.update(workloads or {})
     job = Job.from_json(config["job"])
     watchdog = Watchdog(job)
     try:
@@ -150,6 +160,6 @@ def _start(job: Job, store: SweepStore) -> State | None:
     for checkpoint in sorted([*job.ancestors, *own], key=lambda c: -c.epoch):
         content = store.load_checkpoint(checkpoint)
         state = State.from_bytes(content) if content is not None else None
-        if state and all(r.test_loss is not None for r in state.history[job.known :] if r.epoch in job.test_epochs):
+        if state and all(r.test_accuracy is not None for r in state.history[job.known :] if r.epoch in job.test_epochs):
             return state
     return None

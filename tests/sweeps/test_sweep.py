@@ -323,7 +323,10 @@ def test_nothing_left() -> None:
             {"grid": ("optimizer.momentum=1.5",)},
             "optimizer.momentum must be a number of at least 0 and below 1, not 1.5",
         ),
-        ({"grid": ("scheduler.warmup_epochs=4",)}, "scheduler.warmup_epochs must be below the trial's 4 epochs, not 4"),
+        (
+            {"grid": ("scheduler.warmup_epochs=4",)},
+            "no trial is left to run: scheduler.warmup_epochs must be below the trial's 4 epochs, not 4",
+        ),
         ({"grid": ("lr=0.1", "lr=0.2")}, "axis 'lr' is given twice; give it once, by --grid or by its own flag"),
         (
             {"grid": ("train_limit=128",), "train_limit": 64},

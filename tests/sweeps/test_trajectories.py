@@ -326,6 +326,18 @@ def test_a_trial_equal_to_one_known_to_diverge_is_told_so_without_training() -> 
     assert tree.done
 
 
+@pytest.mark.parametrize(("accuracy", "trained"), [(None, 1), (0.5, 0)], ids=["not tested", "tested"])
+def test_a_test_loss_that_is_not_finite_is_a_result(accuracy: float | None, trained: int) -> None:
+    """It is null, as where nothing was tested; then there is no accuracy either."""
+    known = ({**measured(0, (1,)), "computed_by": "a", "test_loss": None, "test_accuracy": accuracy},)
+    one = replace(Trial("a", 0, 3, Fixed((1,))).member(), known=known, wanted=False)
+    other = replace(Trial("b", 0, 1, Fixed((1,))).member(), tests=lambda epoch: True)
+    tree = ForkTree([one, other])
+    for _ in tree.walk_known():
+        pass
+    assert sum(path.remaining for path in tree.paths) == trained
+
+
 def test_trials_that_differ_only_in_length_share_their_common_part() -> None:
     schedule = Fixed((3, 2, 1))
     trials = [Trial("short", 0, 2, schedule), Trial("long", 0, 5, schedule)]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from workloads.augmentation import ERASED_AREA, ERASED_RATIO, Augmentation
-from workloads.training import generator
+from workloads.draws import generator
 
 
 def batch(count: int = 40, channels: int = 2) -> Tensor:

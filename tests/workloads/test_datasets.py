@@ -184,6 +184,9 @@ def _tiny(source: _Source) -> DatasetRow:
     return replace(ROW, name="tiny", read=source, digests={"a file": "00"}, train=6, val=2, test=4)
 
 
+CACHE_FILES = ["images.npy", "images.sha256", "labels.npy", "labels.sha256", "scale.npy", "scale.sha256"]
+
+
 def test_cache_spares_the_preparation(source: _Source, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
     first, second = datasets.load(_tiny(source)), datasets.load(_tiny(source))
@@ -192,10 +195,12 @@ def test_cache_spares_the_preparation(source: _Source, tmp_path: Path) -> None:
     assert np.array_equal(first.labels, second.labels)
     assert first.images.dtype == second.images.dtype == np.float32
     names = sorted(path.name for path in (tmp_path / "cache" / f"tiny-{first.digest}").iterdir())
-    assert names == ["images.npy", "images.sha256", "labels.npy", "labels.sha256"]
+    assert names == CACHE_FILES
 
 
-@pytest.mark.parametrize("file", ["images.npy", "images.sha256", "labels.npy", "labels.sha256"])
+@pytest.mark.parametrize(
+    "file", ["images.npy", "images.sha256", "labels.npy", "labels.sha256", "scale.npy", "scale.sha256"]
+)
 @pytest.mark.parametrize(
     "damage",
     [_flip_a_byte, _cut_short, _write_text, Path.unlink, lambda path: path.write_bytes(b"\xff\xfe")],

@@ -36,11 +36,9 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_is_well(stripes: Dataset) -> None:
     seen = preflight.check(CONFIG, stripes)
     assert seen.warnings() == [], "the sweep's slow learning rate is no fault"
-    assert seen.learned_loss < 0.1 < seen.start_loss
+    assert seen.final_loss < 0.1 < seen.start_loss
     (line,) = preflight.report(CONFIG, stripes)
-    assert line.startswith(
-        f"checked: loss at the start {seen.start_loss:.2f} (ln 4 = 1.39), one batch learned by heart"
-    )
+    assert line.startswith(f"checked: loss at the start {seen.start_loss:.2f} (ln 4 = 1.39), overfits one batch in ")
 
 
 def test_of_the_shipped_data_within_three_seconds(dataset: Dataset) -> None:
@@ -50,7 +48,7 @@ def test_of_the_shipped_data_within_three_seconds(dataset: Dataset) -> None:
 
 
 def _all_alike(data: Dataset) -> Dataset:
-    """Equal images of different classes cannot be told apart, by heart or otherwise."""
+    """Equal images of different classes cannot be told apart."""
     noise = np.random.default_rng(0).normal(0, 1, (1, 1, 32, 32)).astype(np.float32)
     return replace(data, images=np.zeros_like(data.images) + noise)
 
@@ -66,7 +64,7 @@ FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
         "the training images have mean 1",
     ),
     "of another scale": (lambda data: replace(data, images=data.images * 3), "the training images have mean "),
-    "labels that mean nothing": (_all_alike, "one batch could not be learned by heart: its loss went from 1."),
+    "labels that mean nothing": (_all_alike, "one batch could not be overfitted: its loss went from 1."),
     "one class": (
         lambda data: replace(data, labels=np.zeros_like(data.labels)),
         "the first batch holds one class only",
@@ -83,7 +81,7 @@ def test_faults_of_the_data(fault: Callable[[Dataset], Dataset], message: str, s
 def test_a_busy_machine_is_no_fault(stripes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "SECONDS", 0.0)
     (line,) = preflight.report(CONFIG, stripes)
-    assert "one batch not yet learned by heart when 0 s were over (loss 1." in line
+    assert "one batch not yet overfitted when 0 s were over (loss 1." in line
 
 
 def test_a_loss_at_the_start_that_is_too_high(stripes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

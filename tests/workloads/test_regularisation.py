@@ -14,11 +14,12 @@ from torch.nn import functional
 from workloads import datasets
 from workloads.augmentation import Augmentation
 from workloads.datasets import SYNTHETIC
+from workloads.draws import generator
 from workloads.lenet import LeNet, initialise
 from workloads.registry import WORKLOADS, resolve
 from workloads.rows import NotApplicableError
 from workloads.sampling import Sampler
-from workloads.training import EVALUATION_BATCH, Hardware, Images, State, build_model, evaluate, generator, train
+from workloads.training import EVALUATION_BATCH, Hardware, Images, State, build_model, evaluate, train
 from workloads.trial import EpochRecord, TrialConfig
 
 SHORT = TrialConfig(workload="lenet_synthetic", optimizer="sgd_momentum", lr=0.02, epochs=2, train_limit=160)
@@ -206,7 +207,7 @@ def test_batch_norm_variant() -> None:
             ValueError,
             r"thin_classes must be classes from 0 to 3, not \[4\]",
         ),
-        ({"thin_to": 0.1}, NotApplicableError, "thin_to says nothing without thin_classes"),
+        ({"thin_to": 0.1}, NotApplicableError, "thin_to has no effect unless thin_classes is set"),
         ({"flip": 1}, ValueError, "workload.flip must be true or false, not 1"),
     ],
 )

@@ -30,6 +30,7 @@ class Oven(Row):
         "heat": Range(above=0, at_most=250),
         "minutes": Range(at_least=1),
         "turns": Range(at_least=1, below=60),
+        "racks": Range(at_least=1, whole=True),
     }
 
     def horizon(self, settings: Settings, epochs: int) -> int:
@@ -44,6 +45,7 @@ OVEN = Oven(
         "fan": False,
         "mode": "both",
         "light": None,
+        "racks": None,
         "minutes": lambda epochs: epochs // 2,
         "turns": lambda epochs: (epochs // 4, epochs // 2),
     },
@@ -57,7 +59,10 @@ def bake(epochs: int = 40, /, **given: Setting) -> dict[str, Setting]:
 
 
 def test_defaults_scale_with_the_horizon() -> None:
-    assert bake() == {"heat": 180.0, "fan": False, "mode": "both", "light": None, "minutes": 20, "turns": (10, 20)}
+    assert bake() == {"heat": 180.0, "fan": False, "mode": "both", "light": None, "racks": None} | {
+        "minutes": 20,
+        "turns": (10, 20),
+    }
     assert bake(40, fan=True)["minutes"] == 15, "of the 30 epochs that are the row's own"
     assert bake(40, fan=True, minutes=20)["minutes"] == 20
 
@@ -74,6 +79,8 @@ def test_defaults_scale_with_the_horizon() -> None:
         ({"mode": None}, None),
         ({"light": None}, None),
         ({"light": 3}, 3.0),
+        ({"racks": None}, None),
+        ({"racks": 3.0}, 3),
         ({"turns": (3.0, 5)}, (3, 5)),
     ],
 )
@@ -100,6 +107,7 @@ def test_values_take_the_type_of_their_default(given: dict[str, Setting], kept: 
         ({"minutes": 1.5}, "oven.minutes must be a whole number of at least 1, not 1.5"),
         ({"minutes": 0}, "oven.minutes must be a whole number of at least 1, not 0"),
         ({"light": math.nan}, "oven.light must be a number (finite), not NaN"),
+        ({"racks": 2.5}, "oven.racks must be a whole number of at least 1, not 2.5"),
         ({"fan": 1}, "oven.fan must be true or false, not 1"),
         ({"mode": "side"}, 'oven.mode must be one of top, both, null, not "side"'),
         ({"turns": 5}, "oven.turns must be a list of numbers such as [10,20], not 5"),
@@ -108,7 +116,7 @@ def test_values_take_the_type_of_their_default(given: dict[str, Setting], kept: 
         ({"turns": (5, 2.5)}, "oven.turns must be a whole number of at least 1 and below 60, not 2.5"),
         (
             {"grill": 1, "door": 2},
-            "oven 'oven' has no setting 'door', 'grill'; it has: heat, fan, mode, light, minutes, turns",
+            "oven 'oven' has no setting 'door', 'grill'; it has: heat, fan, mode, light, racks, minutes, turns",
         ),
     ],
 )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from workloads.draws import generator
 from workloads.sampling import Sampler, thinned
-from workloads.training import generator
 from workloads.trial import Settings
 
 LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10).repeat(1)

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workloads.datasets import Split
+from workloads.draws import generator
 from workloads.lenet import LeNet, initialise
 from workloads.optimizers import OPTIMIZERS
 from workloads.registry import resolve
 from workloads.schedulers import SCHEDULERS
-from workloads.training import Hardware, Images, State, evaluate, generator, seconds_per_epoch, train
-from workloads.trial import Diverged, EpochRecord, TrialConfig
+from workloads.training import Hardware, Images, State, evaluate, seconds_per_epoch, train
+from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json
 
 SHORT = TrialConfig(optimizer="sgd_momentum", lr=0.02, batch_size=32, epochs=6, train_limit=150)
 """A trial of a second on `few_images`: five steps an epoch, the last of 22 images."""
@@ -265,12 +267,10 @@ def test_identity_of_records(few_images: Images) -> None:
 
 # -- stopping and going on ------------------------------------------------------------------------------------------
 
+APPLICABLE = [row.name for row in OPTIMIZERS.values() if row.not_applicable is None]
+
 VARIANTS = {
-    **{
-        f"optimizer {row.name}": SHORT.replace(optimizer=row.name, lr=row.lrs[0])
-        for row in OPTIMIZERS.values()
-        if row.not_applicable is None
-    },
+    **{f"optimizer {name}": SHORT.replace(optimizer=name, lr=OPTIMIZERS[name].lrs[0]) for name in APPLICABLE},
     **{f"scheduler {name}": SHORT.replace(scheduler=name) for name in SCHEDULERS},
     "plateau that acts": SHORT.replace(
         scheduler="plateau", scheduler_settings={"patience": 0, "threshold": 0.5, "monitor": "val_loss"}
@@ -308,11 +308,36 @@ def test_nothing_is_left_after_the_last_epoch(few_images: Images) -> None:
     assert list(train(SHORT, images=few_images, start=states[-1])) == []
 
 
+@pytest.mark.parametrize("optimizer", APPLICABLE)
+def test_a_state_can_be_gone_on_from_twice(optimizer: str, few_images: Images) -> None:
+    config = SHORT.replace(optimizer=optimizer, lr=OPTIMIZERS[optimizer].lrs[0], epochs=3)
+    _, states = trained(config, few_images)
+    one, other = (trained(config, few_images, start=states[0]) for _ in range(2))
+    assert one[0] == other[0]
+    assert same_training(one[1][-1], other[1][-1])
+
+
+@pytest.mark.parametrize("optimizer", APPLICABLE)
+def test_a_state_stays_what_it_was(optimizer: str, few_images: Images) -> None:
+    config = SHORT.replace(optimizer=optimizer, lr=OPTIMIZERS[optimizer].lrs[0], epochs=3)
+    kept: list[tuple[State, State]] = []
+
+    def save(state: State) -> None:
+        kept.append((state, State.from_bytes(state.to_bytes())))
+
+    list(train(config, images=few_images, save=save))
+    start = kept[0][0]
+    list(train(config, images=few_images, start=start, save=save))
+    assert all(same_training(state, then) for state, then in kept)
+    pointers = [{t.data_ptr() for t in state.model.values()} for state, _ in kept]
+    assert not pointers[0] & pointers[1], "each has tensors of its own"
+
+
 def test_checkpoints_are_plain(few_images: Images) -> None:
     kept: list[bytes] = []
     list(train(SHORT.replace(optimizer="adam", epochs=2), images=few_images, save=lambda s: kept.append(s.to_bytes())))
     content = torch.load(io.BytesIO(kept[-1]), weights_only=True)
-    assert content.keys() == {"config", "model", "optimizer", "epoch", "history"}
+    assert content.keys() == {"config", "model", "optimizer", "epoch", "history", "images"}
     assert TrialConfig.from_json(content["config"]) == resolve(SHORT.replace(optimizer="adam", epochs=2))
     assert content["epoch"] == 2 == len(content["history"])
     LeNet().load_state_dict(content["model"])
@@ -351,6 +376,34 @@ def test_divergence_after_some_epochs(few_images: Images) -> None:
     # list.extend takes in what comes before the exception.
     assert [record.epoch for record in records] == [1, 2]
     assert all(np.isfinite([record.train_loss, record.val_loss]).all() for record in records)
+
+
+def too_bright(images: Images, split: Split) -> Images:
+    """Returns images of which one of a split is so bright that its loss is not finite."""
+    data = images.data.images.copy()
+    data[images.data.span(split)[0]] = np.inf
+    return Images(replace(images.data, images=data), torch.device("cpu"))
+
+
+def test_divergence_on_the_validation_images(few_images: Images) -> None:
+    with pytest.raises(Diverged, match=r"^validation loss is (nan|inf) in epoch 1$"):
+        list(train(SHORT, images=too_bright(few_images, "val")))
+
+
+def test_a_test_loss_that_is_not_finite_ends_nothing(few_images: Images) -> None:
+    """A trial that ends sooner may share this training and look at the test images there: its longer twin goes on."""
+    images = too_bright(few_images, "test")
+    alone, _ = trained(SHORT, images)
+    shared, _ = trained(SHORT, images, test_epochs=(2,))
+    assert [record["epoch"] for record in alone] == [1, 2, 3, 4, 5, 6]
+    short, _ = trained(SHORT.replace(epochs=2), images)
+    unmeasured = {"trial_id": None, "computed_by": None}
+    assert shared[1] | unmeasured == short[1] | unmeasured, "the shorter trial's record, wherever it is trained"
+    assert [r for r in shared if r["epoch"] != 2] == [r for r in alone if r["epoch"] != 2]
+    for record in (shared[1], alone[-1]):
+        assert record["test_loss"] is None, "a number that does not exist"
+        assert record["test_accuracy"] is not None, "the images were looked at"
+    canonical_json(shared)  # would raise for what is no JSON
 
 
 @pytest.mark.parametrize("threads", [2, 1])
