@@ -13,15 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from workloads.datasets import DatasetRow, Raw, normalise
 from workloads.errors import InputError
 from workloads.evaluate import load_state
+from workloads.image_files import ImageError, pixels
 from workloads.registry import WORKLOADS
 from workloads.rows import find
 from workloads.training import ImageFormat, build_model
@@ -56,8 +55,11 @@ class Classifier:
         Raises:
             InputError: It has more than 8 bits for each channel.
         """
-        pixels = _pixels(image, self.format)
-        channels_first = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        try:
+            values = pixels(image, grey=self.format.channels == 1, size=self.format.size)
+        except ImageError as error:
+            raise InputError(f"the image {error}") from None
+        channels_first = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         return torch.from_numpy(normalise(channels_first[None], self.format.mean, self.format.std))
 
 
@@ -79,18 +81,6 @@ def load_classifier(path: str | Path) -> Classifier:
     network = build_model(state.config, _as_row(state.images))
     network.load_state_dict(state.model)
     return Classifier(network=network.eval(), format=state.images)
-
-
-def _pixels(image: Image.Image, images: ImageFormat) -> NDArray[np.uint8]:
-    """Returns the pixels (size, size[, 3]) of an image: upright, on white, grey or coloured as the network wants it."""
-    if image.mode.startswith(("I", "F")):
-        raise InputError("the image has more than 8 bits for each channel; save it with 8")
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        ink = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", ink.size, "white"), ink)
-    flat = upright.convert("L" if images.channels == 1 else "RGB")
-    return np.asarray(flat.resize((images.size, images.size), Image.Resampling.BILINEAR))
 
 
 def _as_row(images: ImageFormat) -> DatasetRow:

@@ -48,6 +48,7 @@ def looks(path: Path) -> Looks:
         ImageError: It is not an image that can be used.
     """
     with _opened(path) as image:
+        _refuse_deep(image)
         grey = image.mode in _GREY or (image.mode in _PALETTE and _only_greys(image))
         return Looks(grey=grey, pixels=image.width * image.height)
 
@@ -59,9 +60,18 @@ def small(path: Path, *, grey: bool) -> NDArray[np.uint8]:
         ImageError: It is not an image that can be used.
     """
     with _opened(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        flat = _on_white(image).convert("L" if grey else "RGB")
-        return np.asarray(flat.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+        return pixels(image, grey=grey)
+
+
+def pixels(image: Image.Image, *, grey: bool, size: int = SIZE) -> NDArray[np.uint8]:
+    """Returns the pixels (size, size), or (size, size, 3) in colour, of an opened image: upright and on white.
+
+    Raises:
+        ImageError: It has more than 8 bits for each channel.
+    """
+    _refuse_deep(image)
+    flat = _on_white(ImageOps.exif_transpose(image)).convert("L" if grey else "RGB")
+    return np.asarray(flat.resize((size, size), Image.Resampling.BILINEAR))
 
 
 @contextlib.contextmanager
@@ -73,8 +83,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Given a name, Pillow 13 maps TIFF files to memory, and mixes up the sides of those that lie turned.
             with path.open("rb") as file, Image.open(file) as image:
-                if image.mode.startswith(_DEEP):
-                    raise ImageError("has more than 8 bits for each channel")
                 yield image
     except ImageError:
         raise
@@ -87,6 +95,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # noqa: BLE001 - decoders raise all there is, and it is about this file alone
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
         raise ImageError(f"is not an image that can be read ({reason})") from None
+
+
+def _refuse_deep(image: Image.Image) -> None:
+    if image.mode.startswith(_DEEP):
+        raise ImageError("has more than 8 bits for each channel; save it with 8")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

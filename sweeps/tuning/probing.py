@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ray
 
 from sweeps.placement import Placement
 from workloads.fingerprint import Probes, probe
+from workloads.registry import WORKLOADS, WorkloadRow, added_workloads
 from workloads.training import Hardware
 from workloads.trial import TrialConfig
 
@@ -15,9 +16,10 @@ from workloads.trial import TrialConfig
 def probe_there(trials: Sequence[TrialConfig], placement: Placement) -> Probes:
     """Probes the trials in a worker of the Ray that is there; waits for a node if the cluster has to start one."""
     look = ray.remote(num_cpus=placement.cpus_per_trial, num_gpus=placement.gpus_per_trial)(_probe)
-    found: Probes = ray.get(look.remote(list(trials), placement.hardware()))
+    found: Probes = ray.get(look.remote(list(trials), placement.hardware(), added_workloads()))
     return found
 
 
-def _probe(trials: Sequence[TrialConfig], hardware: Hardware) -> Probes:
+def _probe(trials: Sequence[TrialConfig], hardware: Hardware, added: Mapping[str, WorkloadRow]) -> Probes:
+    WORKLOADS.update(added)
     return probe(trials, hardware)
