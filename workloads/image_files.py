@@ -99,7 +99,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _refuse_deep(image: Image.Image) -> None:
     if image.mode.startswith(_DEEP):
-        raise ImageError("has more than 8 bits for each channel; save it with 8")
+        raise ImageError("has more than 8 bits for each channel: save it with 8")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

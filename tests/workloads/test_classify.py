@@ -81,7 +81,7 @@ def test_images_as_people_have_them(checkpoint: Path) -> None:
     plain.rotate(180).save(content, "png", exif=exif)
     for image in (in_colour, half, Image.open(content)):
         assert torch.allclose(classify.prepare(image), expected, atol=0.02)
-    with pytest.raises(ValueError, match=r"^the image has more than 8 bits for each channel; save it with 8$"):
+    with pytest.raises(ValueError, match=r"^the image has more than 8 bits for each channel: save it with 8$"):
         classify(Image.new("I;16", (9, 9)))
 
 
