@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -11,76 +11,86 @@ Keep = Literal["none", "final", "best", "all"]
 LogTo = Literal["tensorboard", "mlflow"]
 
 
+def _flag(metavar: str | None = None, default: str | None = None) -> Any:
+    """Returns how `--help` shows a flag: the name of its value, and its default in words where it is no value."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {default})" if default else None)
+
+
+def _switch(default: str) -> Any:
+    """Returns how `--help` shows a flag without a value: what happens without it."""
+    return arg(help_behavior_hint=f"(without it: {default})")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a sweep. Flags that name several values take them with spaces or commas: `--lrs 0.01 0.1`."""
+    """Options of a sweep. Flags that take several values take them with spaces or commas: `--lrs 0.01 0.1`."""
 
-    name: Annotated[str, arg(metavar="NAME")]
-    """Folder of the results, below the storage path."""
-    storage_path: Annotated[str, arg(metavar="PATH")] = "results"
-    """Where sweeps are kept: a folder, or a URI that pyarrow knows (s3://bucket/folder, gs://...)."""
-    epochs: Annotated[int | None, arg(metavar="N")] = None
+    name: Annotated[str, _flag("NAME")]
+    """Name of the sweep: its results are a folder of that name."""
+    storage_path: Annotated[str, _flag("PATH")] = "results"
+    """Where sweeps are kept: a folder, or a URI (s3://bucket/folder, gs://...)."""
+    epochs: Annotated[int | None, _flag("N")] = None
     """Passes over the training images."""
-    seeds: Annotated[tuple[int, ...] | None, arg(metavar="N [N ...]")] = None
-    """Every configuration is trained once with each; intervals need at least two, better five."""
-    more_seeds: Annotated[int, arg(metavar="N")] = 0
-    """That many seeds more than --seeds says: 1, 2, 3, ... without those it names."""
-    batch_size: Annotated[int | None, arg(metavar="N")] = None
+    seeds: Annotated[tuple[int, ...] | None, _flag("N [N ...]")] = None
+    """Train every configuration once with each of these seeds; intervals need at least 2, better 5."""
+    more_seeds: Annotated[int, _flag("N")] = 0
+    """Add that many seeds to --seeds: 1, 2, 3, ... as far as they are not among them."""
+    batch_size: Annotated[int | None, _flag("N")] = None
     """Images per training step."""
-    optimizers: Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]")] = None
-    """Rows of the optimizer table; 'all' for the whole table."""
-    lrs: Annotated[tuple[str, ...] | None, arg(metavar="X [X ...]")] = None
-    """Learning rates, for all optimizers (0.01 0.1) or for one (adam=0.001,0.003); None: each optimizer's own grid."""
-    more_lrs: Annotated[tuple[str, ...], arg(metavar="X [X ...]")] = ()
-    """Learning rates besides those of --lrs or of the optimizers' own grids, written like them."""
-    schedulers: Annotated[tuple[str, ...] | None, arg(metavar="NAME [NAME ...]")] = None
-    """Rows of the schedule table; 'all' for the whole table."""
-    grid: Annotated[tuple[str, ...], arg(metavar="AXIS [AXIS ...]")] = ()
-    """More axes, each NAME=VALUE,VALUE: any setting (optimizer.weight_decay=0,1e-4) or field (lr=0.01,0.1)."""
-    dataset: Annotated[str | None, arg(metavar="NAME")] = None
-    """Data set to train LeNet on, e.g. mnist, cifar10; csv:PATH for your own images, a CSV of file names and labels."""
-    data_root: Annotated[str, arg(metavar="PATH")] = "data"
-    """Where downloaded data sets are; what is missing there is downloaded to it."""
-    train_limit: Annotated[int | None, arg(metavar="N")] = None
-    """Train on the first that many training images (quick looks)."""
-    test_every_epoch: bool = False
-    """Evaluate the test images after every epoch, not only after the last."""
+    optimizers: Annotated[tuple[str, ...] | None, _flag("NAME [NAME ...]")] = None
+    """Optimizers to compare; 'all' for every one there is."""
+    lrs: Annotated[tuple[str, ...] | None, _flag("LR [LR ...]", "the sweep's, or each optimizer's own grid")] = None
+    """Learning rates, for all optimizers (0.01 0.1) or for one of them (adam=0.001,0.003)."""
+    more_lrs: Annotated[tuple[str, ...], _flag("LR [LR ...]", "none")] = ()
+    """Learning rates to add to --lrs or to the optimizers' own grids, written in the same way."""
+    schedulers: Annotated[tuple[str, ...] | None, _flag("NAME [NAME ...]")] = None
+    """Learning-rate schedules to compare; 'all' for every one there is."""
+    grid: Annotated[tuple[str, ...], _flag("AXIS=VALUES [AXIS=VALUES ...]", "none")] = ()
+    """More axes: any setting (optimizer.weight_decay=0,1e-4) or field of a trial (lr=0.01,0.1)."""
+    dataset: Annotated[str | None, _flag("NAME", "fashion_mnist")] = None
+    """Data set to train LeNet on, e.g. mnist or cifar10; csv:PATH for your own images."""
+    data_root: Annotated[str, _flag("PATH")] = "data"
+    """Where data sets are; what is missing there is downloaded to it."""
+    train_limit: Annotated[int | None, _flag("N", "all")] = None
+    """Train on the first N training images only."""
+    test_every_epoch: Annotated[bool, _switch("only after the last")] = False
+    """Evaluate the test images after every epoch."""
 
-    cpus_per_trial: Annotated[float, arg(metavar="X")] = 1.0
-    """CPU cores, and so threads, of a trial; results are bitwise comparable only at equal numbers of threads."""
-    gpus_per_trial: Annotated[float, arg(metavar="X")] = 0.0
-    """GPUs of a trial: 0.25 puts four trials on one."""
-    max_concurrent: Annotated[int | None, arg(metavar="N")] = None
-    """At most that many trials at once; None: as many as there is room for."""
-    address: Annotated[str | None, arg(metavar="ADDR")] = None
-    """Ray cluster to run on, from one of its nodes ('auto', HOST:PORT); None: a local Ray, or the job's."""
-    dashboard: bool = False
-    """Start Ray's dashboard with a local Ray and print its address (a few seconds more); a cluster has its own."""
-    notify: Annotated[str | None, arg(metavar="URL")] = None
+    cpus_per_trial: Annotated[float, _flag("X")] = 1.0
+    """CPU cores of a trial. Its number of threads follows from it, and the last bits from those."""
+    gpus_per_trial: Annotated[float, _flag("X")] = 0.0
+    """GPUs of a trial: 0.25 puts four trials on one GPU."""
+    max_concurrent: Annotated[int | None, _flag("N", "as many as there is room for")] = None
+    """At most N trials at once."""
+    address: Annotated[str | None, _flag("ADDRESS", "a Ray of its own on this machine, or the job's")] = None
+    """Ray cluster to run on, from one of its nodes: 'auto' or HOST:PORT."""
+    dashboard: Annotated[bool, _switch("no dashboard")] = False
+    """Start Ray's dashboard too and print its address, which takes a few seconds; a cluster has its own."""
+    notify: Annotated[str | None, _flag("URL", "nobody is told")] = None
     """Post a small JSON there when the first trial fails and when the sweep ends."""
-    cudnn_benchmark: bool = False
-    """Let cuDNN try which algorithm is fastest (the choice, and so the last bits, may differ from run to run)."""
-    cudnn_deterministic: bool = True
-    """Let cuDNN use only algorithms that give the same bits every time; --no-cudnn-deterministic admits all."""
+    cudnn_benchmark: Annotated[bool, _switch("it does not")] = False
+    """Let cuDNN try which algorithm is fastest: the choice, and so the last bits, may differ from run to run."""
+    cudnn_deterministic: Annotated[bool, _switch("only those that give the same bits every time")] = True
+    """Let cuDNN use all its algorithms."""
 
     keep_checkpoints: Keep = "final"
-    """Which weights stay when a trial is complete: none, the final ones, final and best, or those of all epochs."""
-    log: Annotated[tuple[LogTo, ...], arg(metavar="{tensorboard,mlflow}")] = ()
+    """Which weights stay when a trial is complete: none, the final ones, the final and the best, or all."""
+    log: Annotated[tuple[LogTo, ...], _flag("{tensorboard,mlflow}", "none")] = ()
     """Write every trial to TensorBoard or MLflow too, while the sweep runs (optional packages)."""
-    preflight: bool = True
-    """Check data and network on one batch before the sweep starts, which takes a second or two."""
+    preflight: Annotated[bool, _switch("a second's check of data and network")] = True
+    """Start without checking data and network on one batch."""
 
-    plan: bool = False
-    """Print what would run and how long it would take, and exit."""
-    share: bool = True
-    """Epochs that trials share are trained once; --no-share trains every trial alone, for the same numbers."""
-    fresh: bool = False
-    """Start over: delete everything stored under this name. Without it nothing stored is ever lost."""
-    retry_failed: bool = False
+    plan: Annotated[bool, _switch("train")] = False
+    """Print what would be trained and about how long it would take, and exit."""
+    share: Annotated[bool, _switch("epochs that trials share are trained once, for the same numbers")] = True
+    """Train every trial alone."""
+    fresh: Annotated[bool, _switch("nothing stored is ever lost")] = False
+    """Start over: delete everything stored under this name."""
+    retry_failed: Annotated[bool, _switch("they stay failed")] = False
     """Run trials again that failed or ran out of memory."""
-    fail_fast: bool = False
-    """Stop at the first trial that fails; the rest is cancelled, and the same command goes on with it."""
-    trial_timeout: Annotated[float | None, arg(metavar="SECONDS")] = None
-    """Seconds after which a training that finished no epoch is ended as failed; None: never."""
-    smoke_test: bool = False
-    """The whole path in under a minute: 2 epochs on 1,920 images, results under NAME-smoke-test."""
+    fail_fast: Annotated[bool, _switch("the others go on")] = False
+    """Stop at the first trial that fails; the same command goes on with the rest."""
+    trial_timeout: Annotated[float | None, _flag("SECONDS", "never")] = None
+    """End a training as failed if an epoch takes longer than that."""
+    smoke_test: Annotated[bool, _switch("the sweep in full size")] = False
+    """Try the whole path in under a minute: 2 epochs on 1,920 images, results under NAME-smoke-test."""

@@ -136,7 +136,7 @@ def test_all_that_is_wrong_is_said_at_once_in_order(tmp_path: Path) -> None:
         "line 36: split must be one of train, val, test, not 'vla'",
         "line 37: text.png is not an image of a kind that can be read, such as PNG or JPEG",
         "line 38: half.png is not an image that can be read (OSError: image file is truncated)",
-        "line 39: deep.png has more than 8 bits for each channel",
+        "line 39: deep.png has more than 8 bits for each channel: save it with 8",
         "line 40: the class dawn has no training image: list more of it, or give one the split train",
     ]
 
