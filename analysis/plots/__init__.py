@@ -6,6 +6,9 @@ add one, write both in a file here and add a row to `PLOTS`: report, command lin
 
 from __future__ import annotations
 
+import analysis.plots.untouched  # noqa: F401  (before anything that imports matplotlib)
+
+# isort: split
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +59,7 @@ class Drawn:
 PLOTS: tuple[Plot, ...] = (
     Plot(
         "seeds",
-        "Validation accuracy after the last epoch: a point for each seed, the mean and its 95% interval.",
+        "Validation accuracy after the last epoch: a point for each seed, the mean and its 95% interval (Student's t).",
         seeds.data,
         seeds.draw,
     ),

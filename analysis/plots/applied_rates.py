@@ -94,7 +94,6 @@ def draw(data: Applied, figure: Figure) -> None:
     figure.set_size_inches(style.WIDTH, 6.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     handles = lines(above, data.losses)
-    above.set_ylabel("training loss")
     above.set_xlabel("")
     _rates(below, data.rates)
     last = max(len(curve.mean) for curve in data.losses.curves)

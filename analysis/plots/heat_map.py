@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis.aggregate import CHOICE
 from analysis.loading import FINISHED, SweepData
 from analysis.plots import scales, style
-from analysis.plots.selection import axis_name, value_text
+from analysis.plots.selection import axis_name, seed_noise, value_text
 
 _MOST_CELLS_WITH_TEXT = 12
 _MOST_INCHES = 12
@@ -43,23 +43,22 @@ class Maps:
 
     title: str
     maps: tuple[Map, ...]
+    noise: float
+    """Standard error of a cell, from seed to seed."""
     note: str
 
 
 def lr_by_schedule(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     """Returns learning rate x schedule, or None when either is only one."""
-    del summary
     if not {"lr", "scheduler"} <= set(sweep.axes):
         return None
     note = f"Each cell is the mean over seeds{' and all other settings' if len(sweep.axes) > 2 else ''}."
-    return Maps(
-        "Final validation accuracy by learning rate and schedule", (over(sweep.trials, "lr", "scheduler"),), note
-    )
+    grid = over(sweep.trials, "lr", "scheduler")
+    return _maps("Final validation accuracy by learning rate and schedule", (grid,), seed_noise(summary), note)
 
 
 def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     """Returns a map for each pair of plateau settings that vary, or None when fewer than two do."""
-    del summary
     trials = sweep.trials.filter(pl.col("scheduler") == "plateau")
     axes = [name for name in sweep.axes if trials[name].n_unique() > 1]
     settings = [name for name in axes if name.startswith("scheduler_")]
@@ -70,7 +69,20 @@ def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     note = f"Each cell is the mean over seeds{' and all other settings' if len(axes) > 2 else ''}."
     if len(shown) < len(pairs):
         note += f" Shown: {len(shown)} of {len(pairs)} pairs."
-    return Maps("Final validation accuracy by plateau settings", tuple(over(trials, *pair) for pair in shown), note)
+    maps = tuple(over(trials, *pair) for pair in shown)
+    plateau = summary.filter(pl.col("scheduler") == "plateau")
+    return _maps("Final validation accuracy by plateau settings", maps, seed_noise(plateau), note)
+
+
+def _maps(title: str, maps: tuple[Map, ...], noise: float, note: str) -> Maps:
+    values = _values(maps)
+    if len(values) > 1 and max(values) - min(values) < scales.NOISE_RANGE * noise:
+        note += " The cells differ by no more than chance makes of equals, which is why their colours hardly do."
+    return Maps(title, maps, noise, note)
+
+
+def _values(maps: tuple[Map, ...]) -> list[float]:
+    return [value for one in maps for line in one.values for value in line if value is not None]
 
 
 def over(trials: pl.DataFrame, x: str, y: str) -> Map:
@@ -107,8 +119,7 @@ def draw(data: Maps, figure: Figure) -> None:
     cells_high = max(len(one.y) for one in data.maps)
     width = min(_MOST_INCHES, max(style.WIDTH, 0.72 * cells_wide + 1.6 * columns + 1))
     figure.set_size_inches(width, max(3.6, 0.5 * cells_high + 1.6) * rows)
-    every = [value for one in data.maps for line in one.values for value in line if value is not None]
-    colours = scales.AccuracyColours(every)
+    colours = scales.AccuracyColours(_values(data.maps), data.noise)
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, one in zip(panels.flat, data.maps, strict=False):
         _panel(axes, one, colours)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis.aggregate import CHOICE
 from analysis.loading import SweepData
 from analysis.plots import scales, style
-from analysis.plots.selection import axis_name, value_text
+from analysis.plots.selection import axis_name, seed_noise, value_text
 
 _MOST_LINES = 400
 _MOST_LEVELS = 16
@@ -37,6 +37,8 @@ class Parallel:
     """For each configuration its position on each axis."""
     accuracies: tuple[float | None, ...]
     """Mean final validation accuracy of each; None where every seed diverged."""
+    noise: float
+    """Standard error of an accuracy, from seed to seed."""
     note: str
 
 
@@ -52,6 +54,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Parallel | None:
         axes=tuple(axis for axis, _ in columns),
         lines=tuple(zip(*(positions for _, positions in columns), strict=True)),
         accuracies=tuple(shown[f"{CHOICE}_mean"]),
+        noise=seed_noise(summary),
         note=note,
     )
 
@@ -80,7 +83,7 @@ def draw(data: Parallel, figure: Figure) -> None:
     """Draws the axes from left to right and the outcome as the last."""
     figure.set_size_inches(max(style.WIDTH, 1.75 * (len(data.axes) + 1)), 5.6)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours(data.accuracies)
+    colours = scales.AccuracyColours(data.accuracies, data.noise)
     outcome = Axis("final validation\naccuracy", _outcome_ticks(data, colours))
     ends = [_DIVERGED if one is None else colours.position(one) for one in data.accuracies]
     lines = [list(enumerate((*line, end))) for line, end in zip(data.lines, ends, strict=True)]

@@ -10,12 +10,15 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -49,7 +52,7 @@ DARK = {
 """What a colour of a picture becomes where the reader prefers dark pages; the others serve both."""
 
 _SETTINGS: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a dollar in a label is a dollar
     "font.size": 12,
     "axes.titlesize": 14,
     "axes.titleweight": "bold",
@@ -103,9 +106,26 @@ class Picture:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within this context matplotlib draws in the project's style."""
-    with mpl.rc_context(cast(Any, _SETTINGS)):
+    """Within this context matplotlib draws in the project's style, whatever the user's settings are."""
+    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+    with warnings.catch_warnings(), mpl.rc_context():
+        warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)  # of settings that are on their way out
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+        mpl.rcParams.update(cast(Any, defaults | _SETTINGS | {"font.family": _fonts()}))
         yield
+
+
+_OTHER_SCRIPTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Arial Unicode MS", "PingFang SC", "Hiragino Sans"),
+    *("Microsoft YaHei", "Malgun Gothic", "Segoe UI", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+)
+"""Fonts with letters that DejaVu Sans lacks, where they are installed."""
+
+
+@cache
+def _fonts() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
 
 
 def picture(draw: Callable[[Figure], None]) -> Picture:

@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from handmade import Run, handmade
 from matplotlib.figure import Figure
 
 from analysis.aggregate import summarise
-from analysis.intervals import bootstrap_mean
+from analysis.intervals import mean_intervals
 from analysis.loading import SweepData
 from analysis.plots import applied_rates, learning_curves, targets
 from analysis.plots.learning_curves import Curves
@@ -26,9 +27,9 @@ def test_a_curve_is_the_mean_over_seeds_with_the_interval_of_each_epoch():
     sweep = handmade({trial(seed=1): Run([0.5, 0.7]), trial(seed=2): Run([0.6, 0.9]), trial(seed=3): Run([0.7, 0.8])})
     (curve,) = curves(sweep).curves
     assert curve.mean == pytest.approx((0.6, 0.8))
-    ends = [bootstrap_mean(values) for values in ([0.5, 0.6, 0.7], [0.7, 0.9, 0.8])]
-    assert curve.low == pytest.approx([end.low for end in ends])
-    assert curve.high == pytest.approx([end.high for end in ends])
+    low, high = mean_intervals(np.array([(0.5, 0.6, 0.7), (0.7, 0.9, 0.8)]), 0, 1)
+    assert curve.low == pytest.approx(tuple(low))
+    assert curve.high == pytest.approx(tuple(high))
     assert not curve.diverged
 
 

@@ -169,7 +169,7 @@ def axes_of(setup: str, *args: object) -> tuple[list[float], list[str]]:
     axes = Figure().add_subplot()
     if setup == "loss_axis":
         axes.plot([0, 1], args[0])
-    getattr(scales, setup)(axes, *args)
+    getattr(scales, setup)(axes, *args, *(["accuracy"] if setup == "accuracy_axis" else []))
     axis = axes.yaxis if setup in ("loss_axis", "accuracy_axis") else axes.xaxis
     low, high = axes.get_ylim() if axis is axes.yaxis else axes.get_xlim()
     ticks = [float(tick) for tick in axis.get_majorticklocs() if low <= tick <= high]
@@ -196,7 +196,7 @@ def test_ticks_are_round_and_few(setup: str, values: object, labels: list[str]):
 
 def test_a_stretched_accuracy_axis_gives_room_to_the_best():
     axes = Figure().add_subplot()
-    scales.accuracy_axis(axes, [0.1, 0.92])
+    scales.accuracy_axis(axes, [0.1, 0.92], "accuracy")
     to_display = axes.transData.transform
     height = {accuracy: to_display((0, accuracy))[1] for accuracy in (0.1, 0.2, 0.8, 0.9)}
     assert height[0.9] - height[0.8] > 3 * (height[0.2] - height[0.1])
@@ -204,7 +204,7 @@ def test_a_stretched_accuracy_axis_gives_room_to_the_best():
 
 def test_the_foot_of_an_accuracy_axis_stays_free():
     axes = Figure().add_subplot()
-    scales.accuracy_axis(axes, [0.1, 0.92], foot=0.25)
+    scales.accuracy_axis(axes, [0.1, 0.92], "accuracy", foot=0.25)
     lowest = axes.transAxes.inverted().transform(axes.transData.transform((0, 0.1)))[1]
     assert 0.25 < lowest < 0.32
 
