@@ -173,7 +173,7 @@ def _describe(reached: pl.DataFrame, described: Metric) -> pl.DataFrame:
 def _adjusted(table: pl.DataFrame, reached: pl.DataFrame) -> pl.DataFrame:
     """Returns the table with `adjusted_mean`, worked out for each data set apart."""
     frames = [pl.DataFrame(schema={"configuration": pl.Int32, "adjusted_mean": pl.Float64})]
-    for same in table.filter(pl.col("n") > 0).partition_by("dataset", maintain_order=True):
+    for same in table.filter(pl.col("n") > 0).sort("configuration").partition_by("dataset"):
         configurations = same["configuration"]
         means = adjusted_means(_by_seed(reached, configurations))
         frames.append(pl.DataFrame({"configuration": configurations, "adjusted_mean": means}))

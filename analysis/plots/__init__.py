@@ -9,6 +9,7 @@ from __future__ import annotations
 import analysis.plots.untouched  # noqa: F401  (before anything that imports matplotlib)
 
 # isort: split
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,16 @@ class Drawn:
     name: str
     caption: str
     picture: Picture
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be drawn."""
+
+    name: str
+    error: str
+    """What was raised, in one line."""
+    traceback: str
 
 
 PLOTS: tuple[Plot, ...] = (
@@ -163,15 +174,31 @@ PLOTS: tuple[Plot, ...] = (
 """Every picture, in the order of the report."""
 
 
-def draw_plots(sweep: SweepData, summary: pl.DataFrame, names: Collection[str] | None = None) -> list[Drawn]:
+def draw_plots(
+    sweep: SweepData,
+    summary: pl.DataFrame,
+    names: Collection[str] | None = None,
+    failures: list[Failure] | None = None,
+) -> list[Drawn]:
     """Returns the pictures that say something about a sweep, in the order of `PLOTS`.
 
     Args:
         sweep: The sweep.
         summary: `summarise(sweep)`.
         names: Only these plots; all when None.
+        failures: Receives the pictures that could not be drawn, so that one does not cost the others; when None, what
+            was raised is raised.
     """
-    pictures = (_drawn(plot, sweep, summary) for plot in PLOTS if names is None or plot.name in names)
+    pictures = []
+    for plot in PLOTS:
+        if names is None or plot.name in names:
+            try:
+                pictures.append(_drawn(plot, sweep, summary))
+            except Exception as error:
+                if failures is None:
+                    raise
+                line = " ".join(f"{type(error).__name__}: {error}".split())
+                failures.append(Failure(plot.name, line, traceback.format_exc()))
     return [one for one in pictures if one is not None]
 
 
