@@ -84,7 +84,9 @@ def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.Dat
         return f"{_undecided(best, tied, against)}.{rest}"
     parts = []
     if worse:
-        parts.append(f"shown to be worse (p < {LEVEL:g} after Holm's correction)")
+        inherited = any(row["configuration"] not in shown for row in worse)
+        also = " or no better than one that is" if inherited else ""
+        parts.append(f"shown to be worse (p < {LEVEL:g} after Holm's correction){also}")
     if diverged:
         parts.append("known to diverge on some seed")
     settled = len(worse) + len(diverged)

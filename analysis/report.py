@@ -176,7 +176,7 @@ def print_report(report: Report, console: Console) -> None:
         say(f"and {rows.height - shown.height:,} more", style="dim")
     console.print()
     for sentence in report.answer:
-        say(sentence)
+        say(sentence, soft_wrap=not console.file.isatty())
     console.print()
     pictures = [file for file in report.files if file.endswith(".png")]
     for file in report.files:

@@ -44,7 +44,7 @@ class ByRate:
 def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
     """Returns accuracy by learning rate, or None when only one rate was tried or nothing has finished."""
     ran = summary.filter(pl.col("n") + pl.col("diverged") > 0)
-    if "lr" not in sweep.axes or ran.is_empty():
+    if "lr" not in sweep.axes or ran["n"].sum() == 0:
         return None
     best = ran.unique([*families(sweep), "lr"], keep="first", maintain_order=True)
     groups = by_family(sweep, best)

@@ -58,11 +58,13 @@ def learning_rates(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
 
 
 def plateau_extremes(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
-    """Returns the best and the worst plateau settings, or None when there is only one."""
+    """Returns the best and the worst plateau settings, or None when only one thing was trained."""
     plateau = summary.filter(pl.col("scheduler") == "plateau")
     if not any(plateau[name].n_unique() > 1 for name in sweep.axes if name.startswith("scheduler_")):
         return None
     selection = best_and_worst(sweep, plateau, _EXTREMES)
+    if len(selection.configurations) < 2:
+        return None
     return _applied(sweep, selection, "Best and worst plateau settings: training loss and learning rate")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -76,9 +77,14 @@ def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
 
 def _maps(title: str, maps: tuple[Map, ...], noise: float, note: str) -> Maps:
     values = _values(maps)
-    if len(values) > 1 and max(values) - min(values) < scales.NOISE_RANGE * noise:
+    if within_noise(values, noise):
         note += " The cells differ by no more than chance makes of equals, which is why their colours hardly do."
     return Maps(title, maps, noise, note)
+
+
+def within_noise(values: Sequence[float], noise: float) -> bool:
+    """Returns whether values differ by no more than equals do by chance; nothing to compare does not differ."""
+    return len(values) < 2 or max(values) - min(values) < scales.NOISE_RANGE * noise
 
 
 def _values(maps: tuple[Map, ...]) -> list[float]:
@@ -112,7 +118,7 @@ def _levels(trials: pl.DataFrame, name: str) -> list[object]:
 
 
 def draw(data: Maps, figure: Figure) -> None:
-    """Draws the maps side by side on one colour scale, the best cells bold."""
+    """Draws the maps side by side on one colour scale, the best cells bold if they differ at all."""
     columns = min(len(data.maps), 2)
     rows = -(-len(data.maps) // columns)
     cells_wide = sum(len(one.x) for one in data.maps[:columns])
@@ -122,14 +128,14 @@ def draw(data: Maps, figure: Figure) -> None:
     colours = scales.AccuracyColours(_values(data.maps), data.noise)
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, one in zip(panels.flat, data.maps, strict=False):
-        _panel(axes, one, colours)
+        _panel(axes, one, colours, data.noise)
     for axes in panels.flat[len(data.maps) :]:
         axes.set_visible(False)
     colours.bar(figure, panels)
     style.title(figure, data.title)
 
 
-def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
+def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours, noise: float) -> None:
     values = np.array([[np.nan if value is None else value for value in line] for line in data.values], dtype=float)
     shown = np.ma.masked_invalid(values)
     axes.pcolormesh(
@@ -152,11 +158,12 @@ def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
     axes.set_xlabel(data.x_name)
     axes.set_ylabel(data.y_name)
     if len(data.x) <= _MOST_CELLS_WITH_TEXT:
-        _label_cells(axes, data, colours)
+        _label_cells(axes, data, colours, noise)
 
 
-def _label_cells(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
-    best = max((round(value, 3) for line in data.values for value in line if value is not None), default=None)
+def _label_cells(axes: Axes, data: Map, colours: scales.AccuracyColours, noise: float) -> None:
+    values = [value for line in data.values for value in line if value is not None]
+    best = None if within_noise(values, noise) else round(max(values), 3)
     for j, line in enumerate(data.values):
         for i, value in enumerate(line):
             text = "–" if value is None else f"{value:.3f}".removeprefix("0")

@@ -53,7 +53,7 @@ def spaced(candidates: Iterable[float], position: Callable[[float], float], gap:
 
 def epoch_axis(axes: Axes, last: int, first: int = 1) -> None:
     """Sets up the horizontal axis for epochs: whole numbers only."""
-    margin = 0.02 * (last - first) + 0.1
+    margin = 0.02 * (last - first) + 0.1 if last > first else 1.0
     axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=_MOST_TICKS, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch" if first else "epochs trained")
@@ -208,6 +208,8 @@ def _ticks(axes: Axes, which: Which, ticks: Sequence[float]) -> None:
 
 NOISE_RANGE = 4
 """Standard errors that the best and the worst of some dozen equals are apart."""
+_NARROWEST = 10
+"""Standard errors that colours span at least: the best and the worst of equals look much the same."""
 
 
 class AccuracyColours:
@@ -225,7 +227,7 @@ class AccuracyColours:
         values = [value for value in accuracies if value is not None] or [0.0]
         high, middle = max(values), float(np.median(values))
         self.low = max(min(values), middle - 3 * max(high - middle, 1e-3))
-        missing = max(0.0, max(NOISE_RANGE * noise, 1e-3) - (high - self.low))
+        missing = max(0.0, max(_NARROWEST * noise, 1e-3) - (high - self.low))
         self.low, self.high = self.low - missing / 2, high + missing / 2
         self.map = _colour_map()
         self.scale = Normalize(self.low, self.high)

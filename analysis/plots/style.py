@@ -167,9 +167,18 @@ def title(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
 
 
-_LONGEST_ROW = 52
-_LONGEST_BESIDE, _LONGEST_OF_TWO, _LONGEST_BELOW = 26, 44, 88
+_LONGEST_ROW = 46
+_LONGEST_LABEL = 130
+"""Characters of a label; longer ones lose their middle."""
+_INCHES = 0.1
+"""What a character takes, and a bit."""
+_LONGEST_BESIDE, _LONGEST_OF_TWO, _LONGEST_BELOW = 26, 40, 74
 """Characters: legends with longer labels go below the axes, have one column, are broken into lines."""
+
+
+def shortened(label: str, most: int = _LONGEST_LABEL) -> str:
+    """Returns a label, without its middle if it is very long: what tells labels apart is mostly at either end."""
+    return label if len(label) <= most else f"{label[: most // 2]} … {label[-(most // 2) :]}"
 
 
 def size_for_rows(figure: Figure, labels: Sequence[str], extra: float, width: float = WIDTH) -> None:
@@ -182,14 +191,14 @@ def size_for_rows(figure: Figure, labels: Sequence[str], extra: float, width: fl
         width: Inches when labels are short.
     """
     longest = max((len(label) for label in labels), default=0)
-    lines = max((len(textwrap.wrap(label, _LONGEST_ROW)) for label in labels), default=1)
-    width += 0.08 * max(0, min(longest, _LONGEST_ROW) - _LONGEST_BESIDE)
+    lines = max((len(textwrap.wrap(shortened(label), _LONGEST_ROW)) for label in labels), default=1)
+    width += _INCHES * max(0, min(longest, _LONGEST_ROW) - _LONGEST_BESIDE)
     figure.set_size_inches(width, extra + (0.17 + 0.19 * lines) * len(labels))
 
 
 def rows(axes: Axes, labels: Sequence[str], *, right: bool = False) -> None:
     """Sets up the vertical axis for named rows, the first on top."""
-    axes.set_yticks(range(len(labels)), [textwrap.fill(label, _LONGEST_ROW) for label in labels])
+    axes.set_yticks(range(len(labels)), [textwrap.fill(shortened(label), _LONGEST_ROW) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -221,7 +230,7 @@ def legend(figure: Figure, handles: Sequence[Line2D], heading: str | None = None
     else:
         columns = 2 if longest <= _LONGEST_OF_TWO and len(handles) > 3 else 1
         for handle in handles:
-            handle.set_label(textwrap.fill(str(handle.get_label()), _LONGEST_BELOW))
+            handle.set_label(textwrap.fill(shortened(str(handle.get_label())), _LONGEST_BELOW))
         figure.legend(handles=handles, loc="outside lower left", ncols=columns, title=heading, alignment="left")
         lines = sum(str(handle.get_label()).count("\n") + 1 for handle in handles)
         figure.set_figheight(figure.get_figheight() + 0.24 * -(-lines // columns))

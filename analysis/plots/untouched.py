@@ -23,7 +23,7 @@ def import_matplotlib() -> None:
     assert found is not None
     assert found.origin is not None
     instead = {"MPLBACKEND": "agg", "MATPLOTLIBRC": str(Path(found.origin).parent / "mpl-data" / "matplotlibrc")}
-    before = {name: os.environ.get(name) for name in instead}
+    before = {name: os.environ.get(name) for name in (*instead, "MPLCONFIGDIR")}  # the last is set on a read-only disk
     log = logging.getLogger("matplotlib")
     level = log.level
     os.environ.update(instead)
