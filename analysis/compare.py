@@ -15,7 +15,6 @@ from bisect import bisect_left
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, stdtr, stdtrit
 
 from analysis.schema import Column, polars_schema
@@ -193,10 +192,13 @@ def detectable_difference(deviation: float, n: int, comparisons: int = 1) -> flo
     def missing(difference: float) -> float:
         return power(difference, deviation, n, LEVEL / comparisons) - POWER
 
-    enough = deviation
-    while missing(enough) < 0:
-        enough *= 2
-    return float(brentq(missing, 0.0, enough, xtol=1e-6 * deviation))
+    low, high = 0.0, deviation
+    while missing(high) < 0:
+        low, high = high, 2 * high
+    while high - low > 1e-6 * high:  # scipy's root finders take longer to import than this takes
+        middle = (low + high) / 2
+        low, high = (middle, high) if missing(middle) < 0 else (low, middle)
+    return high
 
 
 def seeds_to_decide(difference: float, deviation: float, comparisons: int = 1) -> int | None:
