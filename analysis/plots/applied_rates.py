@@ -42,7 +42,7 @@ def schedules(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
     """Returns each schedule at its best settings, or None when the sweep has only one schedule."""
     if "scheduler" not in sweep.axes:
         return None
-    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and applied learning rate by schedule")
+    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and learning rate by schedule")
 
 
 def learning_rates(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
@@ -54,7 +54,7 @@ def learning_rates(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
     shown_elsewhere = "scheduler" in sweep.axes or plateau_extremes(sweep, summary) is not None
     if shown_elsewhere or not sweep.epochs.select(changes.any()).item():
         return None
-    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and applied learning rate")
+    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and learning rate")
 
 
 def plateau_extremes(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
@@ -65,7 +65,7 @@ def plateau_extremes(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
     selection = best_and_worst(sweep, plateau, _EXTREMES)
     if len(selection.configurations) < 2:
         return None
-    return _applied(sweep, selection, "Best and worst plateau settings: training loss and learning rate")
+    return _applied(sweep, selection, "Best and worst plateau settings")
 
 
 def _applied(sweep: SweepData, selection: Selection, title: str) -> Applied | None:

@@ -168,8 +168,12 @@ def adaptive(svg: str) -> str:
 # -- parts of pictures ------------------------------------------------------------------------------------------------
 
 
+LONGEST_TITLE = 44
+"""Characters of the title of a picture with a legend."""
+
+
 def title(figure: Figure, text: str) -> None:
-    """Writes a picture's title over all of its axes."""
+    """Writes a picture's title over all of its axes; up to `LONGEST_TITLE` it leaves room for a legend beside them."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
 
 

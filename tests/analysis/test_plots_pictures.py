@@ -99,6 +99,9 @@ def test_nothing_is_cut_off_and_the_legend_is_clear_of_the_axes(sweep: str, plot
     assert box.y1 <= height + 0.01
     assert width <= 20
     for legend in figure.legends:
+        assert 0 < len(figure.get_suptitle()) <= style.LONGEST_TITLE
+        title = next(text for text in figure.texts if text.get_text() == figure.get_suptitle())
+        assert not legend.get_window_extent().overlaps(title.get_window_extent())
         for axes in figure.axes:
             assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
