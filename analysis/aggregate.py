@@ -15,15 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+import polars.selectors as cs
 import tyro
 from rich.markup import escape
 
 from analysis.censored import epochs_to_target, median_epochs, usual_targets
 from analysis.compare import pairwise, shared_ranks
+from analysis.configurations import with_trainings
+from analysis.footing import adjusted_means
 from analysis.intervals import describe
 from analysis.loading import FINISHED, SweepData, load, output_store
-from analysis.schema import SCHEMA_VERSION, Column
+from analysis.schema import METRICS, SCHEMA_VERSION, STATISTICS, SUMMARY_COLUMNS, TARGET_COLUMNS, Metric
 from analysis.store import SweepStore
 from workloads.console import complaining, parse
 
@@ -47,7 +51,7 @@ def outcomes(data: SweepData) -> pl.DataFrame:
         (pl.col("val_loss") - pl.col("train_loss")).last().alias("loss_gap"),
     )
     found = finished.join(measured, on="trial_id", how="inner", maintain_order="left")
-    return found.select("configuration", "seed", "trial_id", *METRICS)
+    return found.select("configuration", "seed", "trial_id", *(metric.name for metric in METRICS))
 
 
 def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.DataFrame:
@@ -65,18 +69,20 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
     reached = outcomes(data)
     first = [column.name for column in SUMMARY_COLUMNS]
     axes = [name for name in data.axes if name not in first]
-    known = [name for name in first if name in data.trials.columns]
+    known = [name for name in first if name in data.trials.columns and name != "lr_reductions"]
     table = _counts(data).join(data.trials.select(*known, *axes).unique("configuration"), on="configuration")
+    table = table.join(with_trainings(data.trials, data.epochs), on="configuration", how="left")
     with ThreadPoolExecutor(4) as pool:  # numpy computes outside the interpreter's lock
         for described in pool.map(lambda metric: _describe(reached, metric), METRICS):
             table = table.join(described, on="configuration", how="left")
     for target in usual_targets(data.epochs) if targets is None else targets:
+        epochs_to, reached_by = (form.format(target=f"{target:g}") for form in TARGET_COLUMNS)
         medians = median_epochs(epochs_to_target(data.trials, data.epochs, target)).rename(
-            {"median": f"epochs_to_{target:g}", "reached": f"reached_{target:g}"}
+            {"median": epochs_to, "reached": reached_by}
         )
         table = table.join(medians, on="configuration", how="left")
-    table = _flagged(_positioned(table))
-    ranks = pl.concat([shared_ranks(pairs, configurations) for pairs, configurations in _compared(reached, table)])
+    table = _flagged(_positioned(_adjusted(table, reached)))
+    ranks = pl.concat([shared_ranks(pairs, *order) for pairs, order in _compared(reached, table)])
     table = table.join(ranks, on="configuration", how="left", maintain_order="left")
     return table.select(*first, *axes, pl.exclude(*first, *axes))
 
@@ -130,54 +136,11 @@ def main() -> None:
             print(f"no trial has finished yet: 0 of {data.trials.height}", file=sys.stderr)
 
 
-METRICS: dict[str, str] = {
-    "final_val_accuracy": "validation accuracy of the last epoch",
-    "final_val_loss": "validation loss of the last epoch",
-    "final_balanced_accuracy": "mean of the classes' validation accuracies, of the last epoch; null but for imbalance",
-    "final_test_accuracy": "test accuracy of the last epoch",
-    "final_test_loss": "test loss of the last epoch",
-    "selected_val_accuracy": "validation accuracy of the epoch where it is highest (biased upwards)",
-    "selected_val_loss": "validation loss of that epoch",
-    "selected_test_accuracy": "test accuracy of that epoch; null unless tested every epoch",
-    "selected_test_loss": "test loss of that epoch; null unless tested every epoch",
-    "val_accuracy_area": "area under the validation-accuracy curve, each epoch a bar of width 1 / epochs",
-    "accuracy_gap": "training minus validation accuracy of the last epoch",
-    "loss_gap": "validation minus training loss of the last epoch",
-}
-"""What is measured of each finished trial -> what it is."""
-
-STATISTICS: dict[str, str] = {
-    "mean": "mean over seeds",
-    "median": "median over seeds",
-    "iqm": "interquartile mean over seeds",
-    "sd": "standard deviation over seeds (n - 1); null with one seed",
-    "low": "lower end of the 95% BCa bootstrap interval of the mean; null with one seed or without spread",
-    "high": "its upper end",
-}
-
 CHOICE = "final_val_accuracy"
 """The metric that configurations are ranked by: highest is best."""
 
 MOST_COMPARED = 500
-"""Configurations that are compared pair by pair; those behind the best so many get no rank."""
-
-SUMMARY_COLUMNS: tuple[Column, ...] = (
-    Column("configuration", pl.Int32, "index of the configuration, as in the trials with this `label`"),
-    Column("label", pl.String, "the settings that vary, in words"),
-    Column("dataset", pl.String, "its data set; ranks count within one"),
-    Column("optimizer", pl.String, "row of the optimizer table"),
-    Column("scheduler", pl.String, "row of the schedule table"),
-    Column("lr", pl.Float64, "initial learning rate"),
-    Column("position", pl.Int32, "place by mean final validation accuracy, shared by equals; null without a result"),
-    Column("rank", pl.Int32, "1 + how many are shown to be better; null with one seed or where any seed diverged"),
-    Column("best_of_group", pl.Boolean, "whether it is the best of its optimizer and schedule"),
-    Column("lr_edge", pl.String, "of those: `lowest` or `highest` where the best learning rate is an end of its grid"),
-    Column("planned", pl.Int32, "trials planned: seeds"),
-    Column("n", pl.Int32, "trials that finished and count"),
-    Column("diverged", pl.Int32, "trials that diverged: any puts a configuration below those with fewer"),
-    Column("unfinished", pl.Int32, "trials without a result: pending, failed, cancelled or out of memory"),
-)
-"""The first columns of `summary.parquet`."""
+"""Configurations that are compared pair by pair; those further down are not compared."""
 
 _EVALUATED = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
 
@@ -185,27 +148,51 @@ _EVALUATED = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
 def _counts(data: SweepData) -> pl.DataFrame:
     status = pl.col("status")
     counts = data.trials.group_by("configuration").agg(
-        planned=pl.len(), n=status.is_in(FINISHED).sum(), diverged=(status == "diverged").sum()
+        lr_reductions=pl.col("lr_reductions").mean(),
+        planned=pl.len(),
+        n=status.is_in(FINISHED).sum(),
+        diverged=(status == "diverged").sum(),
     )
-    return counts.with_columns(unfinished=pl.col("planned") - pl.col("n") - pl.col("diverged")).cast(pl.Int32)
+    counts = counts.with_columns(unfinished=pl.col("planned") - pl.col("n") - pl.col("diverged"))
+    return counts.with_columns(cs.integer().cast(pl.Int32))
 
 
-def _describe(reached: pl.DataFrame, metric: str) -> pl.DataFrame:
+def _describe(reached: pl.DataFrame, described: Metric) -> pl.DataFrame:
+    metric = described.name
     groups = reached.drop_nulls(metric).group_by("configuration").agg(pl.col(metric), n=pl.len())
     empty = pl.DataFrame(schema={"configuration": pl.Int32} | {f"{metric}_{name}": pl.Float64 for name in STATISTICS})
     frames = [empty]
     for same in groups.partition_by("n"):  # configurations with equally many seeds are one matrix
         values = same[metric].explode().to_numpy().reshape(same.height, -1)
-        statistics = describe(values)
+        statistics = describe(values, described.least, described.most)
         columns = {f"{metric}_{name}": statistics[name] for name in STATISTICS}
         frames.append(pl.DataFrame({"configuration": same["configuration"]} | columns).fill_nan(None))
     return pl.concat(frames)
 
 
+def _adjusted(table: pl.DataFrame, reached: pl.DataFrame) -> pl.DataFrame:
+    """Returns the table with `adjusted_mean`, worked out for each data set apart."""
+    frames = [pl.DataFrame(schema={"configuration": pl.Int32, "adjusted_mean": pl.Float64})]
+    for same in table.filter(pl.col("n") > 0).sort("configuration").partition_by("dataset"):
+        configurations = same["configuration"]
+        means = adjusted_means(_by_seed(reached, configurations))
+        frames.append(pl.DataFrame({"configuration": configurations, "adjusted_mean": means}))
+    return table.join(pl.concat(frames), on="configuration", how="left", maintain_order="left")
+
+
+def _by_seed(reached: pl.DataFrame, configurations: pl.Series) -> npt.NDArray[np.float64]:
+    """Returns the final accuracies of some configurations, a row each, by seed; NaN where one lacks a seed."""
+    rows = pl.DataFrame({"configuration": configurations}).with_row_index("row")
+    cells = reached.join(rows, on="configuration").with_columns(column=pl.col("seed").rank("dense").cast(pl.Int64) - 1)
+    values = np.full((configurations.len(), cells["seed"].n_unique()), np.nan)
+    values[cells["row"], cells["column"]] = cells[CHOICE]
+    return values
+
+
 def _positioned(table: pl.DataFrame) -> pl.DataFrame:
     ended = pl.col("n") + pl.col("diverged")
     quality = pl.struct(
-        (pl.col("n") / ended).alias("share_not_diverged"), pl.col(f"{CHOICE}_mean").round(12).fill_null(0).alias("mean")
+        (pl.col("n") / ended).alias("share_not_diverged"), pl.col("adjusted_mean").round(12).fill_null(0).alias("mean")
     )
     place = pl.when(ended > 0).then(quality).rank("min", descending=True).over("dataset").cast(pl.Int32)
     return table.with_columns(position=place).sort("dataset", "position", "configuration", nulls_last=True)
@@ -223,21 +210,22 @@ def _flagged(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(best_of_group=best, lr_edge=pl.when(best & (lr.n_unique().over(group) > 1)).then(edge))
 
 
-def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataFrame, pl.Series]]:
-    """Returns the pairs of each data set's configurations and which those are; `table` is in order of position."""
+def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataFrame, tuple[pl.Series, pl.Series]]]:
+    """Returns the pairs of each data set's best configurations, and these with their places.
+
+    Args:
+        reached: `outcomes`.
+        table: The configurations in order of position.
+    """
     sound = table.filter((pl.col("n") > 0) & (pl.col("diverged") == 0))
     found = []
     for same in sound.partition_by("dataset", maintain_order=True) or [sound]:
-        compared = same["configuration"].head(MOST_COMPARED)
-        rows = pl.DataFrame({"configuration": compared}).with_row_index("row")
-        cells = reached.join(rows, on="configuration").with_columns(
-            column=pl.col("seed").rank("dense").cast(pl.Int64) - 1
-        )
-        values = np.full((compared.len(), cells["seed"].n_unique()), np.nan)
-        values[cells["row"], cells["column"]] = cells[CHOICE]
+        best = same.head(MOST_COMPARED)
+        compared = best["configuration"]
         replicated = int((same["n"] > 1).sum())
         family = replicated * (replicated - 1) // 2 if same.height > MOST_COMPARED else 0
-        found.append((pairwise(values, compared.to_numpy(), family), compared))
+        pairs = pairwise(_by_seed(reached, compared), compared.to_numpy(), family)
+        found.append((pairs, (compared, best["position"])))
     return found
 
 

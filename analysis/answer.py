@@ -7,14 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from analysis.aggregate import CHOICE, compare
+from analysis.aggregate import CHOICE, MOST_COMPARED, compare
 from analysis.compare import LEVEL, detectable_difference, seeds_to_decide
+from analysis.configurations import trainings
 from analysis.loading import SweepData
 
 MOST_NAMED = 3
 """Configurations or groups named in a sentence; the others are counted."""
-FEW_SEEDS = 10
-"""Below that many seeds a bootstrap interval is known to be too narrow."""
 
 
 def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
@@ -43,7 +42,8 @@ def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:
 def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, ...]:
     """Returns what is best and how sure that is, from the configurations of one data set that ended."""
     groups = ranking.unique(("optimizer", "scheduler"), keep="first", maintain_order=True)
-    best, *others = (groups if groups.height > 1 else ranking).rows(named=True)
+    compared = groups if groups.height > 1 else trainings(ranking).with_columns(label="name")
+    best, *others = compared.rows(named=True)
     if best["n"] == 0:
         return ("Every trial that ended diverged, so there is no best one.",)
     return _best(best, others), _certainty(best, others, pairs)
@@ -58,7 +58,7 @@ def _best(best: dict[str, Any], others: list[dict[str, Any]]) -> str:
     text = f"{_listed([best['label'], *equal])} {'have' if equal else 'has'} the highest final validation accuracy, "
     text += f"{mean:.4f} ({sure})"
     if behind:
-        lead = mean - behind[0][f"{CHOICE}_mean"]
+        lead = best["adjusted_mean"] - behind[0]["adjusted_mean"]
         text += f", {f'{lead:.4f}' if lead >= 0.00005 else 'less than 0.0001'} more than {behind[0]['label']}"
     if (test := best["final_test_accuracy_mean"]) is not None:
         text += f"; test accuracy {'of the first ' if equal else ''}{test:.4f}"
@@ -66,45 +66,66 @@ def _best(best: dict[str, Any], others: list[dict[str, Any]]) -> str:
 
 
 def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.DataFrame) -> str:
+    """Returns which others differ from the best, which it cannot be told apart from, and how many were not compared."""
     if not others:
-        return "There is nothing to compare it with."
-    labels = {row["configuration"]: row["label"] for row in others}
-    against = pairs.filter(pl.col("first") == best["configuration"], pl.col("second").is_in(list(labels)))
-    worse = against.filter(pl.col("p_holm") < LEVEL, pl.col("difference") > 0)
-    settled = {*worse["second"], *(row["configuration"] for row in others if row["diverged"])}
-    tied = [configuration for configuration in labels if configuration not in settled]
+        return "There is nothing to compare it with." if best["alike"] == 1 else "All others were the same training."
     if best["diverged"]:
         return f"Cannot tell more: every configuration diverged on some seed, this one on {best['diverged']}."
-    if not tied:
-        diverge = "diverge on some seed" if len(settled) > worse.height else ""
-        shown = f"are shown to be worse (p < {LEVEL:g} after Holm's correction)" if worse.height else ""
-        detectable = "".join(f"; {_detectable(pair)}" for pair in worse.head(1).rows(named=True))
-        return f"All others ({len(others)}) {' or '.join(filter(None, (shown, diverge)))}{detectable}."
+    against = pairs.filter(pl.col("first") == best["configuration"])
+    shown = set(against.filter(pl.col("p_holm") < LEVEL, pl.col("difference") > 0)["second"])
+    compared = set(against["second"])
+    diverged = [row for row in others if row["diverged"]]
+    sound = [row for row in others if not row["diverged"]]
+    worse = [row for row in sound if row["configuration"] in shown or (row["rank"] or 1) > 1]
+    tied = [row for row in sound if row not in worse and row["configuration"] in compared]
+    passed_over = len(sound) - len(worse) - len(tied)
+    rest = f" Not compared: {passed_over:,} that come after the best {MOST_COMPARED}." if passed_over else ""
+    if tied:
+        return f"{_undecided(best, tied, against)}.{rest}"
+    parts = []
+    if worse:
+        inherited = any(row["configuration"] not in shown for row in worse)
+        also = " or no better than one that is" if inherited else ""
+        parts.append(f"shown to be worse (p < {LEVEL:g} after Holm's correction){also}")
+    if diverged:
+        parts.append("known to diverge on some seed")
+    settled = len(worse) + len(diverged)
+    subject = "The other one is" if settled == 1 else f"The other {settled:,} are"
+    pair = against.filter(pl.col("second").is_in([row["configuration"] for row in worse])).head(1).rows(named=True)
+    return f"{subject} {' or '.join(parts)}{''.join(f'; {_detectable(one)}' for one in pair)}.{rest}"
+
+
+def _undecided(best: dict[str, Any], tied: list[dict[str, Any]], against: pl.DataFrame) -> str:
+    """Returns from what the best cannot be told apart, and what would decide."""
     if best["n"] == 1:
         return (
-            "Cannot tell whether other seeds would agree: with one seed there is no interval, "
-            "and as no spread is known, nor can it be told how many seeds would decide."
+            "Cannot tell whether other seeds would agree: a single seed has no spread, so there is no interval and no "
+            "estimate of how many seeds would decide"
         )
-    cannot = f"Cannot tell it from {_listed([labels[configuration] for configuration in tied])}"
-    nearest = against.filter(pl.col("second") == tied[0], pl.col("n") > 1)
+    cannot = f"Cannot tell it apart from {_listed([row['label'] for row in tied])}"
+    first = "it" if len(tied) == 1 else "the first of these"
+    nearest = against.filter(pl.col("second") == tied[0]["configuration"], pl.col("n") > 1)
     if nearest.is_empty():
-        return f"{cannot}: the first of these has fewer than two seeds in common with it."
+        return (
+            f"{cannot}: the two have fewer than two seeds in common"
+            if len(tied) == 1
+            else (f"{cannot}: the first of these has fewer than two seeds in common with it")
+        )
     pair = nearest.row(0, named=True)
     if pair["deviation"] == 0:
-        alike = "equal" if pair["difference"] == 0 else "as far apart"
-        return f"{cannot}: it and the first of these are {alike} on every seed, so no number of seeds can be named."
+        equal = pair["difference"] == 0
+        alike = f"{'they' if len(tied) == 1 else f'it and {first}'} are {'equal' if equal else 'as far apart'}"
+        return f"{cannot}: {alike} on every seed, so no number of seeds can be named"
     needed = seeds_to_decide(pair["difference"], pair["deviation"], pair["comparisons"])
     decide = f"about {float(f'{needed:.2g}'):,.0f}" if needed else "no number of"
-    return (
-        f"{cannot}: {_detectable(pair)}, "
-        f"and {decide} seeds would decide between it and the first of these at the spread seen."
-    )
+    between = "the two" if len(tied) == 1 else "it and the first of these"
+    return f"{cannot}: {_detectable(pair)}, and {decide} seeds would decide between {between} at the spread seen"
 
 
 def _detectable(pair: dict[str, Any]) -> str:
     smallest = detectable_difference(pair["deviation"], pair["n"], pair["comparisons"])
     possible = smallest is not None and smallest < 1
-    return f"{pair['n']} seeds can show {f'a difference of {smallest:.4f} or more' if possible else 'no difference'}"
+    return f"{pair['n']} seeds can show {f'differences of {smallest:.4f} and more' if possible else 'no difference'}"
 
 
 def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
@@ -116,17 +137,23 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
             for row in edges.rows(named=True)
         ]
         yield f"Best learning rate at the edge of its grid, so that a better one may lie beyond: {_listed(names)}."
-    seeds = int(summary["n"].cast(pl.Int64)[0])
-    if 1 < seeds < FEW_SEEDS:
-        yield f"Intervals from {seeds} seeds are too narrow: they never reach beyond the seeds seen."
+    sound = summary.filter(pl.col("diverged") == 0)
+    if ((sound[f"{CHOICE}_mean"] - sound["adjusted_mean"]).abs() > _ROUNDING).any():
+        yield (
+            "Not all configurations have the same seeds: they are placed by what their means would be over all of them "
+            "(`adjusted_mean` in summary.parquet)."
+        )
     if missing := _missing(data):
-        preliminary = ", so the answer is preliminary" if "pending" in data.trials["status"] else ""
-        yield f"Of {data.trials.height} trials these have no result: {', '.join(missing)}{preliminary}."
+        preliminary = "; the answer is preliminary" if "pending" in data.trials["status"] else ""
+        yield f"Of {data.trials.height:,} trials these have no result: {', '.join(missing)}{preliminary}."
+
+
+_ROUNDING = 1e-9
 
 
 def _missing(data: SweepData) -> list[str]:
     counts = dict(data.trials.group_by("status").len().iter_rows())
-    return [f"{counts[status]} {words}" for status, words in _MISSING.items() if status in counts]
+    return [f"{counts[status]:,} {words}" for status, words in _MISSING.items() if status in counts]
 
 
 _MISSING = {

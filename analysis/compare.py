@@ -15,7 +15,6 @@ from bisect import bisect_left
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.optimize import brentq
 from scipy.special import gammaincinv, ndtr, stdtr, stdtrit
 
 from analysis.schema import Column, polars_schema
@@ -24,6 +23,8 @@ Array = npt.NDArray[np.float64]
 
 LEVEL = 0.05
 """Pairs with a corrected p-value below this are told apart."""
+ENOUGH_SEEDS = 3
+"""Seeds in common from which on a pair counts for ranks: on two, next to no difference can be shown."""
 POWER = 0.8
 """How often a difference has to be found for a number of seeds to be called enough."""
 MOST_SEEDS = 1_000_000
@@ -116,26 +117,43 @@ def holm(p: Array, comparisons: int) -> Array:
     return corrected
 
 
-def shared_ranks(pairs: pl.DataFrame, configurations: pl.Series) -> pl.DataFrame:
-    """Returns each configuration's rank: 1 + the number of configurations shown to be better.
+def shared_ranks(pairs: pl.DataFrame, configurations: pl.Series, places: pl.Series | None = None) -> pl.DataFrame:
+    """Returns each configuration's rank: 1 + how many are shown to be better than it, or than one at least as good.
 
-    Two that share rank 1 are never told apart from each other; further down, a shared rank says that equally many are
-    better.
+    The second half keeps ranks in the order of the means. With few seeds a configuration that varies widely is not
+    shown to be worse than anything, however low its mean: a test asks how sure a difference is, not how large. It still
+    ranks behind whatever is shown to be better than a configuration that did better than it.
 
     Args:
         pairs: `pairwise` of values where more is better.
-        configurations: The configurations to rank.
+        configurations: The configurations to rank, the best first.
+        places: Their places, rising, equal for equals; one after the other when None.
 
     Returns:
-        `configuration, rank`; the rank is null for one that has no two seeds in common with any other.
+        `configuration, rank`; the rank is null for one that has `ENOUGH_SEEDS` in common with no other.
     """
-    told = pairs.filter(pl.col("p_holm") < LEVEL)
-    worse = told.select(configuration=pl.when(pl.col("difference") > 0).then("second").otherwise("first"))
-    better = worse.group_by("configuration").agg(better=pl.len())
-    known = pairs.filter(pl.col("deviation").is_not_null()).select(pl.concat_list("first", "second")).explode("first")
-    ranks = known.unique().select(configuration="first").join(better, on="configuration", how="left")
-    ranks = ranks.select("configuration", rank=(1 + pl.col("better").fill_null(0)).cast(pl.Int32))
-    return pl.DataFrame({"configuration": configurations}).join(ranks, on="configuration", how="left")
+    order = pl.DataFrame({"configuration": configurations}).with_row_index("place")
+    if places is not None:
+        order = order.with_columns(place=places)
+    place = order.select("configuration", pl.col("place").cast(pl.Int64))
+    told = (
+        pairs.filter(pl.col("p_holm") < LEVEL)
+        .join(place.rename({"configuration": "first", "place": "first_place"}), on="first")
+        .join(place.rename({"configuration": "second", "place": "second_place"}), on="second")
+        .select(
+            better=pl.when(pl.col("difference") > 0).then("first").otherwise("second"),
+            above=pl.when(pl.col("difference") > 0).then("first_place").otherwise("second_place"),
+            below=pl.when(pl.col("difference") > 0).then("second_place").otherwise("first_place"),
+        )
+        # With seeds of their own, two can differ one way on those in common and the other way over all.
+        .filter(pl.col("above") < pl.col("below"))
+    )
+    behind = told.group_by("better").agg(pl.col("below").min())["below"].sort().to_numpy()
+    ranks = place.with_columns(rank=pl.Series(1 + np.searchsorted(behind, place["place"].to_numpy(), side="right")))
+    enough = pairs.filter(pl.col("n") >= ENOUGH_SEEDS)
+    compared = pl.concat([enough["first"], enough["second"]]).unique().implode()
+    known = pl.col("configuration").is_in(compared)
+    return ranks.select("configuration", rank=pl.when(known).then("rank").cast(pl.Int32))
 
 
 def power(difference: float, deviation: float, n: int, level: float = LEVEL) -> float:
@@ -174,10 +192,13 @@ def detectable_difference(deviation: float, n: int, comparisons: int = 1) -> flo
     def missing(difference: float) -> float:
         return power(difference, deviation, n, LEVEL / comparisons) - POWER
 
-    enough = deviation
-    while missing(enough) < 0:
-        enough *= 2
-    return float(brentq(missing, 0.0, enough, xtol=1e-6 * deviation))
+    low, high = 0.0, deviation
+    while missing(high) < 0:
+        low, high = high, 2 * high
+    while high - low > 1e-6 * high:  # scipy's root finders take longer to import than this takes
+        middle = (low + high) / 2
+        low, high = (middle, high) if missing(middle) < 0 else (low, middle)
+    return high
 
 
 def seeds_to_decide(difference: float, deviation: float, comparisons: int = 1) -> int | None:

@@ -59,9 +59,12 @@ _ROUNDING = 1e-12
 
 
 def _levels(column: pl.Series) -> npt.NDArray[np.int64]:
+    """Returns the level of each trial, counted from 0; missing ones are a level of their own."""
     if column.dtype.is_numeric() and column.n_unique() > MOST_LEVELS:
         column = column.rank("average").fill_null(0) * BINS // (column.len() + 1)
-    return column.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    ranked = column.rank("dense").fill_null(0).to_numpy()
+    codes: npt.NDArray[np.int64] = np.unique(ranked, return_inverse=True)[1]
+    return codes
 
 
 def _crossed(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

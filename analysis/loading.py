@@ -1,7 +1,4 @@
-"""Sweeps as one table of trials and one of records: what statistics and pictures start from.
-
-A configuration is everything a trial is but its seed. Its label names the settings that vary, for people.
-"""
+"""Sweeps as one table of trials and one of records: what statistics and pictures start from."""
 
 from __future__ import annotations
 
@@ -10,11 +7,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from analysis.configurations import with_configurations
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
-from analysis.store import LONGEST_NAME, SweepSpec, SweepStore
+from analysis.store import LONGEST_NAME, SweepSpec, SweepStore, without_secrets
 from analysis.tables import build_trials
 from workloads.errors import InputError
-from workloads.trial import SETTINGS_OF, digest
+from workloads.trial import digest
 
 FINISHED = ("completed", "early_stopped")
 """Statuses of the trials whose metrics count."""
@@ -27,8 +25,8 @@ class SweepData:
     specs: tuple[SweepSpec, ...]
     """What was asked, a spec for each sweep."""
     trials: pl.DataFrame
-    """The trials tables of all sweeps plus `configuration` (Int32) and `label` (short, for people). Where several hold
-    the same configuration and seed, the one that got furthest stays."""
+    """The trials tables of all sweeps, configurations numbered and labelled over all of them. Where several hold the
+    same configuration and seed, the trial that got furthest stays."""
     epochs: pl.DataFrame
     """The records of these trials plus `configuration`, ordered by trial and epoch."""
     axes: tuple[str, ...]
@@ -55,7 +53,8 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
         store = open_store(sweep)
         spec = store.read_spec()
         if spec is None:
-            raise InputError(f"there is no sweep at {sweep!r}: no sweep.json in it; give the folder that a sweep wrote")
+            where = without_secrets(sweep)
+            raise InputError(f"there is no sweep at {where!r}: no sweep.json in it; give the folder that a sweep wrote")
         parts.append((spec.everything() if everything else spec, *_recorded(store)))
         notes += [f"{store.locate(path)} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes)
@@ -99,7 +98,7 @@ def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], note
         notes: What a reader has to know about the files.
     """
     tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
-    trials, axes = _with_configurations(pl.concat(tables, how="diagonal_relaxed"))
+    trials, axes = with_configurations(pl.concat(tables, how="diagonal_relaxed"))
     once = _furthest(trials)
     if repeated := trials.height - once.height:
         notes = [*notes, f"Trials that are in more than one place and are counted once: {repeated}."]
@@ -131,22 +130,7 @@ def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 _ORIGIN = "sweep_index"
-_IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
-_SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
 _FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_of_memory", "failed", "cancelled"))}
-
-
-def _with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Returns the trials with `configuration` and `label`, and the axes."""
-    settings = [name for name in trials.columns if name.startswith(_SETTING_OF)]
-    identity = [*_IDENTITY, *settings]
-    configurations = trials.select(identity).unique(maintain_order=True)
-    axes = _axes(configurations, settings)
-    configurations = configurations.with_columns(
-        pl.Series("configuration", range(configurations.height), dtype=pl.Int32),
-        pl.Series("label", _labels(configurations, axes), dtype=pl.String),
-    )
-    return trials.join(configurations, on=identity, how="left", nulls_equal=True, maintain_order="left"), axes
 
 
 def _furthest(trials: pl.DataFrame) -> pl.DataFrame:
@@ -154,35 +138,3 @@ def _furthest(trials: pl.DataFrame) -> pl.DataFrame:
     furthest = pl.col("status").replace_strict(_FURTHEST, default=len(_FURTHEST))
     best = trials.sort(furthest, maintain_order=True).unique(("configuration", "seed"), keep="first")
     return trials.join(best, on=("trial_id", _ORIGIN), how="semi", maintain_order="left")
-
-
-def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, ...]:
-    def varies(column: str, within: str | None) -> bool:
-        groups = configurations.group_by(within or pl.lit(0))
-        return bool((groups.agg(pl.col(column).n_unique())[column] > 1).any())
-
-    found: list[str] = []
-    for kind in SETTINGS_OF:
-        found += [kind] if varies(kind, None) else []
-        found += [name for name in settings if name.startswith(f"{kind}_") and varies(name, kind)]
-    return (*found, *(name for name in ("lr", "batch_size", "epochs", "train_limit") if varies(name, None)))
-
-
-_PHRASES = {"lr": "lr {}", "batch_size": "batch size {}", "epochs": "{} epochs", "train_limit": "{} images"}
-
-
-def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
-    short = {axis: axis.partition("_")[2].replace("_", " ") for axis in axes if axis.startswith(_SETTING_OF)}
-    phrases = dict(_PHRASES) | dict.fromkeys(SETTINGS_OF, "{}")
-    for axis, name in short.items():
-        unique = list(short.values()).count(name) == 1
-        phrases[axis] = f"{name if unique else axis.replace('_', ' ')} {{}}"
-    rows = configurations.select(axes or ("optimizer",)).iter_rows(named=True)
-    texts = (", ".join(phrases[axis].format(_text(v)) for axis, v in row.items() if v is not None) for row in rows)
-    return [text or "default settings" for text in texts]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.12g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -19,13 +19,16 @@ from typing import Any
 import jinja2
 import polars as pl
 import tyro
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis.aggregate import summarise, write_summary
 from analysis.answer import answer
+from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
-from analysis.plots import Drawn, draw_plots
+from analysis.plots import Drawn, Failure, draw_plots
 from analysis.plots.style import adaptive
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
@@ -48,6 +51,8 @@ class Report:
     """The question's answer in sentences."""
     files: tuple[str, ...]
     """Where everything is that was written."""
+    failures: tuple[Failure, ...] = ()
+    """Pictures that could not be drawn."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +80,16 @@ class RankingColumn:
 
 
 COLUMNS: tuple[RankingColumn, ...] = (
-    RankingColumn("#", "place by mean final validation accuracy", "position"),
-    RankingColumn("configuration", "the settings that vary", "label", numeric=False),
+    RankingColumn("#", "place by mean final validation accuracy; equals share it", "position"),
+    RankingColumn("configuration", "the settings that vary", "name", numeric=False),
     RankingColumn("val accuracy", "of the last epoch, mean over seeds", "final_val_accuracy_mean", "{:.4f}"),
     RankingColumn(
-        "95% interval", "of that mean, bootstrap", "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
+        "95% interval", "of that mean (Student's t)", "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
     ),
     RankingColumn(
         "balanced", "mean of the classes' accuracies, where classes are rare", "final_balanced_accuracy_mean", "{:.4f}"
     ),
-    RankingColumn("rank", "1 + how many are shown to be better: equal ranks are ties", "rank"),
+    RankingColumn("rank", "1 + how many are shown to be better than it, or than one that did as well", "rank"),
     RankingColumn("val loss", "of the last epoch, mean over seeds", "final_val_loss_mean", "{:.4f}", printed=False),
     RankingColumn("seeds", "trials that finished", "n"),
     RankingColumn("diverged", "trials that diverged", "diverged"),
@@ -99,9 +104,9 @@ COLUMNS: tuple[RankingColumn, ...] = (
 """The ranked table; a column without any value is left out."""
 
 
-def columns_of(summary: pl.DataFrame) -> list[RankingColumn]:
-    """Returns the columns that have something to say about this summary."""
-    return [c for c in COLUMNS if summary[c.value].null_count() < summary.height and not _all_zero(summary[c.value])]
+def columns_of(rows: pl.DataFrame) -> list[RankingColumn]:
+    """Returns the columns that have something to say about these rows of `trainings(summary)`."""
+    return [c for c in COLUMNS if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
 
 
 def _all_zero(column: pl.Series) -> bool:
@@ -122,10 +127,11 @@ def write_report(sweeps: Sequence[str]) -> Report:
     summary = summarise(data)
     sentences = answer(data, summary)
     store = output_store(sweeps)
-    pictures = in_order_of_answer(draw_plots(data, summary), data.specs)
+    failures: list[Failure] = []
+    pictures = in_order_of_answer(draw_plots(data, summary, failures=failures), data.specs)
     files = [write_summary(store, data, summary), *write_pictures(store, pictures)]
-    store.write("report.html", render(data, summary, sentences, pictures, sweeps).encode())
-    return Report(summary, sentences, (*files, store.locate("report.html")))
+    store.write("report.html", render(data, summary, sentences, pictures, sweeps, failures).encode())
+    return Report(summary, sentences, (*files, store.locate("report.html")), tuple(failures))
 
 
 def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) -> list[Drawn]:
@@ -143,32 +149,83 @@ def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Prints the ranked table, the answer and where the files are."""
-    shown = report.ranking.head(_MOST_PRINTED)
+    """Prints the ranked table, the answer and where the files are.
+
+    On a terminal the table is wrapped to its width; elsewhere its lines are as long as they need to be. Characters that
+    the console cannot show are written another way.
+    """
+
+    def say(text: str, **how: Any) -> None:
+        console.print(Text(shown_in(console.encoding, text)), highlight=False, **how)
+
+    rows = trainings(report.ranking)
+    shown = rows.head(_MOST_PRINTED)
     columns = [column for column in columns_of(shown) if column.printed]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=column.numeric)
-    for row in shown.iter_rows(named=True):
-        table.add_row(*(column.text(row) for column in columns))
-    console.print(table, markup=False, highlight=False)
-    if report.ranking.height > shown.height:
-        console.print(f"and {report.ranking.height - shown.height:,} more", style="dim", highlight=False)
+    cells = [[shown_in(console.encoding, c.text(row)) for c in columns] for row in shown.iter_rows(named=True)]
+    if console.file.isatty():
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=column.numeric)
+        for texts in cells:
+            table.add_row(*map(Text, texts))
+        console.print(table, highlight=False)
+    else:
+        for line in aligned([[column.title for column in columns], *cells], [column.numeric for column in columns]):
+            say(line, soft_wrap=True)
+    if rows.height > shown.height:
+        say(f"and {rows.height - shown.height:,} more", style="dim")
     console.print()
     for sentence in report.answer:
-        console.print(sentence, markup=False, highlight=False)
+        say(sentence, soft_wrap=not console.file.isatty())
     console.print()
     pictures = [file for file in report.files if file.endswith(".png")]
     for file in report.files:
         if file not in pictures:
-            console.print(file, markup=False, highlight=False, soft_wrap=True)
+            say(file, soft_wrap=True)
     if pictures:
         folder = pictures[0].rpartition("/")[0]
-        console.print(f"{folder}/ ({len(pictures)} pictures)", markup=False, highlight=False, soft_wrap=True)
+        say(f"{folder}/ ({len(pictures)} pictures)", soft_wrap=True)
+    for one in report.failures:
+        say(f"The picture {one.name} could not be drawn: {one.error} (traceback: report.html)", soft_wrap=True)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Returns the lines of a table without rules, columns two spaces apart.
+
+    Args:
+        rows: The texts, row by row.
+        right: For each column, whether it is aligned to the right.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            " " * (width - cell_len(text)) + text if to_right else text + " " * (width - cell_len(text))
+            for text, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def shown_in(encoding: str, text: str) -> str:
+    """Returns a text with the characters that an encoding lacks written another way."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = text.translate(_PLAIN)
+        return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+_PLAIN = str.maketrans({"–": "-", "—": "-", "…": "...", "×": "x", "≤": "<=", "’": "'", "“": '"', "”": '"'})
 
 
 def render(
-    data: SweepData, summary: pl.DataFrame, sentences: Sequence[str], pictures: Sequence[Drawn], sweeps: Sequence[str]
+    data: SweepData,
+    summary: pl.DataFrame,
+    sentences: Sequence[str],
+    pictures: Sequence[Drawn],
+    sweeps: Sequence[str],
+    failures: Sequence[Failure] = (),
 ) -> str:
     """Returns the report as one HTML text that needs nothing else.
 
@@ -178,6 +235,7 @@ def render(
         sentences: The answer.
         pictures: What to show, in order.
         sweeps: The command line's sweeps, to say how to write the report again.
+        failures: Pictures that could not be drawn.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
@@ -187,7 +245,8 @@ def render(
         lstrip_blocks=True,
     )
     style, script = (environment.get_template(f"report.{kind}").render() for kind in ("css", "js"))
-    shown, unfinished = summary.head(MOST_ROWS), exceptions(data)
+    distinct, unfinished = trainings(summary), exceptions(data)
+    shown = distinct.head(MOST_ROWS)
     columns = columns_of(shown)
     return environment.get_template("report.html.j2").render(
         style=style,
@@ -200,7 +259,9 @@ def render(
         sentences=sentences,
         columns=columns,
         rows=[[(column.text(row), row[column.value]) for column in columns] for row in shown.iter_rows(named=True)],
+        distinct=distinct.height,
         configurations=summary.height,
+        failures=failures,
         pictures=[(one.name, one.caption, _data_uri(one), one.picture.wide) for one in pictures],
         ledger=ledger(data),
         exceptions=unfinished.head(MOST_EXCEPTIONS).to_dicts(),

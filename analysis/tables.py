@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from analysis.configurations import with_configurations
 from analysis.schema import TRIAL_COLUMNS, polars_schema, setting_columns, setting_value
 from analysis.store import SweepSpec, SweepStore
 from workloads.trial import SETTINGS_OF, TrialConfig
@@ -50,6 +51,7 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
         computed_seconds=pl.when(pl.col("taken_from").is_null()).then("computed_seconds").otherwise(0.0),
         shared_epochs=pl.when(pl.col("taken_from").is_null()).then("shared_epochs").otherwise("epochs_run"),
     )
+    table, _ = with_configurations(table)
     schema = polars_schema(TRIAL_COLUMNS)
     settings = [name for name in setting_columns(spec.trials) if name not in schema]
     return table.select([pl.col(name).cast(type_) for name, type_ in schema.items()] + [pl.col(n) for n in settings])

@@ -6,6 +6,10 @@ add one, write both in a file here and add a row to `PLOTS`: report, command lin
 
 from __future__ import annotations
 
+import analysis.plots.untouched  # noqa: F401  (before anything that imports matplotlib)
+
+# isort: split
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -53,10 +57,20 @@ class Drawn:
     picture: Picture
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be drawn."""
+
+    name: str
+    error: str
+    """What was raised, in one line."""
+    traceback: str
+
+
 PLOTS: tuple[Plot, ...] = (
     Plot(
         "seeds",
-        "Validation accuracy after the last epoch: a point for each seed, the mean and its 95% interval.",
+        "Validation accuracy after the last epoch: a point for each seed, the mean and its 95% interval (Student's t).",
         seeds.data,
         seeds.draw,
     ),
@@ -160,15 +174,31 @@ PLOTS: tuple[Plot, ...] = (
 """Every picture, in the order of the report."""
 
 
-def draw_plots(sweep: SweepData, summary: pl.DataFrame, names: Collection[str] | None = None) -> list[Drawn]:
+def draw_plots(
+    sweep: SweepData,
+    summary: pl.DataFrame,
+    names: Collection[str] | None = None,
+    failures: list[Failure] | None = None,
+) -> list[Drawn]:
     """Returns the pictures that say something about a sweep, in the order of `PLOTS`.
 
     Args:
         sweep: The sweep.
         summary: `summarise(sweep)`.
         names: Only these plots; all when None.
+        failures: Receives the pictures that could not be drawn, so that one does not cost the others; when None, what
+            was raised is raised.
     """
-    pictures = (_drawn(plot, sweep, summary) for plot in PLOTS if names is None or plot.name in names)
+    pictures = []
+    for plot in PLOTS:
+        if names is None or plot.name in names:
+            try:
+                pictures.append(_drawn(plot, sweep, summary))
+            except Exception as error:
+                if failures is None:
+                    raise
+                line = " ".join(f"{type(error).__name__}: {error}".split())
+                failures.append(Failure(plot.name, line, traceback.format_exc()))
     return [one for one in pictures if one is not None]
 
 

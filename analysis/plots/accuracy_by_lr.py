@@ -44,7 +44,7 @@ class ByRate:
 def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
     """Returns accuracy by learning rate, or None when only one rate was tried or nothing has finished."""
     ran = summary.filter(pl.col("n") + pl.col("diverged") > 0)
-    if "lr" not in sweep.axes or ran.is_empty():
+    if "lr" not in sweep.axes or ran["n"].sum() == 0:
         return None
     best = ran.unique([*families(sweep), "lr"], keep="first", maintain_order=True)
     groups = by_family(sweep, best)
@@ -80,9 +80,10 @@ def draw(data: ByRate, figure: Figure) -> None:
     axes = figure.add_subplot()
     diverged = [index for index, one in enumerate(data.series) if one.diverged_lrs]
     height = min(0.055, 0.25 / max(1, len(diverged)))
-    accuracies = [value for one in data.series for value in (*one.mean, *filter(None, (*one.low, *one.high)))]
+    means = [value for one in data.series for value in one.mean] or [0.0, 1.0]
+    ends = [value for one in data.series for value in (*one.low, *one.high) if value is not None]
     scales.rate_axis(axes, [lr for one in data.series for lr in (*one.lrs, *one.diverged_lrs)])
-    scales.accuracy_axis(axes, accuracies or [0.0, 1.0], foot=height * len(diverged))
+    scales.accuracy_axis(axes, means, "final validation accuracy", ends=ends, foot=height * len(diverged))
     handles = [_draw_series(axes, one, index) for index, one in enumerate(data.series)]
     for level, index in enumerate(diverged):
         for lr in data.series[index].diverged_lrs:
@@ -92,7 +93,6 @@ def draw(data: ByRate, figure: Figure) -> None:
     if any(one.edge for one in data.series):
         handles.append(Line2D([], [], linestyle="none", label="best at end of grid", **_RING))
     axes.set_xlabel("initial learning rate")
-    axes.set_ylabel("final validation accuracy")
     style.title(figure, "Final validation accuracy by learning rate")
     if len(handles) > 1:
         style.legend(figure, handles)

@@ -42,7 +42,7 @@ def schedules(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
     """Returns each schedule at its best settings, or None when the sweep has only one schedule."""
     if "scheduler" not in sweep.axes:
         return None
-    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and applied learning rate by schedule")
+    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and learning rate by schedule")
 
 
 def learning_rates(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
@@ -54,16 +54,18 @@ def learning_rates(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
     shown_elsewhere = "scheduler" in sweep.axes or plateau_extremes(sweep, summary) is not None
     if shown_elsewhere or not sweep.epochs.select(changes.any()).item():
         return None
-    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and applied learning rate")
+    return _applied(sweep, best_and_worst(sweep, summary), "Training loss and learning rate")
 
 
 def plateau_extremes(sweep: SweepData, summary: pl.DataFrame) -> Applied | None:
-    """Returns the best and the worst plateau settings, or None when there is only one."""
+    """Returns the best and the worst plateau settings, or None when only one thing was trained."""
     plateau = summary.filter(pl.col("scheduler") == "plateau")
     if not any(plateau[name].n_unique() > 1 for name in sweep.axes if name.startswith("scheduler_")):
         return None
     selection = best_and_worst(sweep, plateau, _EXTREMES)
-    return _applied(sweep, selection, "Best and worst plateau settings: training loss and learning rate")
+    if len(selection.configurations) < 2:
+        return None
+    return _applied(sweep, selection, "Best and worst plateau settings")
 
 
 def _applied(sweep: SweepData, selection: Selection, title: str) -> Applied | None:
@@ -94,7 +96,6 @@ def draw(data: Applied, figure: Figure) -> None:
     figure.set_size_inches(style.WIDTH, 6.4)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     handles = lines(above, data.losses)
-    above.set_ylabel("training loss")
     above.set_xlabel("")
     _rates(below, data.rates)
     last = max(len(curve.mean) for curve in data.losses.curves)

@@ -65,8 +65,8 @@ def draw(data: Budget, figure: Figure) -> None:
         look = style.line(index)
         marks = style.mark_every(len(group.budgets), index)
         handles += axes.plot(group.budgets, group.median, **look, markevery=marks, label=group.label)
-    shown = [value for group in data.groups for value in (*group.median, *group.high, *filter(None, group.low))]
-    scales.accuracy_axis(axes, shown)
+    shown = [value for group in data.groups for value in (*group.median, *group.high, *group.low) if value is not None]
+    scales.accuracy_axis(axes, shown, "best final validation accuracy found")
     foot = axes.get_ylim()[0]
     banded = data.groups if len(data.groups) <= _MOST_BANDS else ()
     for group, handle in zip(banded, handles, strict=False):
@@ -74,7 +74,6 @@ def draw(data: Budget, figure: Figure) -> None:
         axes.fill_between(group.budgets, low, group.high, color=handle.get_color(), alpha=0.12)
     scales.count_axis(axes, max(group.budgets[-1] for group in data.groups))
     axes.set_xlabel("random trials you can afford")
-    axes.set_ylabel("best final validation accuracy found")
     style.title(figure, "What a budget of trials finds")
     if len(handles) > 1:
         style.legend(figure, handles)

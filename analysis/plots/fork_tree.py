@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.loading import SweepData
 from analysis.plots import scales, style
-from analysis.plots.selection import describe
+from analysis.plots.selection import describe, seed_noise
 
 _MOST_BRANCHES = 40
 
@@ -56,12 +56,13 @@ class Tree:
     """Trial-epochs that have a record."""
     trained: int
     """Epochs that were trained for them."""
+    noise: float
+    """Standard error of an accuracy, from seed to seed."""
     note: str
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
     """Returns the tree of a sweep, or None when no epoch was shared."""
-    del summary
     epochs = sweep.epochs.sort("trial_id", "epoch").with_columns(parent=pl.col("computed_by").shift(1).over("trial_id"))
     trained = epochs.select("computed_by", "epoch").n_unique()
     if trained == epochs.height:
@@ -88,6 +89,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
         ),
         epochs.height,
         trained,
+        seed_noise(summary),
         note,
     )
 
@@ -166,7 +168,7 @@ def draw(data: Tree, figure: Figure) -> None:
     labels = [branch.leaf.label if branch.leaf else "" for branch in data.branches]
     style.size_for_rows(figure, labels, extra=1.9, width=10)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours([branch.leaf.accuracy for branch in data.branches if branch.leaf])
+    colours = scales.AccuracyColours([branch.leaf.accuracy for branch in data.branches if branch.leaf], data.noise)
     for row, branch in enumerate(data.branches):
         if branch.parent is not None:
             axes.plot([branch.first - 1] * 2, [branch.parent, row], color=style.MUTED, linewidth=1.5, zorder=1)

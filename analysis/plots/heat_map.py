@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.aggregate import CHOICE
 from analysis.loading import FINISHED, SweepData
 from analysis.plots import scales, style
-from analysis.plots.selection import axis_name, value_text
+from analysis.plots.selection import axis_name, seed_noise, value_text
 
 _MOST_CELLS_WITH_TEXT = 12
 _MOST_INCHES = 12
@@ -43,23 +44,22 @@ class Maps:
 
     title: str
     maps: tuple[Map, ...]
+    noise: float
+    """Standard error of a cell, from seed to seed."""
     note: str
 
 
 def lr_by_schedule(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     """Returns learning rate x schedule, or None when either is only one."""
-    del summary
     if not {"lr", "scheduler"} <= set(sweep.axes):
         return None
     note = f"Each cell is the mean over seeds{' and all other settings' if len(sweep.axes) > 2 else ''}."
-    return Maps(
-        "Final validation accuracy by learning rate and schedule", (over(sweep.trials, "lr", "scheduler"),), note
-    )
+    grid = over(sweep.trials, "lr", "scheduler")
+    return _maps("Final validation accuracy by learning rate and schedule", (grid,), seed_noise(summary), note)
 
 
 def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     """Returns a map for each pair of plateau settings that vary, or None when fewer than two do."""
-    del summary
     trials = sweep.trials.filter(pl.col("scheduler") == "plateau")
     axes = [name for name in sweep.axes if trials[name].n_unique() > 1]
     settings = [name for name in axes if name.startswith("scheduler_")]
@@ -70,7 +70,25 @@ def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     note = f"Each cell is the mean over seeds{' and all other settings' if len(axes) > 2 else ''}."
     if len(shown) < len(pairs):
         note += f" Shown: {len(shown)} of {len(pairs)} pairs."
-    return Maps("Final validation accuracy by plateau settings", tuple(over(trials, *pair) for pair in shown), note)
+    maps = tuple(over(trials, *pair) for pair in shown)
+    plateau = summary.filter(pl.col("scheduler") == "plateau")
+    return _maps("Final validation accuracy by plateau settings", maps, seed_noise(plateau), note)
+
+
+def _maps(title: str, maps: tuple[Map, ...], noise: float, note: str) -> Maps:
+    values = _values(maps)
+    if within_noise(values, noise):
+        note += " The cells differ by no more than chance makes of equals, which is why their colours hardly do."
+    return Maps(title, maps, noise, note)
+
+
+def within_noise(values: Sequence[float], noise: float) -> bool:
+    """Returns whether values differ by no more than equals do by chance; nothing to compare does not differ."""
+    return len(values) < 2 or max(values) - min(values) < scales.NOISE_RANGE * noise
+
+
+def _values(maps: tuple[Map, ...]) -> list[float]:
+    return [value for one in maps for line in one.values for value in line if value is not None]
 
 
 def over(trials: pl.DataFrame, x: str, y: str) -> Map:
@@ -100,25 +118,24 @@ def _levels(trials: pl.DataFrame, name: str) -> list[object]:
 
 
 def draw(data: Maps, figure: Figure) -> None:
-    """Draws the maps side by side on one colour scale, the best cells bold."""
+    """Draws the maps side by side on one colour scale, the best cells bold if they differ at all."""
     columns = min(len(data.maps), 2)
     rows = -(-len(data.maps) // columns)
     cells_wide = sum(len(one.x) for one in data.maps[:columns])
     cells_high = max(len(one.y) for one in data.maps)
     width = min(_MOST_INCHES, max(style.WIDTH, 0.72 * cells_wide + 1.6 * columns + 1))
     figure.set_size_inches(width, max(3.6, 0.5 * cells_high + 1.6) * rows)
-    every = [value for one in data.maps for line in one.values for value in line if value is not None]
-    colours = scales.AccuracyColours(every)
+    colours = scales.AccuracyColours(_values(data.maps), data.noise)
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, one in zip(panels.flat, data.maps, strict=False):
-        _panel(axes, one, colours)
+        _panel(axes, one, colours, data.noise)
     for axes in panels.flat[len(data.maps) :]:
         axes.set_visible(False)
     colours.bar(figure, panels)
     style.title(figure, data.title)
 
 
-def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
+def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours, noise: float) -> None:
     values = np.array([[np.nan if value is None else value for value in line] for line in data.values], dtype=float)
     shown = np.ma.masked_invalid(values)
     axes.pcolormesh(
@@ -141,11 +158,12 @@ def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
     axes.set_xlabel(data.x_name)
     axes.set_ylabel(data.y_name)
     if len(data.x) <= _MOST_CELLS_WITH_TEXT:
-        _label_cells(axes, data, colours)
+        _label_cells(axes, data, colours, noise)
 
 
-def _label_cells(axes: Axes, data: Map, colours: scales.AccuracyColours) -> None:
-    best = max((round(value, 3) for line in data.values for value in line if value is not None), default=None)
+def _label_cells(axes: Axes, data: Map, colours: scales.AccuracyColours, noise: float) -> None:
+    values = [value for line in data.values for value in line if value is not None]
+    best = None if within_noise(values, noise) else round(max(values), 3)
     for j, line in enumerate(data.values):
         for i, value in enumerate(line):
             text = "–" if value is None else f"{value:.3f}".removeprefix("0")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.intervals import bootstrap_intervals
+from analysis.intervals import mean_intervals
 from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import Selection, best_and_worst
@@ -68,16 +68,16 @@ def curves(sweep: SweepData, selection: Selection, metric: str) -> Curves | None
     for configuration, label in zip(selection.configurations, selection.labels, strict=True):
         series = by_trial.filter(pl.col("configuration") == configuration)[metric].to_list()
         if series:
-            found.append(_curve(label, series, configuration in diverged))
+            found.append(_curve(label, series, configuration in diverged, 1.0 if "accuracy" in metric else np.inf))
     seeds = int(by_trial.group_by("configuration").len()["len"].max() or 0)  # type: ignore[arg-type]
     return Curves(metric, tuple(found), seeds, selection.note) if found else None
 
 
-def _curve(label: str, series: list[list[float]], diverged: bool) -> Curve:
+def _curve(label: str, series: list[list[float]], diverged: bool, most: float) -> Curve:
     length = min(len(values) for values in series)
     values = np.array([seed[:length] for seed in series])
     mean = values.mean(axis=0)
-    low, high = bootstrap_intervals(values.T)
+    low, high = mean_intervals(values.T, 0, most)
     if np.isnan(low).all():
         return Curve(label, tuple(mean.tolist()), None, None, diverged)
     low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)  # seeds that agree exactly
@@ -89,9 +89,27 @@ def draw(data: Curves, figure: Figure) -> None:
     axes = figure.add_subplot()
     handles = lines(axes, data)
     name = METRICS[data.metric]
-    axes.set_ylabel(name + (", mean and 95% interval" if data.seeds > 1 else ""))
     style.title(figure, f"{name.capitalize()} by epoch")
     style.legend(figure, handles)
+
+
+_FAR = 20
+"""A curve that rises to more than so many times what is usual leaves the picture."""
+
+
+def _value_axis(axes: Axes, data: Curves) -> None:
+    """Sets up the vertical axis so that means and bands are inside, unless a curve would leave the others no room."""
+    label = METRICS[data.metric] + (", mean and 95% interval" if data.seeds > 1 else "")
+    finite = [curve for curve in data.curves if not curve.diverged] or data.curves
+    most = _FAR * float(np.quantile([max(curve.mean) for curve in finite], 0.5, method="lower"))
+    shown = [curve for curve in finite if max(curve.mean) <= most]
+    means = [value for curve in shown for value in curve.mean]
+    ends = [min(value, most) for curve in shown for end in (curve.low, curve.high) if end is not None for value in end]
+    if data.metric.endswith("loss"):
+        scales.loss_axis(axes, means, ends)
+        axes.set_ylabel(label)
+    else:
+        scales.accuracy_axis(axes, means, label, ends=ends)
 
 
 def lines(axes: Axes, data: Curves) -> list[Line2D]:
@@ -106,10 +124,7 @@ def lines(axes: Axes, data: Curves) -> list[Line2D]:
         if curve.low is not None and curve.high is not None:
             axes.fill_between(epochs, curve.low, curve.high, color=look["color"], alpha=0.18)
     scales.epoch_axis(axes, longest)
-    # losses on the way to infinity would leave no room for the others
-    finite = [curve for curve in data.curves if not curve.diverged] or data.curves
-    shown = [value for curve in finite for value in curve.mean]
-    (scales.loss_axis if data.metric.endswith("loss") else scales.accuracy_axis)(axes, shown)
+    _value_axis(axes, data)
     for curve, handle in zip(data.curves, handles, strict=True):
         if curve.diverged:
             style.cross(axes, len(curve.mean), min(curve.mean[-1], axes.get_ylim()[1]), str(handle.get_color()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ def draw(data: Parallel, figure: Figure) -> None:
     figure.set_size_inches(max(style.WIDTH, 1.75 * (len(data.axes) + 1)), 5.6)
     axes = figure.add_subplot()
     colours = scales.AccuracyColours(data.accuracies)
-    outcome = Axis("final validation\naccuracy", _outcome_ticks(data, colours))
+    outcome = Axis("final validation accuracy", _outcome_ticks(data, colours))
     ends = [_DIVERGED if one is None else colours.position(one) for one in data.accuracies]
     lines = [list(enumerate((*line, end))) for line, end in zip(data.lines, ends, strict=True)]
     shades = [style.MUTED if one is None else colours(one) for one in data.accuracies]
@@ -90,8 +91,11 @@ def draw(data: Parallel, figure: Figure) -> None:
     for place, axis in enumerate((*data.axes, outcome)):
         axes.plot([place, place], [0, 1], color=style.INK, linewidth=1.2, zorder=3)
         for position, text in axis.ticks:
-            axes.annotate(text, (place, position), **_BESIDE)
-    axes.set_xticks(range(len(data.axes) + 1), [axis.name for axis in (*data.axes, outcome)])
+            axes.annotate(style.shortened(text, _LONGEST_VALUE), (place, position), **_BESIDE)
+    axes.set_xticks(
+        range(len(data.axes) + 1),
+        [textwrap.fill(style.shortened(axis.name), _LONGEST_NAME) for axis in (*data.axes, outcome)],
+    )
     axes.set_xlim(-0.1, len(data.axes) + 0.45)
     axes.set_ylim(min(ends) - 0.06 if min(ends) < 0 else -0.05, 1.05)
     axes.set_yticks([])
@@ -102,6 +106,8 @@ def draw(data: Parallel, figure: Figure) -> None:
 
 
 _DIVERGED = -0.12
+_LONGEST_VALUE, _LONGEST_NAME = 22, 16
+"""Characters: longer values lose their middle, longer names are broken into lines."""
 _NARROW = 0.01
 _BESIDE: dict[str, Any] = {
     "xytext": (6, 0),

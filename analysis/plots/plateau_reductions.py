@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.aggregate import CHOICE
 from analysis.loading import FINISHED, SweepData
 from analysis.plots import scales, style
-from analysis.plots.selection import describe
+from analysis.plots.selection import describe, seed_noise
 
 _MOST_LINES = 30
 
@@ -35,12 +35,13 @@ class Timeline:
     """Reductions by epoch, the best outcome first."""
 
     lines: tuple[Line, ...]
+    noise: float
+    """Standard error of an accuracy, from seed to seed."""
     note: str
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
     """Returns the reductions of every plateau setting, or None when no plateau schedule has run."""
-    del summary
     ran = sweep.trials.filter((pl.col("scheduler") == "plateau") & (pl.col("epochs_run") > 0))
     if ran.is_empty():
         return None
@@ -84,14 +85,14 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
         notes.append(f"Shown: the best {shown.height} of {settings.height} different trainings.")
     if ran["seed"].n_unique() > 1:
         notes.append("Where seeds differ, each has its own row of marks.")
-    return Timeline(lines, " ".join(notes))
+    return Timeline(lines, seed_noise(summary), " ".join(notes))
 
 
 def draw(data: Timeline, figure: Figure) -> None:
     """Draws the timeline, coloured by final validation accuracy."""
     style.size_for_rows(figure, [line.label for line in data.lines], extra=1.7, width=10)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours([line.accuracy for line in data.lines])
+    colours = scales.AccuracyColours([line.accuracy for line in data.lines], data.noise)
     for row, line in enumerate(data.lines):
         colour = style.MUTED if line.accuracy is None else colours(line.accuracy)
         axes.plot([1, line.epochs], [row, row], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)

@@ -22,6 +22,10 @@ _LOG_LOSS_FROM = 5
 """Losses that span at least this factor are shown on a logarithmic axis."""
 _STRETCH_FROM = 0.1
 """Accuracies that span at least this much are shown on an axis that is logarithmic in the error."""
+_FARTHEST_END = 5
+"""An interval that runs to no loss, or to no error, would leave no room for all else on a logarithmic axis."""
+_LONGEST_UPRIGHT = 30
+"""Characters of a vertical axis's label that leave room for more on the line."""
 _MOST_DIGITS, _FEWEST_USED = 2, 3
 """Learning rates with more digits are no ticks; with fewer ticks than that, powers of ten help out."""
 _SMALLEST_ERROR = 1e-4
@@ -49,7 +53,7 @@ def spaced(candidates: Iterable[float], position: Callable[[float], float], gap:
 
 def epoch_axis(axes: Axes, last: int, first: int = 1) -> None:
     """Sets up the horizontal axis for epochs: whole numbers only."""
-    margin = 0.02 * (last - first) + 0.1
+    margin = 0.02 * (last - first) + 0.1 if last > first else 1.0
     axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=_MOST_TICKS, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel("epoch" if first else "epochs trained")
@@ -89,10 +93,20 @@ def _decades(low: float, high: float) -> range:
     return range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
 
 
-def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
-    """Sets up the vertical axis for losses, logarithmic when they span a large factor."""
+def loss_axis(axes: Axes, losses: Sequence[float], ends: Sequence[float] = ()) -> None:
+    """Sets up the vertical axis for losses, logarithmic when they span a large factor.
+
+    Args:
+        axes: The axes.
+        losses: What is to be shown.
+        ends: Ends of their intervals, shown too; on a logarithmic axis as far as a factor of `_FARTHEST_END` from it.
+    """
     low, high = min(losses), max(losses)
-    if low <= 0 or high / low < _LOG_LOSS_FROM:
+    logarithmic = low > 0 and high / low >= _LOG_LOSS_FROM
+    if logarithmic:
+        ends = [min(max(end, low / _FARTHEST_END), high * _FARTHEST_END) for end in ends]
+    low, high = min(low, *ends, high), max(high, *ends, low)
+    if not logarithmic:
         room = 0.05 * (high - low) or 0.05 * (abs(high) or 1.0)
         axes.set_ylim(low - room, high + room)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=_MOST_TICKS, steps=_NICE_STEPS))
@@ -106,20 +120,35 @@ def loss_axis(axes: Axes, losses: Sequence[float]) -> None:
     _ticks(axes, "y", spaced(inside, lambda loss: float(np.log10(loss)), span / _MOST_TICKS))
 
 
-def accuracy_axis(axes: Axes, accuracies: Sequence[float], which: Which = "y", foot: float = 0.0) -> None:
+def accuracy_axis(
+    axes: Axes,
+    accuracies: Sequence[float],
+    label: str,
+    which: Which = "y",
+    *,
+    ends: Sequence[float] = (),
+    foot: float = 0.0,
+) -> None:
     """Sets up an axis for accuracies.
 
-    When they span much it is logarithmic in the error (one minus accuracy): the gap between 0.90 and 0.91 stays visible
-    beside a trial that learned nothing.
+    When they span much it is logarithmic in the error (one minus accuracy), which its label says: the gap between 0.90
+    and 0.91 stays visible beside a trial that learned nothing.
 
     Args:
         axes: The axes.
         accuracies: What is to be shown.
+        label: What the axis says.
         which: The axis.
+        ends: Ends of their intervals, shown too; on a logarithmic axis up to a `_FARTHEST_END`th of the smallest error.
         foot: Share of the axis to leave free at its low end.
     """
-    low, high = min(accuracies), max(accuracies)
+    low, high = min(*accuracies, *ends, 1.0), max(*accuracies, *ends, 0.0)
     stretch = high - low >= _STRETCH_FROM
+    if stretch:
+        best = max(accuracies)
+        high = max(best, min(high, 1 - (1 - best) / _FARTHEST_END))
+    says = f"{label}{chr(10) if which == 'y' and len(label) > _LONGEST_UPRIGHT else ' '}(logarithmic in the error)"
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(says if stretch else label)
     position, accuracy = (_stretched, _accuracy) if stretch else (_same, _same)
     start, end = position(low), position(high)
     room = max(end - start, 1e-3)
@@ -177,21 +206,29 @@ def _ticks(axes: Axes, which: Which, ticks: Sequence[float]) -> None:
 # -- colours ----------------------------------------------------------------------------------------------------------
 
 
+NOISE_RANGE = 4
+"""Standard errors that the best and the worst of some dozen equals are apart."""
+_NARROWEST = 10
+"""Standard errors that colours span at least: the best and the worst of equals look much the same."""
+
+
 class AccuracyColours:
     """Colours of accuracies, from dark (low) to light (high); told apart with any kind of colour vision.
 
     The range ends at the best and begins not far below the middle one, so that a few failures do not make all others
-    look alike.
+    look alike. It is never narrower than what chance alone makes of equals, so that noise is not coloured.
 
     Args:
         accuracies: What is to be shown; None is left out.
+        noise: Standard error of each, from seed to seed.
     """
 
-    def __init__(self, accuracies: Iterable[float | None]) -> None:
+    def __init__(self, accuracies: Iterable[float | None], noise: float = 0.0) -> None:
         values = [value for value in accuracies if value is not None] or [0.0]
         high, middle = max(values), float(np.median(values))
         self.low = max(min(values), middle - 3 * max(high - middle, 1e-3))
-        self.high = max(high, self.low + 1e-3)
+        missing = max(0.0, max(_NARROWEST * noise, 1e-3) - (high - self.low))
+        self.low, self.high = self.low - missing / 2, high + missing / 2
         self.map = _colour_map()
         self.scale = Normalize(self.low, self.high)
         self._beyond = min(values) < self.low

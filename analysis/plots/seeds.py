@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.aggregate import CHOICE
+from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData
 from analysis.plots import scales, style
 
@@ -28,7 +29,7 @@ class Row:
     low: float | None
     high: float | None
     rank: int | None
-    """1 + how many configurations are shown to be better; None where that cannot be told."""
+    """As in the summary; None where there is none."""
     diverged: int
     """Seeds that diverged."""
 
@@ -43,7 +44,7 @@ class Seeds:
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
     """Returns the best configurations with their seeds, or None when fewer than two have finished."""
-    finished = summary.filter(pl.col("n") > 0)
+    finished = trainings(summary.filter(pl.col("n") > 0))
     if finished.height < 2:
         return None
     by_seed = sweep.trials.filter(pl.col("status").is_in(FINISHED)).sort("seed")
@@ -51,7 +52,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
     shown = finished.head(_MOST_ROWS)
     rows = tuple(
         Row(
-            label=row["label"],
+            label=row["name"],
             accuracies=tuple(accuracies[row["configuration"]]),
             mean=row[f"{CHOICE}_mean"],
             low=row[f"{CHOICE}_low"],
@@ -63,7 +64,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
     )
     notes = []
     if any(row.rank == 1 for row in rows):
-        notes.append("The data cannot tell those of rank 1 apart.")
+        notes.append("Those of rank 1 cannot be told apart.")
     if max(len(row.accuracies) for row in rows) == 1:
         notes.append("With one seed there is no interval.")
     if shown.height < finished.height:
@@ -75,7 +76,9 @@ def draw(data: Seeds, figure: Figure) -> None:
     """Draws one row for each configuration, the best on top."""
     style.size_for_rows(figure, [_name(row) for row in data.rows], extra=1.4)
     axes = figure.add_subplot()
-    scales.accuracy_axis(axes, [accuracy for row in data.rows for accuracy in row.accuracies], "x")
+    accuracies = [accuracy for row in data.rows for accuracy in row.accuracies]
+    ends = [end for row in data.rows for end in (row.low, row.high) if end is not None]
+    scales.accuracy_axis(axes, accuracies, "final validation accuracy", "x", ends=ends)
     for place, row in enumerate(data.rows):
         colour = style.ORANGE if row.rank == 1 else style.BLUE
         if row.low is not None and row.high is not None:
@@ -87,7 +90,6 @@ def draw(data: Seeds, figure: Figure) -> None:
         if len(row.accuracies) > 1:
             axes.plot([row.mean] * 2, [place - 0.3, place + 0.3], color=style.INK, linewidth=2)
     style.rows(axes, [_name(row) for row in data.rows])
-    axes.set_xlabel("final validation accuracy")
     style.title(figure, "Seeds, means and 95% intervals" if _several(data) else "Final validation accuracy")
     if handles := _handles(data):
         style.legend(figure, handles)

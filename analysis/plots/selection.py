@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from analysis.aggregate import CHOICE
+from analysis.configurations import trainings
 from analysis.loading import SweepData
 from analysis.plots.scales import number
 from analysis.plots.style import MAX_LINES
@@ -14,8 +16,8 @@ from analysis.plots.style import MAX_LINES
 FAMILY = ("workload", "dataset", "optimizer", "scheduler")
 """Axes whose values are names: their combinations are compared, each at its best other settings."""
 
-_OUTCOME = ("seed", "epochs_run", "final_train_loss", "final_val_loss", "final_val_accuracy")
 _WORST = 3
+_USUAL_NOISE = 0.0025
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def best_and_worst(sweep: SweepData, summary: pl.DataFrame, at_most: int = MAX_L
             notes.append(f"each {' and '.join(names)} at its best settings by validation accuracy")
     else:
         chosen = trained
-        labels = [alike_label(*row) for row in chosen.select("label", "alike").iter_rows()]
+        labels = chosen["name"].to_list()
     if chosen.height > at_most:
         best = at_most - _WORST
         notes.append(f"the best {best} and the worst {_WORST} of {chosen.height}")
@@ -69,26 +71,21 @@ def best_and_worst(sweep: SweepData, summary: pl.DataFrame, at_most: int = MAX_L
 
 
 def distinct(sweep: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
-    """Returns the summary's rows that have records, one for each distinct training, with how many are `alike`.
+    """Returns the summary's rows that have records, one for each distinct training, with the `name` it goes by."""
+    ran = sweep.trials.filter(pl.col("epochs_run") > 0).select("configuration")
+    return trainings(summary.join(ran, on="configuration", how="semi", maintain_order="left"))
 
-    Configurations are the same training when every seed ended with the same losses to the last bit.
+
+def seed_noise(summary: pl.DataFrame) -> float:
+    """Returns the usual standard error of a configuration's mean final validation accuracy, from seed to seed.
+
+    Where no configuration has several seeds nobody knows; `_USUAL_NOISE` is what small networks show.
     """
-    ended = (
-        sweep.trials.filter(pl.col("epochs_run") > 0)
-        .sort("configuration", "seed")
-        .group_by("configuration", maintain_order=True)
-        .agg(pl.concat_list(pl.col(name).cast(pl.Float64) for name in _OUTCOME).alias("outcomes"))
+    errors = (
+        summary.filter(pl.col("n") > 1).select(pl.col(f"{CHOICE}_sd") / pl.col("n").sqrt()).to_series().drop_nulls()
     )
-    return (
-        summary.join(ended, on="configuration", how="inner", maintain_order="left")
-        .with_columns(alike=pl.len().over("outcomes"))
-        .unique("outcomes", keep="first", maintain_order=True)
-    )
-
-
-def alike_label(label: str, alike: int) -> str:
-    """Returns a configuration's label with how many others were the same training."""
-    return label if alike == 1 else f"{label} (and {alike - 1} alike)"
+    middle = errors.median()
+    return middle if isinstance(middle, float) else _USUAL_NOISE
 
 
 def describe(sweep: SweepData, configurations: Sequence[int]) -> str:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -49,7 +53,7 @@ DARK = {
 """What a colour of a picture becomes where the reader prefers dark pages; the others serve both."""
 
 _SETTINGS: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a dollar in a label is a dollar
     "font.size": 12,
     "axes.titlesize": 14,
     "axes.titleweight": "bold",
@@ -88,7 +92,7 @@ _SETTINGS: dict[str, Any] = {
 
 WIDTH, HEIGHT = 8.0, 5.0
 """Inches."""
-_PIXELS_PER_INCH = 150
+_PIXELS_PER_INCH, _POINTS_PER_INCH = 150, 72
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,26 @@ class Picture:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within this context matplotlib draws in the project's style."""
-    with mpl.rc_context(cast(Any, _SETTINGS)):
+    """Within this context matplotlib draws in the project's style, whatever the user's settings are."""
+    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
+    with warnings.catch_warnings(), mpl.rc_context():
+        warnings.simplefilter("ignore", mpl.MatplotlibDeprecationWarning)  # of settings that are on their way out
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+        mpl.rcParams.update(cast(Any, defaults | _SETTINGS | {"font.family": _fonts()}))
         yield
+
+
+_OTHER_SCRIPTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Arial Unicode MS", "PingFang SC", "Hiragino Sans"),
+    *("Microsoft YaHei", "Malgun Gothic", "Segoe UI", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+)
+"""Fonts with letters that DejaVu Sans lacks, where they are installed."""
+
+
+@cache
+def _fonts() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
 
 
 def picture(draw: Callable[[Figure], None]) -> Picture:
@@ -116,11 +137,16 @@ def picture(draw: Callable[[Figure], None]) -> Picture:
     """
     with styled():
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         draw(figure)
         png, svg = io.BytesIO(), io.StringIO()
-        figure.savefig(png, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        # What `savefig` does, but drawn once for each file instead of twice, and laid out once for both.
+        figure.set_dpi(_PIXELS_PER_INCH)
+        canvas.print_png(png, metadata={"Software": None})
+        figure.set_layout_engine("none")
+        figure.set_dpi(_POINTS_PER_INCH)
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(svg, metadata={"Date": None, "Creator": None})
     return Picture(png.getvalue(), svg.getvalue().encode(), wide=figure.get_figwidth() > 1.1 * WIDTH)
 
 
@@ -142,14 +168,27 @@ def adaptive(svg: str) -> str:
 # -- parts of pictures ------------------------------------------------------------------------------------------------
 
 
+LONGEST_TITLE = 44
+"""Characters of the title of a picture with a legend."""
+
+
 def title(figure: Figure, text: str) -> None:
-    """Writes a picture's title over all of its axes."""
+    """Writes a picture's title over all of its axes; up to `LONGEST_TITLE` it leaves room for a legend beside them."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
 
 
-_LONGEST_ROW = 52
-_LONGEST_BESIDE, _LONGEST_OF_TWO, _LONGEST_BELOW = 26, 44, 88
+_LONGEST_ROW = 46
+_LONGEST_LABEL = 130
+"""Characters of a label; longer ones lose their middle."""
+_INCHES = 0.1
+"""What a character takes, and a bit."""
+_LONGEST_BESIDE, _LONGEST_OF_TWO, _LONGEST_BELOW = 26, 40, 74
 """Characters: legends with longer labels go below the axes, have one column, are broken into lines."""
+
+
+def shortened(label: str, most: int = _LONGEST_LABEL) -> str:
+    """Returns a label, without its middle if it is very long: what tells labels apart is mostly at either end."""
+    return label if len(label) <= most else f"{label[: most // 2]} … {label[-(most // 2) :]}"
 
 
 def size_for_rows(figure: Figure, labels: Sequence[str], extra: float, width: float = WIDTH) -> None:
@@ -162,14 +201,14 @@ def size_for_rows(figure: Figure, labels: Sequence[str], extra: float, width: fl
         width: Inches when labels are short.
     """
     longest = max((len(label) for label in labels), default=0)
-    lines = max((len(textwrap.wrap(label, _LONGEST_ROW)) for label in labels), default=1)
-    width += 0.08 * max(0, min(longest, _LONGEST_ROW) - _LONGEST_BESIDE)
+    lines = max((len(textwrap.wrap(shortened(label), _LONGEST_ROW)) for label in labels), default=1)
+    width += _INCHES * max(0, min(longest, _LONGEST_ROW) - _LONGEST_BESIDE)
     figure.set_size_inches(width, extra + (0.17 + 0.19 * lines) * len(labels))
 
 
 def rows(axes: Axes, labels: Sequence[str], *, right: bool = False) -> None:
     """Sets up the vertical axis for named rows, the first on top."""
-    axes.set_yticks(range(len(labels)), [textwrap.fill(label, _LONGEST_ROW) for label in labels])
+    axes.set_yticks(range(len(labels)), [textwrap.fill(shortened(label), _LONGEST_ROW) for label in labels])
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -201,7 +240,7 @@ def legend(figure: Figure, handles: Sequence[Line2D], heading: str | None = None
     else:
         columns = 2 if longest <= _LONGEST_OF_TWO and len(handles) > 3 else 1
         for handle in handles:
-            handle.set_label(textwrap.fill(str(handle.get_label()), _LONGEST_BELOW))
+            handle.set_label(textwrap.fill(shortened(str(handle.get_label())), _LONGEST_BELOW))
         figure.legend(handles=handles, loc="outside lower left", ncols=columns, title=heading, alignment="left")
         lines = sum(str(handle.get_label()).count("\n") + 1 for handle in handles)
         figure.set_figheight(figure.get_figheight() + 0.24 * -(-lines // columns))

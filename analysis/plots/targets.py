@@ -92,12 +92,11 @@ def draw(data: Targets, figure: Figure) -> None:
             axes.plot(one.missed, one.watched, **_OPEN, markeredgecolor=look["color"])
     if any(one.missed is not None for one in data.configurations):
         handles.append(Line2D([], [], linestyle="none", **_OPEN, markeredgecolor=style.MUTED, label="not reached"))
-    axes.set_xlabel("validation accuracy to reach")
     axes.set_ylabel("epochs needed")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     targets = [target for one in data.configurations for target in (*one.targets, *filter(None, [one.missed]))]
-    scales.accuracy_axis(axes, targets, "x")
+    scales.accuracy_axis(axes, targets, "validation accuracy to reach", "x")
     style.title(figure, "Epochs to reach a validation accuracy")
     style.legend(figure, handles)
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.compare import (
+    ENOUGH_SEEDS,
     MOST_SEEDS,
     PAIR_COLUMNS,
     POWER,
@@ -115,22 +116,66 @@ def test_equal_trainings_are_compared_once() -> None:
     assert [of[0, 2], of[1, 4], of[1, 3]] == [alone["p_holm"][0], alone["p_holm"][0], alone["p_holm"][1]]
 
 
+def ranks_of(values: np.ndarray) -> list[int | None]:
+    """Ranks of configurations in the order of their means, the best first."""
+    return shared_ranks(compared(*values), pl.Series(range(len(values)), dtype=pl.Int32))["rank"].to_list()
+
+
 def test_those_that_cannot_be_told_apart_share_a_rank() -> None:
     noise = np.random.default_rng(5).normal(0, 0.001, (5, 10))
     values = noise + np.array([0.9, 0.9, 0.8, 0.8, 0.5])[:, None]
-    ranks = shared_ranks(compared(*values), pl.Series([4, 0, 1, 2, 3], dtype=pl.Int32))
-    assert dict(ranks.iter_rows()) == {4: 5, 0: 1, 1: 1, 2: 3, 3: 3}
+    assert ranks_of(values) == [1, 1, 3, 3, 5]
 
 
-def test_without_replication_there_is_no_rank() -> None:
-    ranks = shared_ranks(compared((0.9,), (0.1,)), pl.Series([0, 1], dtype=pl.Int32))
+PLAINLY_WORSE = np.array(
+    [
+        (0.8178, 0.8148, 0.8168),
+        (0.8090, 0.7932, 0.8047),
+        (0.7448, 0.7040, 0.7538),
+        (0.6947, 0.6782, 0.7406),
+        (0.6184, 0.6245, 0.6247),
+        (0.2800, 0.0926, 0.2708),
+        (0.0915, 0.0931, 0.1622),
+    ]
+)
+"""Three seeds each. The last but one scatters so much that no test tells it from the first."""
+
+
+def test_a_configuration_that_is_plainly_worse_never_shares_rank_1() -> None:
+    pairs = compared(*PLAINLY_WORSE)
+    assert pairs.filter((pl.col("first") == 0) & (pl.col("second") == 5))["p_holm"][0] > 0.05
+    ranks = ranks_of(PLAINLY_WORSE)
+    assert ranks == sorted(ranks)
+    assert ranks[0] == 1
+    assert ranks[-2] > 1
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 40)] * 4), min_size=2, max_size=8))
+def test_ranks_follow_the_means(images: list[tuple[int, ...]]) -> None:
+    values = np.array(sorted(images, key=sum, reverse=True)) / 50
+    pairs = pairwise(values, np.arange(len(values), dtype=np.int32))
+    places = pl.Series([sorted(-sum(one) for one in images).index(-sum(row)) for row in sorted(images, key=sum)[::-1]])
+    ranks = shared_ranks(pairs, pl.Series(range(len(values)), dtype=pl.Int32), places)["rank"].to_list()
+    assert ranks == sorted(ranks)
+    assert ranks[0] == 1
+    for place in set(places):
+        assert len({rank for rank, own in zip(ranks, places, strict=True) if own == place}) == 1
+
+
+@pytest.mark.parametrize("seeds", [1, ENOUGH_SEEDS - 1])
+def test_too_few_seeds_have_no_ranks(seeds: int) -> None:
+    ranks = shared_ranks(compared((0.9, 0.91)[:seeds], (0.1, 0.12)[:seeds]), pl.Series([0, 1], dtype=pl.Int32))
     assert ranks["rank"].to_list() == [None, None]
     assert ranks["rank"].dtype == pl.Int32
 
 
+def test_one_with_too_few_seeds_leaves_the_others_their_ranks() -> None:
+    values = np.array([(0.90, 0.91, 0.92, 0.90), (0.89, NAN, NAN, 0.85), (0.5, 0.51, 0.52, 0.50)])
+    assert [rank is None for rank in ranks_of(values)] == [False, True, False]
+
+
 def test_equal_trainings_share_a_rank_though_untestable() -> None:
-    ranks = shared_ranks(compared((0.9, 0.91), (0.9, 0.91)), pl.Series([0, 1], dtype=pl.Int32))
-    assert ranks["rank"].to_list() == [1, 1]
+    assert ranks_of(np.array([(0.9, 0.91, 0.92)] * 2)) == [1, 1]
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 25])

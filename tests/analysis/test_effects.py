@@ -109,6 +109,15 @@ def test_many_learning_rates_are_binned() -> None:
     assert 0.9 < found["share"][0] < 1
 
 
+def test_an_axis_of_one_level_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    # all trials with the optimizer sgd failed: what is left varies by rate and seed only, four cells together
+    rows = [("adam", lr, seed, 0.9 + lr * seed) for lr in (0.1, 0.2) for seed in (1, 2)] + [("sgd", 0.1, 1, 0.5)]
+    monkeypatch.setattr("analysis.effects.MOST_CELLS", 4)
+    found = variance_shares(sweep(rows, ["completed"] * 4 + ["failed"]))
+    assert found is not None
+    assert found["term"].to_list() == ["lr", "seed", "lr x seed", REST]
+
+
 def test_shares_of_a_whole_sweep_sum_to_one() -> None:
     data = synthetic_sweep(schedulers=("none", "cosine", "step"), seeds=(1, 2)).data
     found = variance_shares(data)

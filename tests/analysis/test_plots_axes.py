@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from handmade import Run, handmade
 
 from analysis.aggregate import summarise
-from analysis.intervals import bootstrap_mean
+from analysis.intervals import mean_intervals
 from analysis.plots import accuracy_by_lr, budget, effects, heat_map, parallel_coordinates, seeds
 from workloads.trial import TrialConfig
 
@@ -92,6 +93,35 @@ def test_there_is_a_map_for_each_pair_of_plateau_settings_that_vary():
     assert factor_patience.values == ((0.5, pytest.approx(0.8)), (0.6, None))
 
 
+@pytest.mark.parametrize(("step", "noisy"), [(0.0005, True), (0.05, False)])
+def test_cells_within_noise_are_said_to_be(step: float, noisy: bool):
+    seeds_ = {1: -0.002, 2: 0.0, 3: 0.002}
+    runs = {
+        trial(lr=lr, scheduler=scheduler, seed=seed): Run([0.9 + i * step + luck])
+        for i, (lr, scheduler) in enumerate([(0.1, "step"), (0.2, "step"), (0.1, "cosine"), (0.2, "cosine")])
+        for seed, luck in seeds_.items()
+    }
+    sweep = handmade(runs)
+    found = heat_map.lr_by_schedule(sweep, summarise(sweep))
+    assert found is not None
+    assert found.noise == pytest.approx(0.002 / 3**0.5)
+    assert ("no more than chance" in found.note) == noisy
+
+
+def test_seeds_show_equal_trainings_once():
+    runs = {trial(lr=0.1 * k, seed=s): Run([0.9 + 0.01 * s]) for k in (1, 2, 3) for s in (1, 2)}
+    runs |= {trial(lr=0.9, seed=s): Run([0.8 + 0.01 * s]) for s in (1, 2)}
+    sweep = handmade(runs)
+    found = seeds.data(sweep, summarise(sweep))
+    assert found is not None
+    assert [row.label for row in found.rows] == ["lr 0.1 (and 2 alike)", "lr 0.9"]
+
+
+def test_rates_need_a_trial_that_finished():
+    sweep = handmade({trial(lr=lr): Run([], status="diverged") for lr in (0.1, 0.2)})
+    assert accuracy_by_lr.data(sweep, summarise(sweep)) is None
+
+
 def test_maps_need_two_axes():
     sweep = handmade(GRID)
     assert heat_map.lr_by_schedule(sweep, summarise(sweep)) is None
@@ -134,9 +164,9 @@ def test_seeds_are_points_with_the_interval_and_rank_of_their_configuration():
     found = seeds.data(sweep, summarise(sweep))
     assert found is not None
     adam, sgd = found.rows
-    expected = bootstrap_mean(good)
+    low, high = mean_intervals(np.array([good]))
     assert (adam.label, adam.accuracies) == ("adam", tuple(good))
-    assert (adam.mean, adam.low, adam.high) == pytest.approx((expected.point, expected.low, expected.high))
+    assert (adam.mean, adam.low, adam.high) == pytest.approx((np.mean(good), low[0], high[0]))
     assert (adam.rank, sgd.rank) == (1, 2)
     assert "rank 1" in found.note
 

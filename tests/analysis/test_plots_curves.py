@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from handmade import Run, handmade
 from matplotlib.figure import Figure
 
 from analysis.aggregate import summarise
-from analysis.intervals import bootstrap_mean
+from analysis.intervals import mean_intervals
 from analysis.loading import SweepData
 from analysis.plots import applied_rates, learning_curves, targets
 from analysis.plots.learning_curves import Curves
@@ -26,9 +27,9 @@ def test_a_curve_is_the_mean_over_seeds_with_the_interval_of_each_epoch():
     sweep = handmade({trial(seed=1): Run([0.5, 0.7]), trial(seed=2): Run([0.6, 0.9]), trial(seed=3): Run([0.7, 0.8])})
     (curve,) = curves(sweep).curves
     assert curve.mean == pytest.approx((0.6, 0.8))
-    ends = [bootstrap_mean(values) for values in ([0.5, 0.6, 0.7], [0.7, 0.9, 0.8])]
-    assert curve.low == pytest.approx([end.low for end in ends])
-    assert curve.high == pytest.approx([end.high for end in ends])
+    low, high = mean_intervals(np.array([(0.5, 0.6, 0.7), (0.7, 0.9, 0.8)]), 0, 1)
+    assert curve.low == pytest.approx(tuple(low))
+    assert curve.high == pytest.approx(tuple(high))
     assert not curve.diverged
 
 
@@ -134,7 +135,7 @@ def test_each_picture_of_rates_leaves_the_others_their_sweeps():
     constant = handmade({trial(lr=0.1): Run([0.5, 0.6]), trial(lr=0.2): Run([0.5, 0.7])})
     plateau = handmade(
         {
-            trial(scheduler="plateau", scheduler_settings={"patience": patience}): Run([0.5, 0.6], lr=[0.1, lr])
+            trial(scheduler="plateau", scheduler_settings={"patience": patience}): Run([0.5, 5 * lr], lr=[0.1, lr])
             for patience, lr in ((1, 0.1), (2, 0.05))
         }
     )
@@ -206,6 +207,46 @@ def test_losses_on_the_way_to_infinity_leave_room_for_the_others():
     low, high = axes.get_ylim()
     assert 0 < low < 1.0
     assert 2.0 < high < 3.0
+
+
+def test_bands_are_inside_the_axes():
+    losses = {"adam": ([2.0, 1.0], [1.6, 1.5], [2.4, 0.8]), "sgd": ([2.2, 1.2], [2.1, 1.3], [2.6, 0.9])}
+    runs = {
+        trial(name, seed=seed): Run([0.5, 0.6], loss)
+        for name, several in losses.items()
+        for seed, loss in enumerate(several)
+    }
+    axes = Figure().add_subplot()
+    learning_curves.lines(axes, curves(handmade(runs), "train_loss"))
+    low, high = axes.get_ylim()
+    ends = [y for band in axes.collections for path in band.get_paths() for y in path.vertices[:, 1]]
+    assert low < min(ends) < max(ends) < high
+
+
+def test_a_curve_that_explodes_without_diverging_leaves_room_for_the_others():
+    runs = {trial("adam"): Run([0.5, 0.6], [2.0, 1.0]), trial("sgd"): Run([0.1, 0.1], [1e6, 1e7])}
+    axes = Figure().add_subplot()
+    learning_curves.lines(axes, curves(handmade(runs), "train_loss"))
+    low, high = axes.get_ylim()
+    assert 0 < low < 1.0
+    assert 2.0 < high < 3.0
+
+
+def test_losses_have_no_band_below_zero():
+    sweep = handmade({trial(seed=s): Run([0.5, 0.6], [0.5, loss]) for s, loss in enumerate((0.1, 0.5))})
+    (curve,) = curves(sweep, "train_loss").curves
+    assert curve.low is not None
+    assert curve.low[1] == 0
+
+
+def test_plateau_settings_that_never_acted_are_one_curve_that_says_so():
+    runs = {
+        trial(scheduler="plateau", scheduler_settings={"patience": patience}): Run([0.5, 0.7], lr=[0.1, 0.1])
+        for patience in (5, 6, 7)
+    }
+    sweep = handmade(runs)
+    assert [curve.label for curve in curves(sweep).curves] == ["patience 5 (and 2 alike: the schedule never acted)"]
+    assert applied_rates.plateau_extremes(sweep, summarise(sweep)) is None
 
 
 def test_targets_need_learning():

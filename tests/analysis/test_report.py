@@ -17,8 +17,9 @@ from synthetic import Synthetic, synthetic_sweep
 from analysis import plot, report
 from analysis.aggregate import summarise
 from analysis.answer import answer
+from analysis.configurations import trainings
 from analysis.loading import load
-from analysis.plots import PLOTS, Drawn
+from analysis.plots import PLOTS, Drawn, draw_plots
 from analysis.plots.style import Picture
 from analysis.report import COLUMNS, Report, print_report, write_report
 from workloads.trial import STATUSES, TrialConfig
@@ -213,25 +214,25 @@ def test_the_sweeps_own_pictures_come_first():
 
 
 def test_columns_without_anything_to_say_are_left_out(written: Report):
-    titles = [column.title for column in report.columns_of(written.ranking)]
+    titles = [column.title for column in report.columns_of(trainings(written.ranking))]
     assert titles == [column.title for column in COLUMNS if column.title in titles]
     assert {"95% interval", "diverged"} <= set(titles)
     one_seed = summarise(synthetic_sweep(optimizers=("adam",), lrs=(0.001, 0.002, 0.003)).data)
-    assert {"95% interval", "diverged", "rank"}.isdisjoint(c.title for c in report.columns_of(one_seed))
+    assert {"95% interval", "diverged", "rank"}.isdisjoint(c.title for c in report.columns_of(trainings(one_seed)))
 
 
 def test_balanced_accuracy_is_shown_where_it_was_measured() -> None:
     trials = [TrialConfig(lr=0.01, epochs=2, seed=seed) for seed in (1, 2)]
     plain = handmade({trial: Run((0.5, 0.9)) for trial in trials})
-    assert "balanced" not in [column.title for column in report.columns_of(summarise(plain))]
+    assert "balanced" not in [column.title for column in report.columns_of(trainings(summarise(plain)))]
     balanced = handmade({trial: Run((0.5, 0.9), balanced_accuracy=(0.1, 0.2 * trial.seed)) for trial in trials})
-    summary = summarise(balanced)
+    summary = trainings(summarise(balanced))
     (column,) = (column for column in report.columns_of(summary) if column.title == "balanced")
     assert column.text(summary.row(0, named=True)) == "0.3000", "the mean over seeds of the last epoch's"
 
 
 def test_a_missing_value_is_an_empty_cell(written: Report):
-    diverged = written.ranking.filter(pl.col("n") == 0).row(0, named=True)
+    diverged = trainings(written.ranking).filter(pl.col("n") == 0).row(0, named=True)
     texts = {column.title: column.text(diverged) for column in COLUMNS}
     assert texts["val accuracy"] == texts["95% interval"] == ""
     assert texts["diverged"] == "2"
@@ -246,6 +247,59 @@ def test_the_report_is_printed(written: Report):
     assert re.sub(r"\s+", " ", " ".join(written.answer)) in re.sub(r"\s+", " ", text)
     assert written.files[-1] in text
     assert f"({sum(file.endswith('.png') for file in written.files)} pictures)" in text
+
+
+def printed(written: Report, encoding: str = "utf-8") -> str:
+    output = io.BytesIO()
+    file = io.TextIOWrapper(output, encoding=encoding, write_through=True)
+    print_report(written, Console(file=file, width=40))
+    return output.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_the_report_is_printed_in_any_encoding(written: Report, encoding: str):
+    text = printed(replace(written, answer=("Größer als Ω – gut.",)), encoding)
+    assert re.search(r"0\.\d{4} - [01]\.\d{4}", text), "the dash of the intervals"
+    assert text.count("-") > 1
+    assert ("Größer als" in text) == (encoding == "latin-1")
+    assert "\\u03a9 - gut." in text
+
+
+def test_away_from_a_terminal_the_table_is_never_wrapped_or_cut(written: Report):
+    label = "[old] " + "a very long label $x_1$ " * 10
+    ranking = written.ranking.with_columns(label=pl.lit(label) + pl.col("label"))
+    lines = printed(replace(written, ranking=ranking)).splitlines()
+    rows = [line for line in lines if label in line]
+    assert len(rows) == ranking.height
+    assert len({line.index(label) for line in rows}) == 1
+    assert "…" not in "".join(rows)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no picture today")
+
+    plots = [replace(one, draw=broken) if one.name == "seeds" else one for one in PLOTS if one.name in KEPT]
+    monkeypatch.setattr("analysis.plots.PLOTS", tuple(plots))
+    found = write_report([SMALL.write(str(tmp_path)).location])
+    assert [Path(file).stem for file in found.files if file.endswith(".png")] == ["accuracy_by_lr"]
+    assert [(one.name, one.error) for one in found.failures] == [("seeds", "ZeroDivisionError: no picture today")]
+    page = text_of((tmp_path / "small" / "report.html").read_text())
+    assert "The picture seeds could not be drawn: ZeroDivisionError: no picture today traceback Traceback" in page
+    assert "The picture seeds could not be drawn" in printed(found)
+    with pytest.raises(ZeroDivisionError):
+        draw_plots(SMALL.data, summarise(SMALL.data))
+
+
+KEPT = ("seeds", "accuracy_by_lr")
+
+
+def test_equal_trainings_are_one_row():
+    settings = [{"factor": 0.1, "patience": patience, "threshold": 0.1} for patience in (50, 60, 70)]
+    sweep = synthetic_sweep("plateau", optimizers=("adam",), schedulers={"plateau": settings}, lrs=(0.002,), epochs=3)
+    page = page_of(sweep)
+    assert "patience 50 (and 2 alike: the schedule never acted)" in page
+    assert "3 configurations were 1 different trainings" in text_of(page)
 
 
 def test_the_script_runs_as_the_readme_says(folder: Path, written: Report):

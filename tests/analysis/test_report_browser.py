@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageStat
 from synthetic import PLATEAU_SETTINGS, synthetic_sweep
 
+from analysis.configurations import trainings
 from analysis.report import columns_of, write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
@@ -134,7 +135,7 @@ def cells(tab: Opened, column: int) -> list[str]:
 def test_the_table_sorts_by_any_column_both_ways_with_missing_values_last(
     desktop: Opened, report: tuple[Path, pl.DataFrame]
 ):
-    ranking = report[1]
+    ranking = trainings(report[1])
     columns = columns_of(ranking)
     headings = desktop.page.query_selector_all("table.sortable th button")
     sorted_by = "[...document.querySelectorAll('table.sortable th')].map(heading => heading.ariaSort)"

@@ -1,0 +1,123 @@
+"""Configurations: everything a trial is but its seed; their numbers, their labels and the axes they vary on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from workloads.trial import SETTINGS_OF
+
+_IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
+_SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
+_PHRASES = {"lr": "lr {}", "batch_size": "batch size {}", "epochs": "{} epochs", "train_limit": "{} images"}
+
+
+def with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Returns trials with their configurations, and what these vary on.
+
+    Args:
+        trials: A trials table; what it has of the two columns is replaced.
+
+    Returns:
+        The trials with `configuration` (Int32, counted from 0 in order) and `label` (the settings that vary, in words);
+        and the axes: the columns that vary between configurations.
+    """
+    settings = [name for name in trials.columns if name.startswith(_SETTING_OF)]
+    identity = [*_IDENTITY, *settings]
+    configurations = trials.select(identity).unique(maintain_order=True)
+    axes = _axes(configurations, settings)
+    configurations = configurations.with_columns(
+        pl.Series("configuration", range(configurations.height), dtype=pl.Int32),
+        pl.Series("label", _labels(configurations, axes), dtype=pl.String),
+    )
+    plain = trials.drop("configuration", "label", strict=False)
+    return plain.join(configurations, on=identity, how="left", nulls_equal=True, maintain_order="left"), axes
+
+
+def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, ...]:
+    def varies(column: str, within: str | None) -> bool:
+        groups = configurations.group_by(within or pl.lit(0))
+        return bool((groups.agg(pl.col(column).n_unique())[column] > 1).any())
+
+    found: list[str] = []
+    for kind in SETTINGS_OF:
+        found += [kind] if varies(kind, None) else []
+        found += [name for name in settings if name.startswith(f"{kind}_") and varies(name, kind)]
+    return (*found, *(name for name in ("lr", "batch_size", "epochs", "train_limit") if varies(name, None)))
+
+
+def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
+    short = {axis: axis.partition("_")[2].replace("_", " ") for axis in axes if axis.startswith(_SETTING_OF)}
+    phrases = dict(_PHRASES) | dict.fromkeys(SETTINGS_OF, "{}")
+    for axis, name in short.items():
+        unique = list(short.values()).count(name) == 1
+        # A name may hold braces of its own.
+        phrases[axis] = (name if unique else axis.replace("_", " ")).replace("{", "{{").replace("}", "}}") + " {}"
+    rows = configurations.select(axes or ("optimizer",)).iter_rows(named=True)
+    texts = (", ".join(phrases[axis].format(_text(v)) for axis, v in row.items() if v is not None) for row in rows)
+    return [text or "default settings" for text in texts]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
+
+
+def with_trainings(trials: pl.DataFrame, epochs: pl.DataFrame) -> pl.DataFrame:
+    """Returns which configurations were the same training: equal records, to the last bit, on the same seeds.
+
+    A plateau schedule that never lowered the rate is the same training whatever its settings.
+
+    Args:
+        trials: `trial_id, configuration, seed`; others are ignored.
+        epochs: The records of these trials.
+
+    Returns:
+        One row for each configuration, in order: `configuration`, `same_as` (the first that was the same training,
+        itself if there is none before) and `alike` (how many were, itself included). One without a record is alone.
+    """
+    # Sums of hashes depend on what is summed, not on its order, and wrap around.
+    recorded = epochs.group_by("trial_id").agg(pl.struct("epoch", *_RECORDED).hash().sum().alias("records"))
+    whole = (
+        trials.select("trial_id", "configuration", "seed")
+        .join(recorded, on="trial_id", how="inner")
+        .group_by("configuration")
+        .agg(pl.struct("seed", "records").hash().sum().alias("training"))
+    )
+    every = trials.select("configuration").unique().sort("configuration").join(whole, on="configuration", how="left")
+    key = (pl.coalesce(pl.col("training").cast(pl.String), pl.format("none of {}", "configuration")),)
+    return every.sort("configuration").select(
+        "configuration",
+        same_as=pl.col("configuration").first().over(*key),
+        alike=pl.len().over(*key).cast(pl.Int32),
+    )
+
+
+_RECORDED = ("train_loss", "val_loss", "val_accuracy")
+
+
+def trainings(summary: pl.DataFrame) -> pl.DataFrame:
+    """Returns one row for each distinct training: the summary's first, and the `name` by which people know it.
+
+    Args:
+        summary: Rows of the summary: `label, same_as, alike, lr_reductions`; others are kept.
+    """
+    once = summary.unique("same_as", keep="first", maintain_order=True)
+    names = [_named(*row) for row in once.select("label", "alike", "lr_reductions").iter_rows()]
+    return once.with_columns(name=pl.Series(names, dtype=pl.String))
+
+
+def _named(label: str, alike: int, lr_reductions: float | None) -> str:
+    """Returns what a training is called that several configurations may share.
+
+    Args:
+        label: The label of one of these configurations.
+        alike: How many there are.
+        lr_reductions: How often a plateau schedule lowered the rate; None for other schedules.
+    """
+    if alike == 1:
+        return label
+    never = ": the schedule never acted" if lr_reductions == 0 else ""
+    return f"{label} (and {alike - 1:,} alike{never})"
