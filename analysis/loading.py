@@ -71,11 +71,12 @@ def open_store(sweep: str) -> SweepStore:
     return SweepStore((storage_path or ("/" if location.startswith("/") else ".")) + question_mark + options, name)
 
 
-def output_store(sweeps: Sequence[str]) -> SweepStore:
+def output_store(sweeps: Sequence[str], *, everything: bool = False) -> SweepStore:
     """Returns where the statistics and pictures of sweeps go: into one's own folder; several get one beside the first.
 
     Args:
         sweeps: Their folders or URIs.
+        everything: Whether they are about all that is stored: then those of one sweep go into its folder `all`.
 
     Raises:
         InputError: It cannot be the place of a sweep.
@@ -83,7 +84,7 @@ def output_store(sweeps: Sequence[str]) -> SweepStore:
     stores = [open_store(sweep) for sweep in sweeps]
     names = list(dict.fromkeys(store.name for store in stores))
     if len(stores) == 1:
-        return stores[0]
+        return SweepStore(stores[0].uri, "all") if everything else stores[0]
     together = "-and-".join(names)
     if len(together) > LONGEST_NAME:
         together = f"together-{digest(together)}"

@@ -27,7 +27,7 @@ class NextStep:
 
 
 def next_steps(data: SweepData, summary: pl.DataFrame, location: str) -> tuple[NextStep, ...]:
-    """Returns what to do after a sweep; nothing for several sweeps at once, or where there is no command.
+    """Returns what to do after a question was answered; nothing for several sweeps, or where no command was stored.
 
     Args:
         data: One sweep.

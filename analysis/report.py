@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -24,21 +26,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis import commands
 from analysis.aggregate import summarise, write_summary
 from analysis.answer import answer
 from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
+from analysis.next_steps import NextStep, next_steps
 from analysis.plots import Drawn, Failure, draw_plots
 from analysis.plots.style import adaptive
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
-from workloads.trial import STATUSES
+from workloads.trial import STATUSES, canonical_json, digest
 
 MOST_ROWS = 200
 """Configurations in the report's table; all are in `summary.parquet`."""
 MOST_EXCEPTIONS = 100
 """Lines in the report's list of what did not complete; all trials are in `trials.parquet`."""
 _MOST_PRINTED = 20
+ANSWER_FILE = "answer.json"
+"""The question and the sentences of its answer, for programs; and what they were made from."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Report:
     """Where everything is that was written."""
     failures: tuple[Failure, ...] = ()
     """Pictures that could not be drawn."""
+    steps: tuple[NextStep, ...] = ()
+    """What to do next."""
 
 
 @dataclass(frozen=True)
@@ -113,25 +121,65 @@ def _all_zero(column: pl.Series) -> bool:
     return column.dtype.is_integer() and bool((column == 0).all())
 
 
-def write_report(sweeps: Sequence[str]) -> Report:
+def write_report(sweeps: Sequence[str], *, everything: bool = False) -> Report:
     """Aggregates sweeps, draws every plot that says something about them and writes the report.
 
     Args:
         sweeps: Folders or URIs of sweeps, finished or running.
+        everything: Whether to take all trials stored there, and not only those of the last question; the report then
+            goes into the folder `all` below the sweep's.
 
     Raises:
         InputError: There is no sweep at one of these places.
         DamagedFileError: A `sweep.json` is damaged.
     """
-    data = load(sweeps)
+    return _written(load(sweeps, everything=everything), sweeps, output_store(sweeps, everything=everything))
+
+
+def report_of(store: SweepStore) -> Report:
+    """Returns the report of one sweep; what was written before is taken as it is, if nothing has changed since."""
+    data = load([store.uri])
+    made_from = _made_from(store, data)
+    try:
+        before = json.loads(store.read(ANSWER_FILE))
+        summary = store.read_table("summary")
+        found = [file for file in before["files"] if file in set(store.files())]
+    except (FileNotFoundError, ValueError, KeyError):
+        before, summary, found = {}, None, []
+    if summary is None or before.get("made_from") != made_from or found != before["files"]:
+        return _written(data, [store.uri], store, made_from)
+    files = tuple(store.locate(file) for file in found)
+    return Report(summary, tuple(before["answer"]), files, (), next_steps(data, summary, store.location))
+
+
+def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
     summary = summarise(data)
     sentences = answer(data, summary)
-    store = output_store(sweeps)
+    steps = next_steps(data, summary, store.location)
     failures: list[Failure] = []
     pictures = in_order_of_answer(draw_plots(data, summary, failures=failures), data.specs)
-    files = [write_summary(store, data, summary), *write_pictures(store, pictures)]
-    store.write("report.html", render(data, summary, sentences, pictures, sweeps, failures).encode())
-    return Report(summary, sentences, (*files, store.locate("report.html")), tuple(failures))
+    write_summary(store, data, summary)
+    files = ("summary.parquet", *write_pictures(store, pictures), "report.html")
+    for picture in store.files("plots"):  # of an earlier question
+        if picture.rpartition(".")[0] not in {file.rpartition(".")[0] for file in files}:
+            store.delete(picture)
+    store.write("report.html", render(data, summary, sentences, pictures, sweeps, failures, steps).encode())
+    if made_from and not failures:
+        record = {"question": data.specs[0].question, "answer": sentences, "files": files, "made_from": made_from}
+        store.write(ANSWER_FILE, json.dumps(record, indent=1).encode())
+    return Report(summary, sentences, tuple(map(store.locate, files)), tuple(failures), steps)
+
+
+def _made_from(store: SweepStore, data: SweepData) -> str:
+    """Returns the digest of all that a sweep's report depends on: the question, the records, and our own code."""
+    (spec,) = data.specs
+    asked = spec.to_json() | {"provenance": {}}
+    code = [f"{path.name} {digest(path.read_bytes())}" for path in sorted(HERE.rglob("*")) if path.suffix in _CODE]
+    return digest(canonical_json([asked, store.files("parts"), code, list(data.notes)]))
+
+
+HERE = Path(__file__).parent
+_CODE = (".py", ".j2", ".css", ".js")
 
 
 def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) -> list[Drawn]:
@@ -141,11 +189,11 @@ def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) ->
 
 
 def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
-    """Writes each picture as `plots/<name>.png` and `.svg` and returns where the former are."""
+    """Writes each picture as `plots/<name>.png` and `.svg`; returns the former, relative to the sweep's folder."""
     for one in pictures:
         store.write(f"plots/{one.name}.png", one.picture.png)
         store.write(f"plots/{one.name}.svg", one.picture.svg)
-    return [store.locate(f"plots/{one.name}.png") for one in pictures]
+    return [f"plots/{one.name}.png" for one in pictures]
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -187,6 +235,11 @@ def print_report(report: Report, console: Console) -> None:
         say(f"{folder}/ ({len(pictures)} pictures)", soft_wrap=True)
     for one in report.failures:
         say(f"The picture {one.name} could not be drawn: {one.error} (traceback: report.html)", soft_wrap=True)
+    if report.steps:
+        say("\nNext:")
+    for step in report.steps:
+        say(f"  {step.command}", soft_wrap=True)
+        say(f"    {step.reason}", soft_wrap=not console.file.isatty(), style="dim")
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
@@ -226,6 +279,7 @@ def render(
     pictures: Sequence[Drawn],
     sweeps: Sequence[str],
     failures: Sequence[Failure] = (),
+    steps: Sequence[NextStep] = (),
 ) -> str:
     """Returns the report as one HTML text that needs nothing else.
 
@@ -236,6 +290,7 @@ def render(
         pictures: What to show, in order.
         sweeps: The command line's sweeps, to say how to write the report again.
         failures: Pictures that could not be drawn.
+        steps: What to do next.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
@@ -244,15 +299,15 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = (environment.get_template(f"report.{kind}").render() for kind in ("css", "js"))
+    style, behaviour = (environment.get_template(f"report.{kind}").render() for kind in ("css", "js"))
     distinct, unfinished = trainings(summary), exceptions(data)
     shown = distinct.head(MOST_ROWS)
     columns = columns_of(shown)
     return environment.get_template("report.html.j2").render(
         style=style,
-        script=script,
+        script=behaviour,
         style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
+        script_hash=_csp_hash(behaviour),
         title=", ".join(spec.name for spec in data.specs),
         questions=list(dict.fromkeys(spec.question for spec in data.specs)),
         specs=data.specs,
@@ -267,9 +322,10 @@ def render(
         exceptions=unfinished.head(MOST_EXCEPTIONS).to_dicts(),
         exceptions_in_all=unfinished.height,
         provenance=[(spec.name, flat(_facts(spec))) for spec in data.specs],
+        steps=steps,
         again=[
             *(spec.command for spec in data.specs),
-            without_secrets(" ".join(["python analysis/report.py", *sweeps])),
+            without_secrets(commands.script("analysis/report.py", *map(commands.shown, sweeps))),
         ],
     )
 
@@ -321,12 +377,15 @@ class Arguments:
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
+    all: bool = False
+    """Take every trial that is stored there, and not only those of the last question."""
 
 
 def main() -> None:
     """Runs the script."""
     with complaining() as console:
-        print_report(write_report(parse(Arguments).sweeps), console)
+        arguments = parse(Arguments)
+        print_report(write_report(arguments.sweeps, everything=arguments.all), console)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from rich.markup import escape
 
 from analysis.loading import combine
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
-from analysis.store import SPEC_FILE, SweepSpec, SweepStore, without_secrets
+from analysis.store import SweepSpec, SweepStore, without_secrets
 from analysis.tables import publish
 from sweeps.command import command, spread, words_of
 from sweeps.forecast import forecast
@@ -328,17 +328,15 @@ def _conclude(asked: _Asked, console: Console, *, interrupted: bool) -> int:
     ledger = asked.ledger
     ledger.store.remove_half_written()
     ledger.store.compact()
-    tables = publish(ledger.store, asked.spec)
+    publish(ledger.store, asked.spec)
     counts = ledger.counts()
     if interrupted:
         console.print(f"interrupted: {counts['pending']:,} trials are left; {escape(_goes_on(asked.words))}")
         return INTERRUPTED
     # Imported while Ray ended, if anything was trained: only once there is something to show.
-    from analysis.report import print_report, write_report
+    from analysis.report import print_report, report_of
 
-    print_report(write_report([ledger.store.uri]), console)
-    for location in (ledger.store.locate(SPEC_FILE), *tables):
-        console.print(escape(location), soft_wrap=True)
+    print_report(report_of(ledger.store), console)
     failed = sum(counts[status] for status in FAILED_STATUSES)
     if failed:
         console.print(f"[red]{failed:,} of {len(ledger.trials):,} trials failed:[/red]")

@@ -71,7 +71,8 @@ def in_small(words: list[str]) -> str:
     """Returns a command of the README for small data and few epochs; nothing else of it is changed."""
     if not words[0].startswith("sweeps/"):
         return shlex.join(["python", *words])
-    words = [str(min(int(word), 3)) if before == "--epochs" else word for before, word in zip(["", *words], words)]
+    after = zip(["", *words[:-1]], words, strict=True)
+    words = [str(min(int(word), 3)) if flag == "--epochs" else word for flag, word in after]
     epochs = [] if "--epochs" in words else ["--epochs", "2"]
     return shlex.join(["python", *words, *epochs, *SMALL])
 
