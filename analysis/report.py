@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import polars as pl
@@ -32,11 +32,12 @@ from analysis.answer import answer
 from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.next_steps import NextStep, next_steps
-from analysis.plots import Drawn, Failure, draw_plots
-from analysis.plots.style import adaptive
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
 from workloads.trial import STATUSES, canonical_json, digest
+
+if TYPE_CHECKING:  # half a second, only for those who draw
+    from analysis.plots import Drawn, Failure
 
 MOST_ROWS = 200
 """Configurations in the report's table; all are in `summary.parquet`."""
@@ -153,6 +154,8 @@ def report_of(store: SweepStore) -> Report:
 
 
 def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
+    from analysis.plots import draw_plots
+
     summary = summarise(data)
     sentences = answer(data, summary)
     steps = next_steps(data, summary, store.location)
@@ -367,6 +370,8 @@ def _csp_hash(text: str) -> str:
 
 
 def _data_uri(one: Drawn) -> str:
+    from analysis.plots.style import adaptive
+
     svg = adaptive(one.picture.svg.decode())
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
