@@ -14,7 +14,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import polars as pl
@@ -165,7 +165,8 @@ def print_report(report: Report, console: Console) -> None:
     if console.file.isatty():
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=column.numeric)
+            justify: Literal["left", "right"] = "right" if column.numeric else "left"
+            table.add_column(column.title, justify=justify, no_wrap=column.numeric, overflow="fold")
         for texts in cells:
             table.add_row(*map(Text, texts))
         console.print(table, highlight=False)
