@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 import polars as pl
@@ -216,7 +216,8 @@ def print_report(report: Report, console: Console) -> None:
     if console.file.isatty():
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=column.numeric)
+            justify: Literal["left", "right"] = "right" if column.numeric else "left"
+            table.add_column(column.title, justify=justify, no_wrap=column.numeric, overflow="fold")
         for texts in cells:
             table.add_row(*map(Text, texts))
         console.print(table, highlight=False)

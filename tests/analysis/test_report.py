@@ -56,6 +56,7 @@ def text_of(page: str) -> str:
 
 
 def test_the_report_names_the_files_it_wrote(written: Report, folder: Path):
+    assert written.failures == ()
     assert all(Path(file).is_file() for file in written.files)
     written_there = {
         str(file) for file in (folder / "small").rglob("*") if file.suffix in (".png", ".html", ".parquet")
@@ -275,6 +276,15 @@ def test_away_from_a_terminal_the_table_is_never_wrapped_or_cut(written: Report)
     assert "…" not in "".join(rows)
 
 
+def test_on_a_narrow_terminal_labels_are_broken_not_cut(written: Report, monkeypatch: pytest.MonkeyPatch):
+    output = io.StringIO()
+    monkeypatch.setattr(output, "isatty", lambda: True)
+    ranking = written.ranking.with_columns(label=pl.lit("an_optimizer_" + "x" * 90 + "_end"))
+    print_report(replace(written, ranking=ranking), Console(file=output, width=80))
+    assert "…" not in output.getvalue()
+    assert "_end" in output.getvalue()
+
+
 def test_a_picture_that_cannot_be_drawn_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no picture today")
@@ -299,7 +309,7 @@ def test_equal_trainings_are_one_row():
     sweep = synthetic_sweep("plateau", optimizers=("adam",), schedulers={"plateau": settings}, lrs=(0.002,), epochs=3)
     page = page_of(sweep)
     assert "patience 50 (and 2 alike: the schedule never acted)" in page
-    assert "3 configurations were 1 different trainings" in text_of(page)
+    assert "All 3 configurations were the same training, bit for bit, and share a row." in text_of(page)
 
 
 def test_the_script_runs_as_the_readme_says(folder: Path, written: Report):

@@ -149,7 +149,7 @@ def test_the_table_sorts_by_any_column_both_ways_with_missing_values_last(
             shown = cells(desktop, place)
             assert shown == expected if column.numeric else sorted(shown) == sorted(expected)
             assert "" not in shown[: len(shown) - expected.count("")]
-    labels = cells(desktop, [column.value for column in columns].index("label"))
+    labels = cells(desktop, [column.value for column in columns].index("name"))
     assert len(set(labels)) == ranking.height
 
 
