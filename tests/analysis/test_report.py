@@ -14,7 +14,7 @@ from handmade import Run, handmade
 from rich.console import Console
 from synthetic import Synthetic, synthetic_sweep
 
-from analysis import plot, report
+from analysis import commands, plot, report
 from analysis.aggregate import summarise
 from analysis.answer import answer
 from analysis.configurations import trainings
@@ -136,7 +136,7 @@ def test_provenance_and_commands_are_there(page: str, folder: Path):
     text = text_of(page)
     assert "git_commit " + "0" * 40 in text
     assert SMALL.spec.command in text
-    assert f"python analysis/report.py {folder / 'small'}" in text
+    assert f"{sys.orig_argv[0]} {commands.shown(commands.ROOT / 'analysis/report.py')} {folder / 'small'}" in text
 
 
 def test_nested_facts_become_lines():
