@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.store import Checkpoint
 from sweeps.ledger import Ledger
+from sweeps.lock import Lock
 from sweeps.notify import Notifier
 from sweeps.options import Keep
 from sweeps.placement import Placement
@@ -33,6 +34,7 @@ class Run:
         fail_fast: Whether the first failure ends the run.
         keep: Which checkpoints stay when nothing goes on from them.
         notifier: Whom the first failure is told; None for nobody.
+        lock: The sweep's; when it is lost, the run ends and writes nothing more.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Run:
         fail_fast: bool = False,
         keep: Keep = "final",
         notifier: Notifier | None = None,
+        lock: Lock | None = None,
     ) -> None:
         self.tree = tree
         self.ledger = ledger
@@ -54,6 +57,8 @@ class Run:
         self.fail_fast = fail_fast
         self.keep = keep
         self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
+        self._lock = lock or Lock()
+        self.locked_out = False
         self.stopping = False
         self.interrupted = False
         self._farewell = False
@@ -100,16 +105,25 @@ class Run:
 
     def beat(self) -> bool:
         """Does what time brings, also while no news comes in; returns whether the run is to end."""
+        if self._lost():
+            return True
         self.ledger.flush(only_if_due=True)
         if self.interrupted and not self._farewell:
             self._farewell = True
             self.progress.say(FAREWELL)
         return self.stopping
 
+    def _lost(self) -> bool:
+        """Whether another run writes to the sweep now: then this one must not."""
+        if not self.locked_out and self._lock.lost():
+            self.locked_out = self.stopping = True
+            self.storage_error = f"another run has taken over {self.store.location}, as this one stood still for long"
+        return self.locked_out
+
     def take_in(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Takes in what a worker reported."""
         path = self._leaders.get(tune_id)
-        if path is None:
+        if path is None or self._lost():
             return
         if "end" in result:
             self._end(tune_id, path, result)
@@ -168,7 +182,7 @@ class Run:
         path = self._leaders.get(tune_id)
         if path is None:
             return
-        if self.tree.is_live(path.leader.trial_id) and not self.stopping:
+        if self.tree.is_live(path.leader.trial_id) and not self.stopping and not self._lost():
             message = f"the worker died {MAX_FAILURES + 1} times" if error else "the worker ended without a result"
             self._end(tune_id, path, {"end": "failed", "error": message, "traceback": None})
         self._forget(tune_id)
@@ -176,6 +190,8 @@ class Run:
 
     def end(self) -> None:
         """Writes what is left to write, and deletes the checkpoints that nothing needs."""
+        if self._lost():
+            return
         if self.stopping and not self.interrupted and self.storage_error is None:
             for trial in self.ledger.open:
                 self.ledger.set_status(trial.trial_id, "cancelled", error="another trial failed (--fail-fast)")
