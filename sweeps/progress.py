@@ -74,7 +74,11 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line, above what is shown live."""
-        self.console.print(text)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def failed(self, leader: str, error: str) -> None:
+        """A trial has failed."""
+        self.say(f"failed: {self.labels.get(leader, leader)}: {error}")
 
     def started(self, leader: str, members: int) -> None:
         """A path is being trained."""

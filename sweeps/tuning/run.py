@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,10 @@ FAREWELL = "stopping: workers have 10 seconds to end what they are at (Ctrl-C on
 """Said when a run is interrupted; the time is Tune's."""
 MAX_FAILURES = 2
 """How often a path is tried again after its worker died."""
+REASONS = 20
+"""As many different ones are said while a sweep runs; the tables have them all."""
+ERROR_CHARACTERS = 160
+"""Of a reason, so much is said."""
 
 
 class Run:
@@ -58,6 +64,9 @@ class Run:
         self.keep = keep
         self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
         self._lock = lock or Lock()
+        self._name = secrets.token_hex(4)
+        self._told: set[str] = set()
+        """Why trials failed, as far as it has been said."""
         self.locked_out = False
         self.stopping = False
         self.interrupted = False
@@ -94,6 +103,7 @@ class Run:
             test_epochs=tuple(path.test_epochs()),
             storage_path=self.store.storage_path,
             name=self.store.name,
+            run=self._name,
             hardware=self.placement.hardware(),
             gpus=self.placement.gpus_per_trial or None,
             timeout=self.placement.trial_timeout,
@@ -172,10 +182,17 @@ class Run:
         else:
             self.tree.drop(leader)
             self.ledger.set_status(leader, result["end"], error=result["error"], traceback=result["traceback"], **place)
+            self._tell(leader, result["error"])
             self.notifier.failure(self.ledger.counts(), result["error"])
             self.stopping |= self.fail_fast
         self._drop_checkpoint(before)
         self._forget(tune_id)
+
+    def _tell(self, trial_id: str, error: str) -> None:
+        """Says why a trial failed; a reason that many have is said once."""
+        if error not in self._told and len(self._told) < REASONS:
+            self._told.add(error)
+            self.progress.failed(trial_id, textwrap.shorten(error, ERROR_CHARACTERS, placeholder=" ..."))
 
     def complete(self, tune_id: str, *, error: bool) -> None:
         """A worker is done with a path, or died on it once too often."""

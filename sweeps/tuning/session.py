@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -42,11 +43,12 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
     Raises:
         PlacementError: The address does not answer, or is Ray Client's.
     """
-    if ray.is_initialized():
-        yield None
-        return
-    address = placement.address or ("auto" if in_ray_job() else "local")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_silent())
+        if ray.is_initialized():
+            yield None
+            return
+        address = placement.address or ("auto" if in_ray_job() else "local")
         if address == "local":
             init.setdefault("include_dashboard", placement.dashboard)
             stack.enter_context(_private(placement))
@@ -99,6 +101,17 @@ def _private(placement: Placement) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps from the terminal what Ray guesses about workers that died: why trials fail is told by the sweep."""
+    enabled = ray_worker._worker_logs_enabled
+    ray_worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray_worker._worker_logs_enabled = enabled
 
 
 @cache
