@@ -29,7 +29,7 @@ from sweeps.live import Live, Log, open_logs
 from sweeps.lock import locked
 from sweeps.notify import Notifier, check_url
 from sweeps.options import Options
-from sweeps.placement import Placement, in_ray_job
+from sweeps.placement import Placement, check_storage_path, in_ray_job
 from sweeps.progress import Progress
 from sweeps.provenance import fingerprint, provenance
 from sweeps.stored import reconcile, take_over
@@ -155,6 +155,7 @@ def run(sweep: Sweep, options: Options, console: Console) -> int:
         options = _in_small(options)
     if options.notify is not None:
         check_url(options.notify)
+    check_storage_path(options)
     placement = _placement(options)
     planned = plan(sweep, options)
     asked = SweepSpec(
