@@ -38,7 +38,7 @@ from sweeps.trajectories import Delivery, ForkTree
 from sweeps.tuning.errors import PlacementError, StorageError
 from sweeps.tuning.run import Run
 from workloads import datasets, preflight
-from workloads.console import USAGE_ERROR, parse
+from workloads.console import USAGE_ERROR, open_console, parse
 from workloads.datasets import Dataset
 from workloads.errors import InputError
 from workloads.registry import WORKLOADS, dataset_of
@@ -74,8 +74,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         sweep: What to ask.
         arguments: The command line; None takes the process's own.
     """
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-    complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+    console, complaints = open_console(), open_console(stderr=True)
     try:
         with _terminable():
             check_sweep(sweep)
@@ -284,6 +283,7 @@ def _begin(spec: SweepSpec, ledger: Ledger, options: Options) -> None:
     ledger.store.write_spec(spec)
     ledger.store.remove_damaged()
     ledger.store.remove_half_written()
+    ledger.live.start()
 
 
 def _train(
