@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis.loading import open_store
-from analysis.store import SweepStore, TrialStatus, without_secrets
+from analysis.store import TEMPORARY, SweepStore, TrialStatus, without_secrets
 from sweeps.lock import LockedError, locked
 from sweeps.sweep import Sweep
 from tests.sweeps.runs import finish, free_port, measured, run_here, start, statuses, table_of, write_script
@@ -154,6 +154,14 @@ def test_a_reader_of_a_bucket_whose_parts_are_merged_meanwhile(bucket: str, monk
     writer.compact()
     assert reader.read_statuses()["status"].to_list() == ["completed"]
     assert listed == []
+
+
+def test_notes_between_workers_do_not_stay_in_a_bucket(bucket: str) -> None:
+    store = SweepStore(bucket, "s")
+    for name in (f"{TEMPORARY}timeout-01234567-0123456789abcdef", "sweep.json"):
+        store.write(name, b"content")
+    store.remove_half_written()
+    assert [Path(name).name for name in everything_below(bucket)] == ["sweep.json"]
 
 
 def test_a_query_stays_at_the_end_of_whatever_is_below(bucket: str) -> None:

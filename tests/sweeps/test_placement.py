@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,27 @@ def test_how_many_train_at_once(placement: Placement, expected: int, monkeypatch
     monkeypatch.setattr("sweeps.forecast.usable_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert _lanes(placement) == expected
+
+
+def test_a_ray_of_ones_own_has_the_cores_of_this_process_and_a_failed_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    def init(**how: Any) -> None:
+        told.update(how)
+        (Path(how["_temp_dir"]) / f"session_y_{os.getpid()}" / "logs").mkdir(parents=True)
+        raise RuntimeError("no sockets\nand much more")
+
+    monkeypatch.setattr(session, "_LONGEST_SOCKET", 1000)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("sweeps.tuning.session.usable_cores", lambda: 3)
+    monkeypatch.setattr("sweeps.tuning.session.ray.is_initialized", lambda: False)
+    monkeypatch.setattr("sweeps.tuning.session.ray.init", init)
+    with pytest.raises(PlacementError, match=r"^Ray does not start: no sockets$"), session.ray_session(Placement()):
+        pass
+    assert told["num_cpus"] == 3
+    assert list((tmp_path / "ray").iterdir()) == []
 
 
 # -- how long it takes ----------------------------------------------------------------------------------------------
