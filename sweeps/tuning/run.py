@@ -16,6 +16,7 @@ from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.trajectories import CheckpointKey, ForkTree, Path
 from sweeps.tuning.job import Job
+from workloads.trial import Status
 
 ROOM_TO_GROW = 200
 """How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""
@@ -77,6 +78,8 @@ class Run:
         """Tune's name for a training -> its path."""
         self._places: dict[str, Mapping[str, Any]] = {}
         """Tune's name -> where it is trained, once a worker has taken it up; the others wait for room."""
+        self.out_of_memory: set[str] = set()
+        """Tune's names of the trainings whose worker last died as its node had no memory left."""
         self.trained = 0
         self.room = 1
         """As many paths may be under way or wait; one more than are under way always may."""
@@ -201,7 +204,10 @@ class Run:
             return
         if self.tree.is_live(path.leader.trial_id) and not self.stopping and not self._lost():
             message = f"the worker died {MAX_FAILURES + 1} times" if error else "the worker ended without a result"
-            self._end(tune_id, path, {"end": "failed", "error": message, "traceback": None})
+            end: Status = "failed"
+            if tune_id in self.out_of_memory:
+                end, message = "out_of_memory", "the worker was killed by Ray: its node ran out of memory"
+            self._end(tune_id, path, {"end": end, "error": message, "traceback": None})
         self._forget(tune_id)
         self.show()
 
