@@ -23,8 +23,8 @@ from typing import Any
 GO, PAUSE = b"g", b"p"
 DUMP_SIGNAL = signal.SIGUSR2
 """Makes the worker write where it hangs, from a handler in C."""
-TICK_SECONDS = 0.5
-"""How often the time is taken; what is longer than twice that was no time to train in."""
+TICK_SECONDS = 0.25
+"""How often the time is taken; when it took more than twice that, everything stood still, and it counts as this."""
 QUIET_SECONDS = 0.5
 """What hangs has said all that it is going to say once it has been quiet for that long."""
 DUMP_SECONDS = 5.0
@@ -50,7 +50,7 @@ def is_hanging(worker: int, orders: int, seconds: float) -> bool:
                 return False
             counted = 0.0 if given.endswith(GO) else None
         elif counted is not None and not _is_stopped(worker):
-            counted += min(now - last, 2 * TICK_SECONDS)
+            counted += now - last if now - last <= 2 * TICK_SECONDS else TICK_SECONDS
             if counted >= seconds:
                 return True
         last = now
