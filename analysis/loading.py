@@ -120,7 +120,9 @@ def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
 
 def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns a sweep's records and last statuses."""
-    recorded = store.read_epochs(), store.read_statuses()
+    # Statuses first: a sweep that runs may complete a trial between the two, whose last record is then there.
+    statuses = store.read_statuses()
+    recorded = store.read_epochs(), statuses
     if any(frame.height for frame in recorded):
         return recorded
     epochs, trials = store.read_table("epochs"), store.read_table("trials")

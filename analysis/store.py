@@ -3,27 +3,36 @@
 A sweep lives in `<storage path>/<name>/`, on a local disk or behind any `pyarrow.fs` URI (`s3://`, `gs://`):
 
     sweep.json                      what was asked: the trials and where the numbers come from
-    parts/epochs-<time>-<sha>.parquet     records as they came in
-    parts/statuses-<time>-<sha>.parquet   what happened to trials
+    parts/epochs-<number>-<sha>.parquet     records as they came in
+    parts/statuses-<number>-<sha>.parquet   what happened to trials
     checkpoints/<trial>/<epoch>-<sha>.pt  weights that a trial can go on from
     epochs.parquet, trials.parquet  the tables for people and tools, built from the parts
 
-The parts are the truth. Every file that is read back as such carries the start of its own SHA-256 in its name (or, for
-`sweep.json`, inside), so a torn or flipped one is noticed, named and left out. Files appear whole or not at all: local
-ones are written under a temporary name and renamed, an object store shows an object only once it is complete.
+The parts are the truth. They are numbered in the order they were written, whatever clocks say; the one run that writes
+merges them now and then, so a reader may find one gone that it has just seen listed, and looks again.
+
+Every file that is read back as such carries the start of its own SHA-256 in its name (or, for `sweep.json`, inside), so
+a torn or flipped one is noticed, named and left out. Files appear whole or not at all: local ones are written under a
+temporary name of the writer's own and renamed, an object store shows an object only once it is complete.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
+import os
+import platform
 import re
+import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -40,10 +49,20 @@ LOCK_FILE = ".lock"
 LONGEST_NAME = 100
 """Characters that a sweep's name may have."""
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
-_PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<time>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
+_PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<number>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
 TEMPORARY = ".writing-"
 """How the names of files begin that are not yet, or never will be, part of the sweep."""
+_WRITER = re.compile(rf"{re.escape(TEMPORARY)}(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-[0-9a-f]{{8}}-.+")
+"""The temporary name of a file that is being written."""
+HALF_WRITTEN_SECONDS = 3600.0
+"""A file that another machine began to write that long ago is never going to be whole."""
+MOST_PARTS = 50
+"""Once there are more parts of a kind, the newest are merged."""
+_READERS = 8
+"""Parts read at once: object stores answer slowly, but many at a time."""
+_LOOKS = 20
+"""How often a reader lists the parts again because some were merged meanwhile."""
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s?#']*@", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"([?&][a-z_-]*(?:secret|token|password|key|signature)[a-z_-]*=)[^&#\s']*", re.IGNORECASE)
 
@@ -153,6 +172,22 @@ def check_name(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """How the rows of a kind of part go together."""
+
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    keep: Literal["first", "last"]
+    """Which of several rows with the same key holds."""
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "epochs": _Kind(columns=EPOCH_COLUMNS, key=("trial_id", "epoch"), keep="first"),
+    "statuses": _Kind(columns=STATUS_COLUMNS, key=("trial_id",), keep="last"),
+}
+
+
 class SweepStore:
     """The files of one sweep. Creating a store touches nothing.
 
@@ -172,6 +207,10 @@ class SweepStore:
         self.storage_path = root if self.is_local else storage_path
         self.damaged: list[str] = []
         """Files that a read found damaged, relative to the sweep's folder."""
+        self._last_part = -1
+        """The highest number that a part is known to have had."""
+        self._unmerged: dict[str, int] = {}
+        """Kind -> how many parts there are; only once this store has written one."""
 
     @property
     def uri(self) -> str:
@@ -201,7 +240,7 @@ class SweepStore:
     def _write(self, target: str, content: bytes) -> None:
         folder, _, file = target.rpartition("/")
         self.filesystem.create_dir(folder, recursive=True)
-        temporary = f"{folder}/{TEMPORARY}{file}" if self.is_local else target
+        temporary = f"{folder}/{_temporary_name(file)}" if self.is_local else target
         try:
             with self.filesystem.open_output_stream(temporary) as stream:
                 stream.write(content)
@@ -323,47 +362,96 @@ class SweepStore:
         rows = [vars(status) | {"sweep": self.name} for status in statuses]
         self._append("statuses", pl.DataFrame(rows, schema=polars_schema(STATUS_COLUMNS)))
 
-    def _append(self, kind: str, frame: pl.DataFrame) -> str | None:
+    def _append(self, kind: str, frame: pl.DataFrame) -> None:
         if frame.is_empty():
-            return None
+            return
+        if kind not in self._unmerged:
+            self._unmerged[kind] = len(self._parts(kind))
+        self._write_part(kind, frame)
+        self._unmerged[kind] += 1
+        if self._unmerged[kind] > MOST_PARTS:
+            self._merge(kind, self._newest(kind))
+            self._unmerged[kind] = 1
+
+    def _write_part(self, kind: str, frame: pl.DataFrame) -> None:
         content = parquet_bytes(frame, {})
-        path = f"parts/{kind}-{time.time_ns():020d}-{digest(content)}.parquet"
-        self.write(path, content)
-        return path
+        self._last_part += 1
+        self.write(f"parts/{kind}-{self._last_part:020d}-{digest(content)}.parquet", content)
 
     def read_epochs(self) -> pl.DataFrame:
-        """Returns every record, one row for each (trial, epoch), ordered by both; the first of equals holds."""
-        return self._read_parts("epochs", EPOCH_COLUMNS).unique(
-            ("trial_id", "epoch"), keep="first", maintain_order=True
-        )
+        """Returns every record once, in the order they came in; the first of equal (trial, epoch) holds."""
+        return self._read_kind("epochs")
 
     def read_statuses(self) -> pl.DataFrame:
         """Returns the last status of every trial that has one."""
-        return self._read_parts("statuses", STATUS_COLUMNS).unique("trial_id", keep="last", maintain_order=True)
+        return self._read_kind("statuses")
+
+    def _read_kind(self, kind: str) -> pl.DataFrame:
+        for _ in range(_LOOKS):
+            try:
+                return self._read_parts(kind, self._parts(kind))[0]
+            except FileNotFoundError:  # merged since it was listed: its rows are in another part now
+                continue
+        return self._read_parts(kind, self._parts(kind))[0]
 
     def _parts(self, kind: str) -> list[str]:
-        matches = [(path, _PART.fullmatch(path.removeprefix("parts/"))) for path in self.files("parts")]
-        return [path for path, match in matches if match and match["kind"] == kind]
+        """Returns the parts of a kind, the oldest first."""
+        # A folder that changes while it is listed may show neither the new part nor all of those merged into it.
+        before, found = None, self.files("parts")
+        for _ in range(_LOOKS):
+            if found == before:
+                break
+            before, found = found, self.files("parts")
+        matches = [match for path in found if (match := _PART.fullmatch(path.removeprefix("parts/")))]
+        self._last_part = max([self._last_part, *(int(match["number"]) for match in matches)])
+        ordered = sorted(matches, key=lambda match: (int(match["number"]), match["sha"]))
+        return [f"parts/{match.string}" for match in ordered if match["kind"] == kind]
 
-    def _read_parts(self, kind: str, columns: Iterable[Column]) -> pl.DataFrame:
-        schema = polars_schema(columns)
-        frames = [pl.DataFrame(schema=schema)]
-        for path in self._parts(kind):
-            content = self._read_named(path, path.removesuffix(".parquet").rpartition("-")[2])
-            if content is not None:
-                frames.append(pl.read_parquet(io.BytesIO(content)))
+    def _read_parts(self, kind: str, parts: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+        """Returns the rows of some parts, and which of these were whole.
+
+        Raises:
+            FileNotFoundError: One of them is gone.
+        """
+        how = _KINDS[kind]
+        schema = polars_schema(how.columns)
+        with ThreadPoolExecutor(max_workers=_READERS) as readers:
+            contents = list(
+                readers.map(lambda path: self._read_named(path, path.removesuffix(".parquet")[-16:]), parts)
+            )
+        whole = {path: content for path, content in zip(parts, contents, strict=True) if content is not None}
+        frames = [pl.DataFrame(schema=schema), *(pl.read_parquet(io.BytesIO(content)) for content in whole.values())]
         # A part may be older than a column, which is then null.
-        return pl.concat(frames, how="diagonal").select(*schema)
+        rows = pl.concat(frames, how="diagonal").select(*schema)
+        return rows.unique(how.key, keep=how.keep, maintain_order=True), list(whole)
 
     def compact(self) -> None:
         """Replaces the parts of each kind by one with the same rows; killed half-way, nothing is lost or doubled."""
-        for kind, read in (("epochs", self.read_epochs), ("statuses", self.read_statuses)):
-            old = self._parts(kind)
-            if len(old) > 1:
-                new = self._append(kind, read())
-                for path in old:
-                    if path != new:
-                        self.delete(path)
+        for kind in _KINDS:
+            self._merge(kind, self._parts(kind))
+
+    def _newest(self, kind: str) -> list[str]:
+        """Returns the newest parts, as many as are worth merging: none that is larger than all newer ones together.
+
+        So a row is written again only a few times, however long a run is.
+        """
+        parts = self._parts(kind)
+        infos = patiently(lambda: self.filesystem.get_file_info([f"{self.root}/{path}" for path in parts]))
+        total, count = 0, 0
+        for info in reversed(infos):
+            if count >= MOST_PARTS // 2 and info.size > total:
+                break
+            total, count = total + info.size, count + 1
+        return parts[-count:]
+
+    def _merge(self, kind: str, parts: Sequence[str]) -> None:
+        """Replaces the newest parts by one, which comes after all there are; damaged ones stay to be seen."""
+        if len(parts) < 2:
+            return
+        rows, whole = self._read_parts(kind, parts)
+        self._write_part(kind, rows)
+        for path in whole:
+            self.delete(path)
 
     def remove_damaged(self) -> None:
         """Deletes the files that reads found damaged: what they held is computed anew."""
@@ -372,10 +460,15 @@ class SweepStore:
         self.damaged.clear()
 
     def remove_half_written(self) -> None:
-        """Deletes what killed writers left on a local disk; to be called while nobody writes."""
-        if self.is_local:
-            for path in Path(self.root).rglob(f"{TEMPORARY}*"):
-                path.unlink(missing_ok=True)
+        """Deletes what killed writers left; a file that somebody is still writing stays."""
+        selector = pyarrow.fs.FileSelector(self.root, recursive=self.is_local, allow_not_found=True)
+        infos = patiently(lambda: self.filesystem.get_file_info(selector))
+        temporary = [info for info in infos if info.is_file and info.base_name.startswith(TEMPORARY)]
+        now = _file_clock(Path(self.root)) if temporary and self.is_local else 0.0
+        for info in temporary:
+            if not self.is_local or _is_left_over(info.base_name, now - info.mtime.timestamp()):
+                with contextlib.suppress(FileNotFoundError):
+                    patiently(lambda path=info.path: self.filesystem.delete_file(path))  # type: ignore[misc]
 
     # -- tables for people ------------------------------------------------------------------------------------------
 
@@ -429,6 +522,47 @@ class SweepStore:
             if match:
                 found.append(Checkpoint(match["trial"], int(match["epoch"]), path))
         return found
+
+
+def _temporary_name(file: str) -> str:
+    """Returns a name for a file while it is written, which no other writer has."""
+    return f"{TEMPORARY}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}-{file}"
+
+
+@cache
+def _machine() -> str:
+    """Returns 8 hexadecimal digits for what a process id means something on: a machine since its start, a container."""
+    known = [platform.node()]
+    with contextlib.suppress(OSError):  # not Linux
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        known.append(str(Path("/proc/self/ns/pid").readlink()))
+    return digest("/".join(known), 8)
+
+
+def _file_clock(folder: Path) -> float:
+    """Returns the time that files written to a folder now bear, which may not be this machine's."""
+    probe = folder / _temporary_name("now")
+    try:
+        probe.write_bytes(b"")
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _is_left_over(name: str, age: float) -> bool:
+    """Whether nobody writes a file with a temporary name any more; its age is in seconds."""
+    writer = _WRITER.fullmatch(name)
+    if writer is None:
+        return True
+    if writer["machine"] != _machine():
+        return age > HALF_WRITTEN_SECONDS
+    try:
+        os.kill(int(writer["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        pass
+    return age > HALF_WRITTEN_SECONDS and int(writer["process"]) != os.getpid()
 
 
 T = TypeVar("T")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import signal
 import sys
 import textwrap
@@ -32,10 +31,10 @@ from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
 from sweeps.library import changed, merged, near, read_library, refuse_changed, take_over
 from sweeps.live import Live, Log, open_logs
-from sweeps.lock import locked
+from sweeps.lock import Lock, locked
 from sweeps.notify import Notifier, check_url
 from sweeps.options import Options
-from sweeps.placement import Placement, in_ray_job
+from sweeps.placement import Placement, check_storage_path, in_ray_job, usable_cores
 from sweeps.progress import Progress
 from sweeps.provenance import provenance
 from sweeps.sweep import Sweep, check_sweep, plan
@@ -43,7 +42,7 @@ from sweeps.trajectories import ForkTree
 from sweeps.tuning.errors import PlacementError, StorageError
 from sweeps.tuning.run import Run
 from workloads import datasets, preflight
-from workloads.console import USAGE_ERROR, parse
+from workloads.console import USAGE_ERROR, open_console, parse
 from workloads.datasets import Dataset
 from workloads.errors import InputError
 from workloads.fingerprint import Fingerprint, common, fingerprints
@@ -78,8 +77,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         sweep: What to ask.
         arguments: The command line; None takes the process's own.
     """
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-    complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+    console, complaints = open_console(), open_console(stderr=True)
     words = words_of(arguments)
     try:
         with _terminable():
@@ -190,6 +188,7 @@ class _Asked:
     options: Options
     logs: Mapping[str, Log]
     words: Sequence[str]
+    lock: Lock
 
     @property
     def store(self) -> SweepStore:
@@ -203,13 +202,13 @@ def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str],
         options = _in_small(options)
     if options.notify is not None:
         check_url(options.notify)
+    check_storage_path(options)
     placement = _placement(options)
     store = SweepStore(options.storage_path, options.name)
     logs = open_logs(options.log, store)
     console.print(escape(sweep.question))
     planned = plan(sweep, options)
-    if not options.plan:
-        stack.enter_context(locked(store))
+    lock = Lock() if options.plan else stack.enter_context(locked(store, lambda text: console.print(escape(text))))
     stored = read_library(store, fresh=options.fresh)
     neighbours = near(planned.trials, stored)
     now = _fingerprints([*planned.trials, *neighbours], placement, options, stack)
@@ -245,9 +244,9 @@ def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str],
         would = "would delete" if options.plan else "deletes"
         console.print(f"  --fresh {would} everything stored here: {ledger.stored:,} trials with their checkpoints")
     if spec.library:
-        console.print(f"  also stored here, and kept: {len(spec.library):,} other trials")
+        console.print(f"  also stored here, and kept: {len(spec.library):,} other trial{'s'[: len(spec.library) > 1]}")
     console.print(f"  results: {escape(store.location)}")
-    return _Asked(spec, ledger, placement, options, logs, words)
+    return _Asked(spec, ledger, placement, options, logs, words, lock)
 
 
 def _fingerprints(
@@ -297,7 +296,7 @@ def _placement(options: Options) -> Placement:
         )
     if options.address is None and not in_ray_job():
         for flag, wanted, there, what in (
-            ("--cpus-per-trial", options.cpus_per_trial, os.cpu_count() or 1, "CPU cores"),
+            ("--cpus-per-trial", options.cpus_per_trial, usable_cores(), "CPU cores"),
             ("--gpus-per-trial", options.gpus_per_trial, torch.cuda.device_count(), "GPUs"),
         ):
             if wanted > there:
@@ -308,6 +307,9 @@ def _placement(options: Options) -> Placement:
 def _answer(asked: _Asked, console: Console, notifier: Notifier) -> int:
     """Trains what is open, writes what came out, prints it and returns the exit status."""
     ledger = asked.ledger
+    # What it takes in before the sweep begins, it writes then.
+    ledger.live = Live(asked.logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
+    ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
     tree = ledger.tree(share=asked.options.share)
     for news in tree.walk_known():
         ledger.learn(news)
@@ -366,8 +368,7 @@ def _begin(asked: _Asked, console: Console) -> None:
     ledger.adopt()
     store.remove_damaged()
     store.remove_half_written()
-    ledger.live = Live(asked.logs, complain=lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
-    ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
+    ledger.live.start()
 
 
 def _train(tree: ForkTree, asked: _Asked, console: Console, notifier: Notifier) -> bool:
@@ -401,6 +402,8 @@ def _train(tree: ForkTree, asked: _Asked, console: Console, notifier: Notifier) 
                         fail_fast=options.fail_fast,
                         keep=options.keep_checkpoints,
                         notifier=notifier,
+                        lock=asked.lock,
+                        machine=None if placement.is_here else asked.spec.fingerprint["machine"],
                     )
                     execution.run_tree(run, data=data)
                 if not run.interrupted:  # statistics and pictures take a second to import, and Ray two to end

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from analysis.store import SweepSpec
 from sweeps.ledger import Ledger
-from sweeps.placement import Placement
+from sweeps.placement import Placement, usable_cores
 from sweeps.progress import duration
 from sweeps.trajectories import apart, count_epochs
-from workloads.training import seconds_per_epoch
+from workloads.training import Hardware, seconds_per_epoch
+from workloads.trial import FAILED_STATUSES, TrialConfig
+
+START_SECONDS = 15.0
+"""What a sweep takes besides its epochs: Ray and its workers start, tables and report are written. On two cores it is
+10 s with nothing else to do, 25 s on a busy machine."""
+MEASURE_SECONDS = 60.0
+"""What measuring an epoch in a process of its own may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +35,8 @@ class Forecast:
     """Epochs of all trials, as if each trained alone."""
     done: int
     """Trials that have their answer from before."""
+    failed: int
+    """Trials that failed before, and are not to be run again."""
     taken_over: Mapping[str, int]
     """Other sweep -> trials whose records come from it."""
     left_out: Mapping[str, int]
@@ -38,13 +50,15 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """Returns the forecast for people."""
-        found = [f"{self.trials:,} trials, {self.trial_epochs:,} trial-epochs"]
+        found = [f"{_trials(self.trials)}, {self.trial_epochs:,} trial-epochs"]
         found += [f"left out: {count} x {reason}" for reason, count in self.left_out.items()]
         if self.done:
-            found.append(f"done before: {self.done:,} trials")
-        found += [f"taken over from {sweep}: {count:,} trials" for sweep, count in self.taken_over.items()]
+            found.append(f"done before: {_trials(self.done)}")
+        found += [f"taken over from {sweep}: {_trials(count)}" for sweep, count in self.taken_over.items()]
+        if self.failed:
+            found.append(f"failed before: {_trials(self.failed)} (--retry-failed runs them again)")
         if self.most == 0:
-            return [*found, "everything is done: nothing to train"]
+            return [*found, "nothing to train" if self.failed else "everything is done: nothing to train"]
         if self.least == self.most:
             return [*found, f"epochs to train: {self.least:,}{self._time(', about ', self.least)}"]
         return [
@@ -54,7 +68,11 @@ class Forecast:
         ]
 
     def _time(self, before: str, epochs: int) -> str:
-        return "" if self.seconds is None else f"{before}{duration(epochs * self.seconds)}"
+        return "" if self.seconds is None else f"{before}{duration(START_SECONDS + epochs * self.seconds)}"
+
+
+def _trials(count: int) -> str:
+    return f"{count:,} trial{'' if count == 1 else 's'}"
 
 
 def forecast(
@@ -70,15 +88,18 @@ def forecast(
         share: Whether trials share training.
     """
     left = ledger.open
+    failed = sum(count for status, count in ledger.counts().items() if status in FAILED_STATUSES)
     members, stored = ledger.members(), ledger.checkpoints
     hardware = placement.hardware()
     seconds = None
-    if left and (torch.cuda.is_available() or not hardware.gpu):  # a cluster's driver may lack the GPUs of its nodes
-        seconds = seconds_per_epoch(left[0], hardware) / min(_lanes(placement), len(left))
+    if left:
+        alone = in_own_process(left[0], hardware) if hardware.gpu else seconds_per_epoch(left[0], hardware)
+        seconds = None if alone is None else alone / min(_lanes(placement), len(left))
     return Forecast(
         trials=len(spec.trials),
         trial_epochs=sum(trial.epochs for trial in spec.trials),
-        done=len(spec.trials) - len(left) - sum(taken_over.values()),
+        done=len(spec.trials) - len(left) - failed - sum(taken_over.values()),
+        failed=failed,
         taken_over=taken_over,
         left_out=spec.left_out,
         least=count_epochs(members, share=share, checkpoints=stored),
@@ -87,7 +108,40 @@ def forecast(
     )
 
 
+def in_own_process(trial: TrialConfig, hardware: Hardware) -> float | None:
+    """Returns `seconds_per_epoch` from a process of its own, None where it cannot be measured.
+
+    In this one, the GPU's context would stay, with hundreds of megabytes of its memory, until the sweep ends.
+    """
+    if hardware.gpu and not torch.cuda.is_available():  # a cluster's driver may lack the GPUs of its nodes
+        return None
+    code = (
+        "import json, sys; from workloads.training import Hardware, seconds_per_epoch; "
+        "from workloads.trial import TrialConfig; told = json.load(sys.stdin); "
+        "print(seconds_per_epoch(TrialConfig.from_json(told['trial']), Hardware(**told['hardware'])))"
+    )
+    told = json.dumps({"trial": trial.to_json(), "hardware": asdict(hardware)})
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            input=told,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=MEASURE_SECONDS,
+        )
+        return float(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):  # a row that only the script knows, no memory, ...
+        return None
+
+
 def _lanes(placement: Placement) -> int:
     """Returns how many trials train at once on this machine (a cluster's size is known only once Ray runs)."""
-    lanes = int((os.cpu_count() or 1) / max(placement.cpus_per_trial, 0.01))
-    return max(1, min(lanes, placement.max_concurrent or lanes))
+    # However little of a core a training asks for, it keeps one busy.
+    lanes = [int(usable_cores() / max(1.0, placement.cpus_per_trial))]
+    if placement.gpus_per_trial > 0:
+        lanes.append(int(torch.cuda.device_count() / placement.gpus_per_trial + 1e-9))
+    if placement.max_concurrent is not None:
+        lanes.append(placement.max_concurrent)
+    return max(1, min(lanes))

@@ -14,6 +14,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,6 +52,8 @@ class Log(Protocol):
 class Live:
     """Hands records to logs; a log that fails is given up.
 
+    Until `start`, everything is held back: before the sweep is stored, nothing may be in its folder.
+
     Args:
         logs: Name -> log.
         complain: Called with a sentence when a log is given up.
@@ -62,6 +65,13 @@ class Live:
         self._trials: dict[str, TrialConfig] = {}
         self._last: dict[str, Record] = {}
         self._begun: set[str] = set()
+        self._held_back: list[Callable[[], None]] | None = []
+
+    def start(self) -> None:
+        """Writes what was held back, and from now on what comes in."""
+        held_back, self._held_back = self._held_back or [], None
+        for action in held_back:
+            action()
 
     def begin(
         self,
@@ -73,23 +83,34 @@ class Live:
         self._trials = {trial.trial_id: trial for trial in trials}
         for trial_id in self._trials:
             if self._logs and (trial_id in known or trial_id in statuses):
-                self._begin(trial_id, known.get(trial_id, ()))
+                self._later(partial(self._begin, trial_id, known.get(trial_id, ())))
                 if trial_id in statuses:
                     self.ended(statuses[trial_id])
 
     def record(self, record: Record) -> None:
         """Takes in one more record of a trial."""
-        trial_id = record["trial_id"]
         if self._logs:
-            self._begin(trial_id, ())
-            self._last[trial_id] = record
-            self._each(lambda log: log.record(trial_id, record))
+            self._later(partial(self._record, record["trial_id"], record))
 
     def ended(self, status: TrialStatus) -> None:
         """Takes in how a trial ended."""
         if self._logs and status.trial_id in self._trials:
-            self._begin(status.trial_id, ())
-            self._each(lambda log: log.ended(status.trial_id, status, self._last.get(status.trial_id)))
+            self._later(partial(self._ended, status))
+
+    def _later(self, action: Callable[[], None]) -> None:
+        if self._held_back is None:
+            action()
+        else:
+            self._held_back.append(action)
+
+    def _record(self, trial_id: str, record: Record) -> None:
+        self._begin(trial_id, ())
+        self._last[trial_id] = record
+        self._each(lambda log: log.record(trial_id, record))
+
+    def _ended(self, status: TrialStatus) -> None:
+        self._begin(status.trial_id, ())
+        self._each(lambda log: log.ended(status.trial_id, status, self._last.get(status.trial_id)))
 
     def _begin(self, trial_id: str, records: Sequence[Record]) -> None:
         if trial_id in self._begun:

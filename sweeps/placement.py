@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweeps.options import Options
+from workloads.errors import InputError
 from workloads.training import Hardware
 
 
@@ -46,3 +50,63 @@ class Placement:
 def in_ray_job() -> bool:
     """Whether this process was submitted to a Ray cluster, which it should then use."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def check_storage_path(options: Options) -> None:
+    """Refuses a place for results that goes away with the job this is.
+
+    Raises:
+        InputError: It is relative, and so below the folder into which Ray unpacked the job.
+    """
+    path = options.storage_path
+    if in_ray_job() and "://" not in path and not Path(path).expanduser().is_absolute():
+        raise InputError(
+            f"--storage-path {path!r} is below the job's working folder, which is deleted when the job ends: give an "
+            "absolute folder or a URI that all nodes see, such as s3://bucket/folder"
+        )
+
+
+def usable_cores() -> int:
+    """Returns the CPU cores this process may use: those of the machine that affinity and control groups leave it."""
+    return max(1, min([_cores_of_process(), *(math.floor(quota + 1e-9) for quota in cpu_quotas())]))
+
+
+def _cores_of_process() -> int:
+    if hasattr(os, "process_cpu_count"):  # since Python 3.13
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """Yields how many cores' time this process's control groups grant it, for each that sets a limit.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        folder = base / path.strip("/")
+        # Limits hold for all groups below; in a container, where the path is the host's, the base is its own group.
+        for place in {folder, *folder.parents, base}:
+            if place == base or base in place.parents:
+                yield from _quota(place)
+
+
+def _quota(group: Path) -> Iterator[float]:
+    """Yields the limit of a control group, of version 2 or 1, if it has one."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        if quota not in ("max", "-1"):
+            yield int(quota) / int(period)
+    except (OSError, ValueError):
+        return

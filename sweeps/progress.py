@@ -60,7 +60,7 @@ class Progress:
     _updated: float = float("-inf")
 
     def __enter__(self) -> Progress:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             rate = 1 / LIVE_SECONDS
             self._live = Live(
                 console=self.console, get_renderable=self._render, refresh_per_second=rate, transient=True
@@ -74,7 +74,11 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line, above what is shown live."""
-        self.console.print(text)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def failed(self, leader: str, error: str) -> None:
+        """A trial has failed."""
+        self.say(f"failed: {self.labels.get(leader, leader)}: {error}")
 
     def started(self, leader: str, members: int) -> None:
         """A path is being trained."""
@@ -135,16 +139,18 @@ class Progress:
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name, justify in (("training now", "left"), ("with", "right"), ("epoch", "right")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        for name in ("train loss", "val loss", "val accuracy"):
-            table.add_column(name, justify="right")
+        table.add_column("training now")
+        for name in ("with", "epoch", "train loss", "val loss", "val accuracy"):
+            table.add_column(name, justify="right", no_wrap=True)
         for leader, record in list(self._running.items()):
             followers = self._followers.get(leader, 0)
             values = [f"{record[n]:.4f}" for n in ("train_loss", "val_loss", "val_accuracy")] if record else [""] * 3
             others = f"+{followers}" if followers else ""
-            table.add_row(self.labels.get(leader, leader), others, str(record.get("epoch", "-")), *values)
-        done = ProgressBar(total=max(1, self.counts.trial_epochs), completed=self.counts.delivered, width=60)
+            # Where there is little room, a label gives way to the numbers.
+            label = Text(self.labels.get(leader, leader), no_wrap=True, overflow="ellipsis")
+            table.add_row(label, others, str(record.get("epoch", "-")), *values)
+        done = Table.grid()  # a bar alone ends no line
+        done.add_row(ProgressBar(total=max(1, self.counts.trial_epochs), completed=self.counts.delivered, width=60))
         return Group(Text(self._summary()), done, table)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from rich.markup import escape
 from workloads.errors import InputError
 
 USAGE_ERROR = 2
+UNLIMITED = 10_000
+"""Characters in a line away from a terminal: more than any line of ours has."""
 
 Flags = TypeVar("Flags")
 
@@ -52,12 +55,37 @@ def _first_paragraph(box: str) -> str:
     return " ".join(lines[begin : rules.index(True, begin)])
 
 
+def open_console(*, stderr: bool = False) -> Console:
+    """Returns where a program prints; for the start of programs only, as it changes how their streams fail.
+
+    Away from a terminal nothing is wrapped, whatever `COLUMNS` says, and nothing is drawn anew, whatever `FORCE_COLOR`
+    says: that is about colours. Characters that the stream's encoding lacks become question marks.
+
+    Args:
+        stderr: Whether to print to standard error.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    if stream.isatty():
+        return Console(stderr=stderr, soft_wrap=stderr, highlight=False)
+    colours = bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
+    return Console(
+        stderr=stderr,
+        soft_wrap=True,
+        highlight=False,
+        width=UNLIMITED,
+        force_terminal=False,
+        color_system="standard" if colours else None,
+    )
+
+
 @contextlib.contextmanager
 def complaining() -> Iterator[Console]:
     """Yields where to print; what a user got wrong ends the program with one line on stderr."""
+    complaints = open_console(stderr=True)
     try:
-        yield Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+        yield open_console()
     except (InputError, OSError) as error:
-        complaints = Console(stderr=True, soft_wrap=True, highlight=False)
         complaints.print(f"[red]error:[/red] {escape(' '.join(str(error).split()))}")
         sys.exit(USAGE_ERROR)

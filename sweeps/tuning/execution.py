@@ -9,6 +9,7 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.execution import class_cache
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeps.tuning.errors import StorageError
@@ -77,6 +79,27 @@ class _Stop(Stopper):  # type: ignore[misc]
         return {}
 
 
+class _Fifo(FIFOScheduler):  # type: ignore[misc]
+    """Starts trials in the order they come, and notes which workers Ray killed because a node ran out of memory."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        # `trial.get_error` looks where Tune is going to copy the file to.
+        with contextlib.suppress(OSError, TypeError):
+            if _LOW_ON_MEMORY in Path(trial.error_file).read_text().rpartition("Failure #")[2]:
+                self._run.out_of_memory.add(trial.trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+_LOW_ON_MEMORY = "running low on memory"
+"""What Ray's memory monitor says of a worker that it has killed."""
+
+
 @contextlib.contextmanager
 def stop_on_signals(run: Run) -> Iterator[None]:
     """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once."""
@@ -121,7 +144,7 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None 
     with tempfile.TemporaryDirectory(prefix="forksweep-") as scratch, stop_on_signals(run), _quiet():
         tuner = Tuner(
             trainable,
-            tune_config=TuneConfig(search_alg=_Paths(run), num_samples=-1, reuse_actors=True),
+            tune_config=TuneConfig(search_alg=_Paths(run), scheduler=_Fifo(run), num_samples=-1, reuse_actors=True),
             run_config=RunConfig(
                 name="tune",
                 storage_path=scratch,

@@ -22,11 +22,15 @@ class Job:
     test_epochs: tuple[int, ...]
     storage_path: str
     name: str
+    run: str
+    """What tells this run of the sweep from every other."""
     hardware: Hardware
     gpus: float | None
     """GPUs it was granted; None on the CPU."""
+    machine: str | None = None
+    """What `probe_machine` has to come to there; None where it is the driver's own machine."""
     timeout: float | None
-    """Seconds an epoch may take."""
+    """Seconds an epoch may take, without what the worker waits for others."""
 
     def to_json(self) -> str:
         """Returns the job as text: Tune flattens, copies and logs anything richer."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from analysis.store import Checkpoint
 from sweeps.ledger import Ledger
+from sweeps.lock import Lock
 from sweeps.notify import Notifier
 from sweeps.options import Keep
 from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.trajectories import CheckpointKey, ForkTree, Path
 from sweeps.tuning.job import Job
+from workloads.trial import Status
 
 ROOM_TO_GROW = 200
 """How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""
@@ -20,6 +24,10 @@ FAREWELL = "stopping: workers have 10 seconds to end what they are at (Ctrl-C on
 """Said when a run is interrupted; the time is Tune's."""
 MAX_FAILURES = 2
 """How often a path is tried again after its worker died."""
+REASONS = 20
+"""As many different ones are said while a sweep runs; the tables have them all."""
+ERROR_CHARACTERS = 160
+"""Of a reason, so much is said."""
 
 
 class Run:
@@ -33,6 +41,8 @@ class Run:
         fail_fast: Whether the first failure ends the run.
         keep: Which checkpoints stay when nothing goes on from them.
         notifier: Whom the first failure is told; None for nobody.
+        lock: The sweep's; when it is lost, the run ends and writes nothing more.
+        machine: What the probe of a worker's machine has to come to; None where it is this one.
     """
 
     def __init__(
@@ -45,6 +55,8 @@ class Run:
         fail_fast: bool = False,
         keep: Keep = "final",
         notifier: Notifier | None = None,
+        lock: Lock | None = None,
+        machine: str | None = None,
     ) -> None:
         self.tree = tree
         self.ledger = ledger
@@ -54,6 +66,12 @@ class Run:
         self.fail_fast = fail_fast
         self.keep = keep
         self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
+        self._lock = lock or Lock()
+        self._machine = machine
+        self._name = secrets.token_hex(4)
+        self._told: set[str] = set()
+        """Why trials failed, as far as it has been said."""
+        self.locked_out = False
         self.stopping = False
         self.interrupted = False
         self._farewell = False
@@ -63,6 +81,8 @@ class Run:
         """Tune's name for a training -> its path."""
         self._places: dict[str, Mapping[str, Any]] = {}
         """Tune's name -> where it is trained, once a worker has taken it up; the others wait for room."""
+        self.out_of_memory: set[str] = set()
+        """Tune's names of the trainings whose worker last died as its node had no memory left."""
         self.trained = 0
         self.room = 1
         """As many paths may be under way or wait; one more than are under way always may."""
@@ -89,6 +109,8 @@ class Run:
             test_epochs=tuple(path.test_epochs()),
             storage_path=self.store.storage_path,
             name=self.store.name,
+            run=self._name,
+            machine=self._machine,
             hardware=self.placement.hardware(),
             gpus=self.placement.gpus_per_trial or None,
             timeout=self.placement.trial_timeout,
@@ -100,16 +122,25 @@ class Run:
 
     def beat(self) -> bool:
         """Does what time brings, also while no news comes in; returns whether the run is to end."""
+        if self._lost():
+            return True
         self.ledger.flush(only_if_due=True)
         if self.interrupted and not self._farewell:
             self._farewell = True
             self.progress.say(FAREWELL)
         return self.stopping
 
+    def _lost(self) -> bool:
+        """Whether another run writes to the sweep now: then this one must not."""
+        if not self.locked_out and self._lock.lost():
+            self.locked_out = self.stopping = True
+            self.storage_error = f"another run has taken over {self.store.location}, as this one stood still for long"
+        return self.locked_out
+
     def take_in(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Takes in what a worker reported."""
         path = self._leaders.get(tune_id)
-        if path is None:
+        if path is None or self._lost():
             return
         if "end" in result:
             self._end(tune_id, path, result)
@@ -158,24 +189,36 @@ class Run:
         else:
             self.tree.drop(leader)
             self.ledger.set_status(leader, result["end"], error=result["error"], traceback=result["traceback"], **place)
+            self._tell(leader, result["error"])
             self.notifier.failure(self.ledger.counts(), result["error"])
             self.stopping |= self.fail_fast
         self._drop_checkpoint(before)
         self._forget(tune_id)
+
+    def _tell(self, trial_id: str, error: str) -> None:
+        """Says why a trial failed; a reason that many have is said once."""
+        if error not in self._told and len(self._told) < REASONS:
+            self._told.add(error)
+            self.progress.failed(trial_id, textwrap.shorten(error, ERROR_CHARACTERS, placeholder=" ..."))
 
     def complete(self, tune_id: str, *, error: bool) -> None:
         """A worker is done with a path, or died on it once too often."""
         path = self._leaders.get(tune_id)
         if path is None:
             return
-        if self.tree.is_live(path.leader.trial_id) and not self.stopping:
+        if self.tree.is_live(path.leader.trial_id) and not self.stopping and not self._lost():
             message = f"the worker died {MAX_FAILURES + 1} times" if error else "the worker ended without a result"
-            self._end(tune_id, path, {"end": "failed", "error": message, "traceback": None})
+            end: Status = "failed"
+            if tune_id in self.out_of_memory:
+                end, message = "out_of_memory", "the worker was killed by Ray: its node ran out of memory"
+            self._end(tune_id, path, {"end": end, "error": message, "traceback": None})
         self._forget(tune_id)
         self.show()
 
     def end(self) -> None:
         """Writes what is left to write, and deletes the checkpoints that nothing needs."""
+        if self._lost():
+            return
         if self.stopping and not self.interrupted and self.storage_error is None:
             for trial in self.ledger.open:
                 self.ledger.set_status(trial.trial_id, "cancelled", error="another trial failed (--fail-fast)")
@@ -209,7 +252,7 @@ class Run:
         statuses = self.ledger.counts()
         c = self.progress.counts
         c.trials = len(self.ledger.trials)
-        c.trials_done = len(self.ledger.statuses)
+        c.trials_done = c.trials - statuses["pending"]
         c.failed = statuses["failed"] + statuses["out_of_memory"]
         c.trial_epochs = sum(trial.epochs for trial in self.ledger.trials.values())
         c.delivered = self.ledger.delivered

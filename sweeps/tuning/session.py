@@ -9,6 +9,8 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -16,17 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.store import TEMPORARY, SweepStore
-from sweeps.placement import Placement, in_ray_job
+from sweeps.placement import Placement, in_ray_job, usable_cores
 from sweeps.tuning.errors import PlacementError
 
 ANSWER_SECONDS = 5.0
 """How long a cluster may take to answer; Ray itself gives up after two minutes, and then ends the process."""
+_LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
+"""Bytes that the path of a Unix socket may have."""
+_SOCKET = "session_2026-01-31_12-00-00_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket below Ray's temporary folder."""
+SHORT_FOLDER = "/tmp"
+"""Where Ray's temporary folder is if the path of the usual one is too long."""
 
 
 @contextlib.contextmanager
@@ -34,21 +44,24 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
     """Starts a local Ray, or joins the cluster of the address or of the job this is; leaves a Ray already joined alone.
 
     A local Ray listens on this machine only, and, unless `RAY_AUTH_MODE` says otherwise, asks for a token: one that
-    only this run knows, or the user's own. Its temporary files go with it.
+    only this run knows, or the user's own. It has the cores that this process may use; its temporary files go with it.
 
     Yields:
         The address of the dashboard, None where there is none.
 
     Raises:
-        PlacementError: The address does not answer, or is Ray Client's.
+        PlacementError: Ray does not start, or the address does not answer or is Ray Client's.
     """
-    if ray.is_initialized():
-        yield None
-        return
-    address = placement.address or ("auto" if in_ray_job() else "local")
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_silent())
+        if ray.is_initialized():
+            yield None
+            return
+        address = placement.address or ("auto" if in_ray_job() else "local")
         if address == "local":
             init.setdefault("include_dashboard", placement.dashboard)
+            init.setdefault("num_cpus", usable_cores())
+            init.setdefault("_temp_dir", stack.enter_context(_temporary_folder()))
             stack.enter_context(_private(placement))
         else:
             _knock(address)
@@ -61,10 +74,9 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         try:
             context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise PlacementError(f"no Ray cluster answers at {address!r}: {_first_line(error)}") from None
+            what = "Ray does not start" if address == "local" else f"no Ray cluster answers at {address!r}"
+            raise PlacementError(f"{what}: {_first_line(error)}") from None
         signal.signal(signal.SIGTERM, terminate)  # Ray has put its own there, which exits with another status
-        if address == "local":
-            stack.callback(_remove_session, Path(context.address_info["session_dir"]))
         stack.callback(ray.shutdown)
         dashboard = context.address_info["webui_url"]
         yield f"http://{dashboard}" if dashboard else None
@@ -101,14 +113,54 @@ def _private(placement: Placement) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps from the terminal what Ray guesses about workers that died: why trials fail is told by the sweep."""
+    enabled = ray_worker._worker_logs_enabled
+    ray_worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        ray_worker._worker_logs_enabled = enabled
+
+
 @cache
 def _token() -> str:
     """Returns a token that only this process knows: one for all its runs, as Ray never reads a second."""
     return secrets.token_hex(32)
 
 
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Yields the folder for a Ray that starts here, and removes from it what it wrote: logs and sockets.
+
+    Raises:
+        PlacementError: The paths of its sockets would be longer than a system allows.
+    """
+    folder = Path(get_default_ray_temp_dir())
+    if len(os.fsencode(folder / _SOCKET)) <= _LONGEST_SOCKET:
+        mine = f"session_*_{os.getpid()}"
+        before = set(folder.glob(mine))
+        try:
+            yield str(folder)
+        finally:
+            for session in set(folder.glob(mine)) - before:
+                _remove_session(session)
+        return
+    try:
+        if "RAY_TMPDIR" in os.environ:
+            raise OSError
+        private = tempfile.TemporaryDirectory(prefix="ray-", dir=SHORT_FOLDER, ignore_cleanup_errors=True)
+    except OSError:
+        raise PlacementError(
+            f"the paths of Ray's sockets would be too long below {folder.parent}: set RAY_TMPDIR to a shorter folder, "
+            f"of at most {_LONGEST_SOCKET - len(os.fsencode(Path('/ray') / _SOCKET))} characters"
+        ) from None
+    with private as short:
+        yield short
+
+
 def _remove_session(folder: Path) -> None:
-    """Removes the folder of a Ray that has ended: its logs and sockets, which Ray itself leaves behind."""
     latest = folder.parent / "session_latest"
     if latest.is_symlink() and latest.readlink().name == folder.name:
         latest.unlink(missing_ok=True)

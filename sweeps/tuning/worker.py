@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import faulthandler
+import contextlib
 import json
+import re
 import socket
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import ray
 from ray import tune
 
-from analysis.store import SweepStore
+from analysis.store import Checkpoint, SweepStore, without_secrets
 from sweeps.tuning.errors import StorageError
 from sweeps.tuning.job import Job
+from sweeps.tuning.watchdog import Watchdog
+from workloads.fingerprint import probe_machine
 from workloads.registry import WORKLOADS, WorkloadRow, dataset_of
 from workloads.training import Images, State
-from workloads.trial import Diverged, EpochRecord, digest
+from workloads.trial import Diverged, EpochRecord, Status
 
 Train = Callable[..., Iterator[EpochRecord]]
 """`workloads.training.train`, or a stand-in with its arguments."""
@@ -42,24 +44,53 @@ def train_path(
     """
     WORKLOADS.update(workloads or {})
     job = Job.from_json(config["job"])
-    watchdog = Watchdog(job)
+    store = SweepStore(job.storage_path, job.name)
+    watchdog = Watchdog(job, store)
     try:
-        if stack := watchdog.bites():
+        if job.machine is not None and probe_machine(job.hardware) != job.machine:
+            raise StorageError(_OTHER_MACHINE.format(socket.gethostname()))
+        with _storage(store):
+            stack = watchdog.bites()
+        if stack is not None:
             _report(end="failed", error=f"no epoch within {job.timeout:g} s (--trial-timeout)", traceback=stack)
             return
         _report(place=_place(job))
         with watchdog:
-            for record, checkpoint in _train_job(job, data, train):
-                _report(record=record.to_json(), checkpoint=checkpoint)
-                watchdog.feed()
+            for record, checkpoint in _train_job(job, store, watchdog, data, train):
+                with watchdog.paused():
+                    _report(record=record.to_json(), checkpoint=checkpoint)
     except Diverged as outcome:
         _report(end="diverged", error=str(outcome))
     except StorageError as error:
         _report(end="storage", error=str(error))
     except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result, the others go on
-        status = "out_of_memory" if type(error).__name__ == "OutOfMemoryError" else "failed"
         message = f"{type(error).__name__}: {error}".strip()
-        _report(end=status, error=message.partition("\n")[0], traceback=traceback.format_exc())
+        _report(end=status_of(error), error=message.partition("\n")[0], traceback=traceback.format_exc())
+
+
+_OTHER_MACHINE = (
+    "the node {} is of another type than the one this sweep started on: the same steps give other bits there; "
+    "use nodes of one type"
+)
+
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|_ALLOC_FAILED", re.IGNORECASE)
+"""What torch's `RuntimeError` says when memory, a CPU's or a GPU's, is too small."""
+
+
+def status_of(error: Exception) -> Status:
+    """Returns the status of a trial that raised: memory that is too small may be larger another time."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out_of_memory"
+    return "out_of_memory" if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) else "failed"
+
+
+@contextlib.contextmanager
+def _storage(store: SweepStore) -> Iterator[None]:
+    """Tells errors of the storage, which are no trial's fault, from those of a training."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot use {store.location}: {without_secrets(str(error))}") from error
 
 
 def _place(job: Job) -> dict[str, Any]:
@@ -78,69 +109,31 @@ def _report(**news: Any) -> None:
     tune.report({"news": json.dumps(news)})
 
 
-def _train_job(job: Job, data: Mapping[str, Any], train: Train) -> Iterator[tuple[EpochRecord, str | None]]:
+def _train_job(
+    job: Job, store: SweepStore, watchdog: Watchdog, data: Mapping[str, Any], train: Train
+) -> Iterator[tuple[EpochRecord, str | None]]:
     """Yields the path's records that the driver does not have yet, each with its checkpoint if it has one."""
-    store = SweepStore(job.storage_path, job.name)
-    if store.is_local and not Path(store.root).is_dir():
-        raise StorageError(f"{socket.gethostname()} cannot see {store.location}: give a --storage-path all nodes see")
+    with watchdog.paused(), _storage(store):
+        if store.is_local and not Path(store.root).is_dir():
+            raise StorageError(
+                f"{socket.gethostname()} cannot see {store.location}: give a --storage-path all nodes see"
+            )
+        own = store.list_checkpoints(job.config.trial_id)
+        start = _start(job, own, store)
     images = _images_for(job, data)
-    start = _start(job, store)
-    stored: dict[int, str] = {}
+    stored = {checkpoint.epoch: checkpoint.path for checkpoint in own}
 
     def save(state: State) -> None:
-        try:
+        with watchdog.paused(), _storage(store):
             stored[state.epoch] = store.save_checkpoint(job.config.trial_id, state.epoch, state.to_bytes()).path
-        except OSError as error:
-            raise StorageError(f"cannot write to {store.location}: {error}") from error
 
-    # Epochs that a checkpoint has seen but the driver has not: it was killed in between.
+    # Epochs that a checkpoint has seen but the driver has not: it, or the worker before, was killed in between.
     for record in start.history[job.known :] if start else ():
-        yield record, None
+        yield record, stored.get(record.epoch)
     for record in train(
         job.config, images=images, hardware=job.hardware, start=start, save=save, test_epochs=job.test_epochs
     ):
-        yield record, stored.pop(record.epoch, None)
-
-
-class Watchdog:
-    """Ends this process when an epoch takes too long, whatever it hangs in.
-
-    Python's own watcher thread (`faulthandler`) needs no cooperation of the one that hangs. Tune then starts the path
-    again in a new worker, which finds where the old one hung and reports the trial as failed.
-
-    Args:
-        job: What is trained; without a timeout nothing is watched.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self._seconds = job.timeout
-        run = digest(f"{job.storage_path}/{job.name}", 8)
-        self._path = Path(tempfile.gettempdir()) / f"forksweep-timeout-{run}-{job.config.trial_id}"
-        self._file: TextIO | None = None
-
-    def bites(self) -> str | None:
-        """Returns where the last worker on this path hung, if it did."""
-        if self._seconds is None or not self._path.exists():
-            return None
-        stack = self._path.read_text()
-        self._path.unlink()
-        return stack or None
-
-    def __enter__(self) -> None:
-        if self._seconds is not None:
-            self._file = self._path.open("w")
-            self.feed()
-
-    def feed(self) -> None:
-        """Starts the time anew."""
-        if self._file is not None and self._seconds is not None:
-            faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file)
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            faulthandler.cancel_dump_traceback_later()
-            self._file.close()
-            self._path.unlink(missing_ok=True)
+        yield record, stored.get(record.epoch)
 
 
 def _images_for(job: Job, data: Mapping[str, Any]) -> Images | None:
@@ -154,9 +147,8 @@ def _images_for(job: Job, data: Mapping[str, Any]) -> Images | None:
     return _images[key]
 
 
-def _start(job: Job, store: SweepStore) -> State | None:
+def _start(job: Job, own: Sequence[Checkpoint], store: SweepStore) -> State | None:
     """Returns the state to go on from: the newest whole checkpoint of the path itself or of those it forked from."""
-    own = store.list_checkpoints(job.config.trial_id)
     for checkpoint in sorted([*job.ancestors, *own], key=lambda c: -c.epoch):
         content = store.load_checkpoint(checkpoint)
         state = State.from_bytes(content) if content is not None else None

@@ -222,3 +222,13 @@ def test_a_divergence_is_a_result_of_all_who_share_it(ray_cluster: None, storage
     assert trials.filter(pl.col("lr") > 1)["status"].to_list() == ["diverged", "diverged"]
     assert trials.filter(pl.col("lr") < 1)["status"].to_list() == ["completed", "completed"]
     assert trials.filter(pl.col("lr") > 1)["error"][0].startswith("training loss is ")
+
+
+@pytest.mark.slow
+def test_a_worker_that_ray_kills_for_lack_of_memory_is_called_so(script: Path, storage: str) -> None:
+    scarce = {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "100"}
+    _, output, complaints = run_script(script, storage, *FLAGS, **scarce)
+    assert complaints == ""
+    assert set(statuses(storage, "s")) == {"out_of_memory"}
+    assert "its node ran out of memory" in output
+    assert "Refer to the documentation" not in output

@@ -13,10 +13,12 @@ import polars as pl
 import pytest
 
 from analysis.store import SweepStore, TrialStatus
-from sweeps import live
+from sweeps import cli, live
 from sweeps.grid import axis, product
 from sweeps.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
+from sweeps.placement import Placement
 from sweeps.sweep import Sweep
+from sweeps.tuning.errors import PlacementError
 from tests.sweeps.runs import epochs_of, free_port, made_up_record, run_here, table_of
 from workloads.registry import resolve
 from workloads.trial import TrialConfig
@@ -43,6 +45,7 @@ def run_live(open_log: Callable[[], live.Log]) -> None:
     def start(known: int) -> Live:
         found = Live({"log": open_log()}, complain=lambda text: pytest.fail(text))
         found.begin([ONE, OTHER, THIRD], {ONE.trial_id: tuple(made_up_record(ONE, e + 1) for e in range(known))}, {})
+        found.start()
         return found
 
     killed = start(1)
@@ -61,6 +64,7 @@ def run_live(open_log: Callable[[], live.Log]) -> None:
             OTHER.trial_id: [made_up_record(OTHER, 1)],
         }
         done.begin([ONE, OTHER, THIRD], known, ends)
+        done.start()
 
 
 # -- TensorBoard ----------------------------------------------------------------------------------------------------
@@ -123,6 +127,7 @@ def test_trials_that_ended_before_the_log_was_asked_for(tmp_path: Path) -> None:
     found = Live({"tensorboard": TensorBoardLog(tmp_path)}, complain=lambda text: pytest.fail(text))
     statuses = {status.trial_id: status for status in (completed(ONE), DIVERGED)}
     found.begin([ONE, OTHER, THIRD], {ONE.trial_id: [made_up_record(ONE, epoch) for epoch in (1, 2, 3)]}, statuses)
+    found.start()
     assert {path.name for path in tmp_path.iterdir()} == {ONE.trial_id, THIRD.trial_id}, "the other has not begun"
 
 
@@ -170,6 +175,7 @@ def test_a_server_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.Monk
     found = Live({"mlflow": MlflowLog(f"http://127.0.0.1:{free_port()}", "sweep", "here")}, complain=said.append)
     started = time.monotonic()
     found.begin([ONE], {}, {})
+    found.start()
     found.record(made_up_record(ONE, 1))
     found.record(made_up_record(ONE, 2))
     assert len(said) == 1
@@ -230,12 +236,39 @@ def test_a_log_that_fails_warns_once_and_the_others_go_on(tmp_path: Path) -> Non
     broken, whole = _Broken(), TensorBoardLog(tmp_path)
     found = Live({"broken": broken, "tensorboard": whole}, complain=said.append)
     found.begin([ONE], {}, {})
+    found.start()
     for epoch in (1, 2, 3):
         found.record(made_up_record(ONE, epoch))
     found.ended(completed(ONE))
     assert said == ["--log broken failed and is given up: RuntimeError: disk full"]
     assert broken.calls == ["begin", "record", "record"]
     assert len(scalars(tmp_path / ONE.trial_id)["loss/train"]) == 3
+
+
+def test_nothing_is_written_before_the_sweep_is_stored(tmp_path: Path) -> None:
+    log = _Broken()
+    held_back = Live({"log": log}, complain=lambda text: pytest.fail(text))
+    held_back.begin([ONE, OTHER], {OTHER.trial_id: [made_up_record(OTHER, 1)]}, {OTHER.trial_id: completed(OTHER)})
+    held_back.record(made_up_record(ONE, 1))
+    held_back.ended(completed(ONE))
+    assert log.calls == []
+    held_back.start()
+    assert log.calls == ["begin", "ended", "begin", "record", "ended"]
+
+
+def test_a_start_that_fails_leaves_no_folder(ray_cluster: None, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
+    sweep = Sweep(name="logged", question="Does it start?", lrs=(0.02, 0.03), epochs=1)
+    assert run_here(sweep, storage, preflight=False, train_limit=320, lrs=(0.02,))[0] == 0
+
+    def no_room(placement: Placement) -> None:
+        raise PlacementError("no room")
+
+    monkeypatch.setattr("sweeps.tuning.session.check_placement", no_room)
+    with pytest.raises(cli.UsageError, match="no room"):
+        # One trial is taken over from the sibling, and would be logged at once.
+        run_here(sweep, storage, preflight=False, train_limit=320, name="other", log=("tensorboard",))
+    assert [path.name for path in Path(storage).iterdir()] == ["logged"]
 
 
 @pytest.mark.parametrize("name", live.LOGS)

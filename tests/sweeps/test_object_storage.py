@@ -17,7 +17,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis.loading import open_store
-from analysis.store import SweepStore, without_secrets
+from analysis.store import TEMPORARY, SweepStore, TrialStatus, without_secrets
 from sweeps.lock import LockedError, locked
 from sweeps.sweep import Sweep
 from tests.sweeps.runs import finish, free_port, measured, run_here, start, statuses, table_of, write_script
@@ -26,9 +26,9 @@ SECRET = "not-for-anybodys-eyes"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-user", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
 ARGUMENTS = "name='s', question='Does it end as it should?', lrs=(0.01, 0.02), epochs=6"
 FLAGS = ("--train-limit", "3200")
-SHORT_LEASE = """
+SHORT_TIMES = """
     import sweeps.lock
-    sweeps.lock.RENEW_SECONDS, sweeps.lock.SETTLE_SECONDS = 1.0, 0.2
+    sweeps.lock.RENEW_SECONDS, sweeps.lock.SETTLE_SECONDS = 0.5, 0.2
 """
 
 
@@ -97,7 +97,7 @@ def test_a_sweep_survives_a_killed_driver(
     local = str(tmp_path / "local")
     sweep = eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep})
     assert run_here(sweep, local, train_limit=3200)[0] == 0
-    process = start(write_script(tmp_path, ARGUMENTS, SHORT_LEASE), bucket, *FLAGS)
+    process = start(write_script(tmp_path, ARGUMENTS, SHORT_TIMES), bucket, *FLAGS)
     store = SweepStore(bucket, "s")
     wait_for_records(bucket, 1, process)
     with pytest.raises(LockedError, match="another run of the sweep at s3://"), locked(store):
@@ -114,13 +114,10 @@ def test_a_sweep_survives_a_killed_driver(
             member.kill()
     printed = "".join(finish(process)[1:])
     assert 0 < len(store.read_epochs()) < 12, "killed too late to mean anything"
-    with pytest.raises(LockedError), locked(store):
-        pass
-
-    # A killed run's lease ends by itself; nobody waits a minute for that here.
-    monkeypatch.setattr("sweeps.lock.LEASE_SECONDS", 2.5)
+    assert ".lock" in store.files()
+    # Nobody waits 20 seconds here to see that a run is dead.
+    monkeypatch.setattr("sweeps.lock.WATCH_SECONDS", 2.5)
     monkeypatch.setattr("sweeps.lock.RENEW_SECONDS", 0.5)
-    time.sleep(2.6)
     # The workers of this Ray may know no credentials but those of the URI.
     status, output = run_here(sweep, with_credentials(bucket), train_limit=3200, max_concurrent=1)
     assert status == 0, output
@@ -132,6 +129,39 @@ def test_a_sweep_survives_a_killed_driver(
     assert not [name for name in files if name.endswith(".lock")]
     assert not [name for name, content in files.items() if SECRET.encode() in content]
     assert SECRET not in printed + output
+
+
+def test_a_run_whose_clock_is_two_minutes_ahead_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.lock.RENEW_SECONDS", 0.5)
+    said: list[str] = []
+    with locked(SweepStore(bucket, "s")) as lock:
+        ahead = time.time() + 120
+        monkeypatch.setattr("time.time", lambda: ahead)
+        with pytest.raises(LockedError, match="another run of the sweep"), locked(SweepStore(bucket, "s"), said.append):
+            pass
+        assert not lock.lost()
+    assert said == ["a lock is there; watching whether its run is alive (20 s)"]
+    assert not SweepStore(bucket, "s").exists()
+
+
+def test_a_reader_of_a_bucket_whose_parts_are_merged_meanwhile(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, reader = SweepStore(bucket, "s"), SweepStore(bucket, "s")
+    for status in ("failed", "completed"):
+        writer.append_statuses([TrialStatus(trial_id="a", status=status, epochs_run=0)])  # type: ignore[arg-type]
+    listed = [reader.files("parts")] * 2
+    look = reader.files
+    monkeypatch.setattr(reader, "files", lambda folder: listed.pop() if listed else look(folder))
+    writer.compact()
+    assert reader.read_statuses()["status"].to_list() == ["completed"]
+    assert listed == []
+
+
+def test_notes_between_workers_do_not_stay_in_a_bucket(bucket: str) -> None:
+    store = SweepStore(bucket, "s")
+    for name in (f"{TEMPORARY}timeout-01234567-0123456789abcdef", "sweep.json"):
+        store.write(name, b"content")
+    store.remove_half_written()
+    assert [Path(name).name for name in everything_below(bucket)] == ["sweep.json"]
 
 
 def test_a_query_stays_at_the_end_of_whatever_is_below(bucket: str) -> None:

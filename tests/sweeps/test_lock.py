@@ -1,0 +1,148 @@
+"""The lock of an object store, on a local folder: who holds it, who takes over, and who has to stop."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from rich.console import Console
+
+from analysis.store import LOCK_FILE, SweepStore, TrialStatus
+from sweeps import lock
+from sweeps.ledger import Ledger
+from sweeps.lock import Lock, LockedError
+from sweeps.placement import Placement
+from sweeps.progress import Progress
+from sweeps.trajectories import ForkTree
+from sweeps.tuning.run import Run
+from tests.sweeps.runs import made_up_record
+from workloads.trial import TrialConfig
+
+
+@pytest.fixture
+def store(storage: str, monkeypatch: pytest.MonkeyPatch) -> SweepStore:
+    """A store whose lock is an object, with times that a test can wait for."""
+    for name, seconds in {"RENEW": 0.1, "WATCH": 0.8, "LOOK": 0.05, "SETTLE": 0.2}.items():
+        monkeypatch.setattr(f"sweeps.lock.{name}_SECONDS", seconds)
+    return SweepStore(storage, "s")
+
+
+@contextmanager
+def lease(store: SweepStore) -> Iterator[Lock]:
+    with lock._lease(SweepStore(store.storage_path, store.name), lambda text: None) as held:
+        yield held
+
+
+def test_a_living_run_is_not_disturbed_and_leaves_nothing(store: SweepStore) -> None:
+    with lease(store) as held:
+        for _ in range(2):
+            with pytest.raises(LockedError), lease(store):
+                pass
+        assert not held.lost()
+        before = store.read(LOCK_FILE)
+        time.sleep(0.3)
+        assert store.read(LOCK_FILE) != before, "it shows that it lives"
+    assert store.files() == []
+    with lease(store):
+        pass
+
+
+def test_the_lock_of_a_dead_run_is_taken_over_after_it_was_watched(store: SweepStore) -> None:
+    store.write(LOCK_FILE, b'{"owner": "dead", "renewals": 3}')
+    said: list[str] = []
+    started = time.monotonic()
+    with lock._lease(store, said.append):
+        assert time.monotonic() - started >= lock.WATCH_SECONDS
+    assert said == ["a lock is there; watching whether its run is alive (0.8 s)"]
+    assert store.files() == []
+
+
+def test_a_lock_that_is_released_while_it_is_watched(store: SweepStore) -> None:
+    store.write(LOCK_FILE, b"torn")
+    threading.Timer(0.2, store.delete, (LOCK_FILE,)).start()
+    started = time.monotonic()
+    with lease(store):
+        assert time.monotonic() - started < 0.8
+
+
+def test_of_two_that_start_together_one_goes_on(store: SweepStore) -> None:
+    won, refused = [], []
+    together = threading.Barrier(2)
+
+    def run() -> None:
+        together.wait()
+        try:
+            with lease(store):
+                won.append(1)
+                time.sleep(0.5)
+        except LockedError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 1)
+
+
+def test_a_suspended_run_finds_another_in_its_place_and_leaves_its_lock_alone(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lease(store) as suspended:
+        now = lock._time()
+        theirs = b'{"owner": "another", "renewals": 1}'
+        store.write(LOCK_FILE, theirs)
+        # Asked before its thread has looked: the time that has passed is enough to make it look itself.
+        monkeypatch.setattr("sweeps.lock._time", lambda: now + 2 * lock.WATCH_SECONDS)
+        assert suspended.lost()
+    assert store.read(LOCK_FILE) == theirs
+
+
+def test_a_run_notices_by_itself_that_its_lock_is_gone(store: SweepStore) -> None:
+    with lease(store) as held:
+        store.delete(LOCK_FILE)
+        deadline = time.monotonic() + 5
+        while not held.lost():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert store.files() == [], "it is not written anew"
+
+
+def test_storage_that_does_not_answer_is_no_loss(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(store: SweepStore) -> bytes:
+        raise OSError("no answer")
+
+    with lease(store) as held:
+        with monkeypatch.context() as outage:
+            outage.setattr("sweeps.lock._content", silent)
+            time.sleep(0.3)
+            assert not held.lost()
+        time.sleep(0.3)
+        assert not held.lost()
+
+
+def test_a_run_that_lost_its_lock_stops_and_writes_nothing_more(storage: str) -> None:
+    class Lost(Lock):
+        def lost(self) -> bool:
+            return True
+
+    store = SweepStore(storage, "s")
+    trial = TrialConfig(epochs=2)
+    theirs = store.save_checkpoint(trial.trial_id, 1, b"another run's")
+    ledger = Ledger(store, [trial])
+    tree = ForkTree(ledger.members())
+    assert list(tree.walk_known()) == []
+    run = Run(tree, ledger, Placement(), Progress(Console(file=io.StringIO()), {}), lock=Lost())
+    assert run.next_job("1") is not None
+    run.take_in("1", {"record": made_up_record(trial, 1), "checkpoint": None})
+    ledger._new_statuses.append(TrialStatus(trial_id=trial.trial_id, status="failed", epochs_run=0))
+    assert run.beat()
+    run.complete("1", error=True)
+    run.end()
+    assert store.files() == [theirs.path]
+    assert "another run has taken over" in str(run.storage_error)

@@ -1,0 +1,108 @@
+"""What a worker makes of a job, without Ray: what it goes on from, whose fault an error is, and what it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from analysis.store import SweepStore
+from sweeps.tuning.errors import StorageError
+from sweeps.tuning.job import Job
+from sweeps.tuning.watchdog import Watchdog
+from sweeps.tuning.worker import _train_job, status_of
+from tests.sweeps.runs import made_up_record
+from workloads.training import Hardware, State
+from workloads.trial import EpochRecord, Status, TrialConfig
+
+TRIAL = TrialConfig(epochs=3)
+
+
+def state(epoch: int) -> State:
+    history = tuple(EpochRecord(**made_up_record(TRIAL, number)) for number in range(1, epoch + 1))
+    return State(config=TRIAL, model={}, optimizer={}, history=history)
+
+
+def a_job(storage: str, known: int = 0) -> Job:
+    return Job(
+        config=TRIAL,
+        known=known,
+        ancestors=(),
+        test_epochs=(),
+        storage_path=storage,
+        name="s",
+        run="run",
+        hardware=Hardware(),
+        gpus=None,
+        timeout=None,
+    )
+
+
+def stand_in(
+    config: TrialConfig, *, start: State | None, save: Callable[[State], None], **_: Any
+) -> Iterator[EpochRecord]:
+    for epoch in range(start.epoch + 1 if start else 1, config.epochs + 1):
+        save(state(epoch))
+        yield EpochRecord(**made_up_record(config, epoch))
+
+
+def train(store: SweepStore, train: Callable[..., Any] = stand_in, known: int = 0) -> list[tuple[int, str | None]]:
+    job = a_job(store.storage_path, known)
+    found = _train_job(job, store, Watchdog(job, store), {}, train)
+    return [(record.epoch, checkpoint) for record, checkpoint in found]
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_records_that_a_dead_worker_did_not_report_come_with_their_checkpoints(known: int, storage: str) -> None:
+    store = SweepStore(storage, "s")
+    before = {epoch: store.save_checkpoint(TRIAL.trial_id, epoch, state(epoch).to_bytes()).path for epoch in (1, 2)}
+    *found, last = train(store, known=known)
+    assert found == [(epoch, before[epoch]) for epoch in (1, 2) if epoch > known]
+    assert last[0] == 3
+    assert last[1] in store.files()
+
+
+def no_answer(*_: Any, **__: Any) -> Any:
+    raise OSError("no answer from s3://user:secret@bucket")
+
+
+@pytest.mark.parametrize("method", ["list_checkpoints", "load_checkpoint", "save_checkpoint"])
+def test_storage_that_fails_is_no_trials_fault(method: str, storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SweepStore(storage, "s")
+    store.save_checkpoint(TRIAL.trial_id, 1, state(1).to_bytes())
+    monkeypatch.setattr(store, method, no_answer)
+    with pytest.raises(StorageError, match=r"^cannot use .*results/s: no answer from s3://bucket$"):
+        train(store)
+
+
+def test_a_training_that_cannot_read_its_own_file_has_failed(storage: str) -> None:
+    store = SweepStore(storage, "s")
+    store.write("sweep.json", b"")
+    with pytest.raises(OSError, match="no answer"):
+        train(store, train=no_answer)
+
+
+ERRORS: dict[Status, list[Exception]] = {
+    "out_of_memory": [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 400 bytes."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    "failed": [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory"), OSError("x")],
+}
+
+
+@pytest.mark.parametrize(("status", "error"), [(s, e) for s, errors in ERRORS.items() for e in errors], ids=str)
+def test_what_an_error_is_called(status: Status, error: Exception) -> None:
+    assert status_of(error) == status
+
+
+def test_memory_that_a_cpu_does_not_have_is_called_so() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60)
+    assert status_of(raised.value) == "out_of_memory"
