@@ -102,6 +102,9 @@ def check_sweep(sweep: Sweep) -> None:
         value = getattr(sweep, name)
         if not isinstance(value, str):
             raise InputError(f"the sweep's {name} must be a text, not {value!r}")
+    for lr in sweep.lrs or ():
+        if not isinstance(lr, (int, float)):
+            raise InputError(f"lr must be a number above 0, not {lr!r}")
     if not isinstance(sweep.grid, Sequence) or not all(isinstance(point, Mapping) for point in sweep.grid):
         raise InputError(f"the sweep's grid must be made with sweeps.grid (axis, product, chain), not {sweep.grid!r}")
 
@@ -151,6 +154,8 @@ def points(sweep: Sweep, options: Options) -> Grid:
         if name in asked:
             raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by --dataset")
         asked[name] = grid
+    if options.lrs is not None and not options.lrs:
+        raise InputError("--lrs needs at least one learning rate, such as 0.01 or adam=0.001")
     lrs = Rates.parse("--lrs", () if options.lrs is None or "lr" in asked else options.lrs)
     more_lrs = Rates.parse("--more-lrs", options.more_lrs)
     found: Grid = []
