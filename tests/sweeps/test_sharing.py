@@ -108,7 +108,7 @@ def test_a_sibling_takes_over_what_is_completed(storages: dict[str, str], option
     )
     status, text = run_here(sibling, storages["shared"], **options)
     assert status == 0
-    assert "taken over from mixed: 1 trials" in text
+    assert "taken over from mixed: 1 trial\n" in text
     trials = table_of(storages["shared"], "sibling")
     taken = trials.row(by_predicate=pl.col("scheduler") == "none", named=True)
     assert (taken["taken_from"], taken["shared_epochs"], taken["computed_seconds"]) == ("mixed", 4, 0.0)
