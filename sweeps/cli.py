@@ -80,7 +80,8 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
     console, complaints = open_console(), open_console(stderr=True)
     words = words_of(arguments)
     try:
-        with _terminable():
+        with _terminable(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what libraries warn about among themselves is nothing the user can mend
             check_sweep(sweep)
             status = run(sweep, _options(sweep, words), console, words)
     except KeyboardInterrupt as interrupt:
@@ -130,15 +131,13 @@ def _options(sweep: Sweep, words: Sequence[str]) -> Options:
     Raises:
         InputError: It is not understood.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a sweep's value of another kind: the plan says so better
-        return parse(
-            Options,
-            spread(words),
-            default=sweep.default_options(),
-            description=sweep.question,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+    return parse(
+        Options,
+        spread(words),
+        default=sweep.default_options(),
+        description=sweep.question,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
 
 
 def _in_small(options: Options) -> Options:
@@ -344,7 +343,7 @@ def _conclude(asked: _Asked, console: Console, *, interrupted: bool) -> int:
         raise RuntimeError("what could be trained could not be reported") from error
     failed = sum(counts[status] for status in FAILED_STATUSES)
     if failed:
-        console.print(f"[red]{failed:,} of {len(ledger.trials):,} trials failed:[/red]")
+        console.print(f"\n[red]{failed:,} of {len(ledger.trials):,} trials failed:[/red]")
         reasons = Counter(
             ledger.statuses[trial_id].error
             for trial_id in ledger.trials
@@ -352,7 +351,6 @@ def _conclude(asked: _Asked, console: Console, *, interrupted: bool) -> int:
         )
         for reason, count in reasons.most_common(_MOST_REASONS):
             console.print(f"  {count:,} x {escape(textwrap.shorten(reason or 'no reason known', 200))}")
-        console.print(f"Run them again with: {escape(asked.spec.command)} --retry-failed", soft_wrap=True)
     if counts["cancelled"]:
         console.print(f"{counts['cancelled']:,} trials were cancelled; the same command goes on with them")
     return SOME_FAILED if failed or counts["cancelled"] else 0

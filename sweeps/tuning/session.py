@@ -89,7 +89,8 @@ def _private(placement: Placement) -> Iterator[None]:
     Ray has a switch that makes it listen on the loopback interface only, made for systems on which listening elsewhere
     raises a question; it is read when Ray is imported and in Ray's processes.
     """
-    private = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    # How the user's Python warns is no concern of Ray's processes, which end at a warning that is made an error.
+    private = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "PYTHONWARNINGS": "ignore"}
     chosen = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
     if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not chosen and not placement.dashboard:
         # Ray asks for a token by default. With a dashboard it is the one in the user's home, which the browser needs.

@@ -20,6 +20,8 @@ from workloads.training import Images, train
 ROOT = Path(cli.__file__).parents[1]
 NAME = "optimizers-smoke-test"
 TABLES = ("epochs", "trials", "summary")
+SETTINGS = {"PYTHONWARNINGS": "error", "MPLBACKEND": "module://not_installed", "PYTHONIOENCODING": "latin-1"}
+"""What a user's environment may hold, which is no concern of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def _run(folder: Path) -> Finished:
     done = subprocess.run(
         [sys.executable, ROOT / "sweeps" / "optimizers.py", "--smoke-test"],
         cwd=folder,
-        env=os.environ | dict([mark.split("=")]),
+        env=os.environ | SETTINGS | dict([mark.split("=")]),
         capture_output=True,
         text=True,
         timeout=300,
