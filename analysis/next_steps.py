@@ -44,7 +44,7 @@ def _steps(data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: st
     if left := counts.get("pending", 0) + counts.get("cancelled", 0):
         yield NextStep(spec.command, f"goes on with the {_trials(left)} left")
     if failed := sum(counts.get(status, 0) for status in FAILED_STATUSES):
-        yield NextStep(f"{spec.command} --retry-failed", f"runs the {_trials(failed)} again that failed")
+        yield NextStep(f"{spec.command} --retry-failed", f"runs the {_trials(failed)} that failed again")
     ended = summary.filter(pl.col("n") > 0)
     seeds = data.trials["seed"].n_unique()
     if ended.height and seeds < ENOUGH_SEEDS:
@@ -52,19 +52,20 @@ def _steps(data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: st
         more = ENOUGH_SEEDS - seeds
         yield NextStep(
             with_flag(spec.command, "--more-seeds", str(given + more)),
-            f"trains every configuration with {more} more seed{'s' if more > 1 else ''}, to tell luck from merit",
+            f"adds {more} seed{'s' if more > 1 else ''} to every configuration, "
+            + ("and with them confidence intervals" if seeds == 1 else "for narrower confidence intervals"),
         )
     edges = ended.filter(pl.col("lr_edge").is_not_null()).unique("optimizer", maintain_order=True)
     if edges.height:
         rates = [f"{row['optimizer']}={','.join(_beyond(row, data))}" for row in edges.iter_rows(named=True)]
         yield NextStep(
             adding(spec.command, "--more-lrs", *rates),
-            "looks beyond learning rates that are best at the end of their grid",
+            "tries rates beyond the end of a grid whose last one was best",
         )
     if spec.library:
         yield NextStep(
             script("analysis/report.py", location, "--all"),
-            f"shows this together with the {_trials(len(spec.library), 'other ')} stored here",
+            f"reports everything stored here: these trials and {_trials(len(spec.library), 'other ')}",
         )
     if weights := _weights(data, ended):
         yield NextStep(

@@ -124,6 +124,22 @@ def test_nothing_stored_is_lost_by_another_question(storage: str) -> None:
     assert "also stored" not in text
 
 
+def test_a_report_that_is_up_to_date_is_not_made_anew(storage: str) -> None:
+    store = fill(storage, SWEEP)
+    first = ask(storage)
+    page = Path(store.root, "report.html")
+    written = page.stat().st_mtime_ns
+    assert ask(storage) == first
+    assert page.stat().st_mtime_ns == written
+    pictures = {path.name for path in page.parent.glob("plots/*.png")}
+    ask(storage, lrs=(0.1,), schedulers=("none",))
+    assert page.stat().st_mtime_ns > written, "another question"
+    assert {path.name for path in page.parent.glob("plots/*.png")} < pictures, "no picture of the question before"
+    page.unlink()
+    ask(storage, lrs=(0.1,), schedulers=("none",))
+    assert page.exists(), "deleted by hand"
+
+
 def test_a_trial_never_begun_is_forgotten_and_one_with_numbers_is_not(storage: str) -> None:
     store = fill(storage, SWEEP)
     spec = store.read_spec()

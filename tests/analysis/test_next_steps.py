@@ -1,0 +1,80 @@
+"""What to ask next: which commands follow from what a sweep found. `tests/test_journeys.py` runs them."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from handmade import Run, handmade
+
+from analysis import commands
+from analysis.aggregate import summarise
+from analysis.next_steps import next_steps
+from workloads.trial import TrialConfig
+
+COMMAND = "python sweeps/optimizers.py --epochs 2"
+
+
+def test_flags_are_put_in_place_of_those_there_were() -> None:
+    command = f"{COMMAND} --more-seeds 2 --lrs 0.1 0.2 --fresh"
+    assert commands.with_flag(command, "--more-seeds", "4") == f"{COMMAND} --lrs 0.1 0.2 --fresh --more-seeds 4"
+    assert commands.with_flag(COMMAND, "--more-seeds", "4") == f"{COMMAND} --more-seeds 4"
+    assert commands.adding(command, "--lrs", "0.2", "0.3") == f"{COMMAND} --more-seeds 2 --fresh --lrs 0.1 0.2 0.3"
+    assert commands.values_of("python x.py --lrs=0.1 0.2 --epochs 3", "--lrs") == ["0.1", "0.2"]
+
+
+@pytest.mark.parametrize("path", ["a b", "it's", "$HOME", "[old]"])
+def test_commands_can_be_pasted_into_a_shell(path: str) -> None:
+    assert shlex.split(commands.script("analysis/report.py", path))[-1] == path
+
+
+def steps(runs: Mapping[TrialConfig, Run], **spec: Any) -> list[str]:
+    found = handmade(runs)
+    data = replace(found, specs=tuple(replace(one, command=COMMAND, **spec) for one in found.specs))
+    return [step.command for step in next_steps(data, summarise(data), "results/optimizers")]
+
+
+def trials(lrs: Sequence[float], seeds: Sequence[int] = (1,), **fields: Any) -> list[TrialConfig]:
+    return [TrialConfig(lr=lr, seed=seed, epochs=1, **fields) for lr in lrs for seed in seeds]
+
+
+def test_with_few_seeds_there_are_more() -> None:
+    one, *others = trials([0.1], range(1, 7))
+    assert steps({one: Run([0.5])}) == [f"{COMMAND} --more-seeds 4"]
+    assert steps({trial: Run([0.5]) for trial in (one, *others[:2])}) == [f"{COMMAND} --more-seeds 2"]
+    assert steps({trial: Run([0.5]) for trial in (one, *others[:4])}) == []
+
+
+@pytest.mark.parametrize(
+    ("lrs", "best", "expected"),
+    [
+        ((0.0001, 0.001, 0.003, 0.01), 0.01, "adam=0.03,0.1"),
+        ((0.0001, 0.001, 0.003, 0.01), 0.0001, "adam=1e-05,1e-06"),
+        ((0.1, 0.2), 0.2, "adam=0.4,0.8"),
+        ((0.01, 0.1, 1.0), 0.1, None),
+    ],
+)
+def test_beyond_the_end_of_a_grid(lrs: Sequence[float], best: float, expected: str | None) -> None:
+    runs = {trial: Run([0.9 if trial.lr == best else 0.5]) for trial in trials(lrs, range(1, 6))}
+    assert steps(runs) == ([f"{COMMAND} --more-lrs {expected}"] if expected else [])
+
+
+def test_what_is_left_what_failed_and_what_else_is_stored() -> None:
+    done, left, failed = trials([0.1], range(1, 4))
+    runs = {done: Run([0.5]), left: Run([], status="pending"), failed: Run([], status="out_of_memory")}
+    everything = f"{commands.script('analysis/report.py', 'results/optimizers')} --all"
+    assert steps(runs, library=tuple(trials([0.5]))) == [
+        COMMAND,
+        f"{COMMAND} --retry-failed",
+        f"{COMMAND} --more-seeds 2",
+        everything,
+    ]
+
+
+def test_nothing_is_suggested_without_a_command_or_for_several_sweeps() -> None:
+    data = handmade({trial: Run([0.5]) for trial in trials([0.1])})
+    without = replace(data, specs=tuple(replace(one, command="") for one in data.specs))
+    assert next_steps(without, summarise(without), "x") == ()
+    several = replace(data, specs=data.specs * 2)
+    assert next_steps(several, summarise(several), "x") == ()
