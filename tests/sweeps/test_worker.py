@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from analysis.store import SweepStore
+from sweeps.tuning import worker
 from sweeps.tuning.errors import StorageError
 from sweeps.tuning.job import Job
 from sweeps.tuning.watchdog import Watchdog
 from sweeps.tuning.worker import _train_job, status_of
 from tests.sweeps.runs import made_up_record
+from workloads.fingerprint import probe_machine
 from workloads.training import Hardware, State
 from workloads.trial import EpochRecord, Status, TrialConfig
 
@@ -62,6 +66,25 @@ def test_records_that_a_dead_worker_did_not_report_come_with_their_checkpoints(k
     assert found == [(epoch, before[epoch]) for epoch in (1, 2) if epoch > known]
     assert last[0] == 3
     assert last[1] in store.files()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_machine_of_another_type_trains_nothing(
+    same: bool, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(storage, "s").mkdir(parents=True)
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker, "_report", lambda **news: told.append(news))
+    monkeypatch.setattr(worker, "_place", lambda job: {})
+    machine = probe_machine(Hardware()) if same else "0123456789abcdef"
+    job = replace(a_job(storage), machine=machine)
+    worker.train_path({"job": job.to_json()}, {}, stand_in)
+    if same:
+        assert [news["record"]["epoch"] for news in told[1:]] == [1, 2, 3]
+    else:
+        (end,) = told
+        assert end["end"] == "storage", "it ends the run, which can go on elsewhere, and fails no trial"
+        assert "of another type than the one this sweep started on" in end["error"]
 
 
 def no_answer(*_: Any, **__: Any) -> Any:
