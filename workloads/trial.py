@@ -129,7 +129,7 @@ class TrialConfig:
         for name, neutral in ADDED_LATER.items():
             kind, dot, setting = name.partition(".")
             holder, key = (values[SETTINGS_OF[kind]], setting) if dot else (values, name)
-            if holder.get(key, neutral) == _thawed(neutral):
+            if _frozen(holder.get(key, neutral)) == _frozen(neutral):
                 holder.pop(key, None)
         return values
 

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workloads import trial
+from workloads.registry import resolve
 from workloads.trial import (
     FAILED_STATUSES,
     FINAL_STATUSES,
@@ -182,3 +184,30 @@ def test_final_statuses_are_statuses() -> None:
     assert set(STATUSES) > FINAL_STATUSES
     assert {"failed", "out_of_memory", "cancelled", "pending"} == set(STATUSES) - FINAL_STATUSES
     assert {"failed", "out_of_memory"} == FAILED_STATUSES
+
+
+IDS = {
+    "e185e0bfa0358dbb": TrialConfig(),
+    "263376d303a54c83": resolve(TrialConfig()),
+    "14e3e6517c8253c5": resolve(TrialConfig(optimizer="sgd_momentum", scheduler="plateau", lr=0.02)),
+}
+"""Ids that are stored in people's sweeps."""
+
+
+def test_stored_trials_keep_their_ids() -> None:
+    """A field or setting added since has a line in `ADDED_LATER`."""
+    assert {config.trial_id: config for config in IDS.values()} == IDS
+
+
+def test_what_is_added_later_changes_no_id_at_its_neutral_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrialConfig(workload_settings={"flip": True})
+    before = config.trial_id
+    monkeypatch.setattr(trial, "ADDED_LATER", {"workload.mixup": 0.0, "optimizer.betas": (0.9, 0.99)})
+    for settings, same in (({"mixup": 0.0}, True), ({"mixup": 0.1}, False)):
+        later = config.replace(workload_settings={"flip": True, **settings})
+        assert (later.trial_id == before) == same
+        assert TrialConfig.from_json(later.to_json()) == later, "it is stored all the same"
+    assert config.replace(optimizer_settings={"betas": (0.9, 0.99)}).trial_id == before
+    monkeypatch.setattr(trial, "ADDED_LATER", {"test_every_epoch": False})
+    plain = {name: value for name, value in config.to_json().items() if name != "test_every_epoch"}
+    assert TrialConfig(workload_settings={"flip": True}).trial_id == trial.digest(trial.canonical_json(plain))
