@@ -64,7 +64,7 @@ class StoppedError(Exception):
 
 
 def _stopped(reason: object) -> StoppedError:
-    return StoppedError(f"{reason}; what is stored stays valid, and the same command goes on once that is mended")
+    return StoppedError(f"{reason}; everything stored is still valid; fix that, then run the same command to continue")
 
 
 def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -93,7 +93,7 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         status = _exit_status(error)
     except Exception as error:  # noqa: BLE001 - a fault of ours, whatever it is, is shown whole
         complaints.print(without_secrets(traceback.format_exc()), markup=False)
-        complaints.print(f"This is a fault of forksweep. What is stored stays valid; {_goes_on(words)}")
+        complaints.print(f"This is a bug in forksweep. Everything stored is still valid; {_goes_on(words)}")
         status = _exit_status(error)
     sys.exit(status)
 
@@ -352,7 +352,7 @@ def _conclude(asked: _Asked, console: Console, *, interrupted: bool) -> int:
         for reason, count in reasons.most_common(_MOST_REASONS):
             console.print(f"  {count:,} x {escape(textwrap.shorten(reason or 'no reason known', 200))}")
     if counts["cancelled"]:
-        console.print(f"{counts['cancelled']:,} trials were cancelled; the same command goes on with them")
+        console.print(f"{counts['cancelled']:,} trials were cancelled; the same command runs them")
     return SOME_FAILED if failed or counts["cancelled"] else 0
 
 

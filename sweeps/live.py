@@ -130,7 +130,7 @@ class Live:
             except Exception as error:  # noqa: BLE001 - a log never stops a sweep
                 del self._logs[name]
                 reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-                self._complain(f"--log {name} failed and is given up: {reason}")
+                self._complain(f"--log {name} failed and was disabled: {reason}")
 
 
 def hyperparameters(trial: TrialConfig) -> dict[str, bool | int | float | str]:

@@ -65,7 +65,7 @@ def locked(store: SweepStore, say: Callable[[str], object] = lambda text: None) 
 
 def _refuse(store: SweepStore) -> LockedError:
     return LockedError(
-        f"another run of the sweep at {store.location} is at work; wait for it, or use another --name or --storage-path"
+        f"another run of the sweep at {store.location} is running; wait for it, or use another --name or --storage-path"
     )
 
 

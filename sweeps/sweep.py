@@ -152,7 +152,7 @@ def points(sweep: Sweep, options: Options) -> Grid:
     asked = _asked_grid(sweep, options)
     for name, grid in _dataset_axes(options.dataset).items():
         if name in asked:
-            raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by --dataset")
+            raise InputError(f"axis {name!r} is given twice; use either --grid or --dataset")
         asked[name] = grid
     if options.lrs is not None and not options.lrs:
         raise InputError("--lrs needs at least one learning rate, such as 0.01 or adam=0.001")
@@ -278,7 +278,7 @@ def _asked_grid(sweep: Sweep, options: Options) -> dict[str, Grid]:
         (name,) = grid[0]
         flag = FLAG_OF_AXIS.get(name)
         if name in asked or (flag and getattr(options, flag) != getattr(defaults, flag)):
-            raise InputError(f"axis {name!r} is given twice; give it once, by --grid or by its own flag")
+            raise InputError(f"axis {name!r} is given twice; use either --grid or its own flag")
         asked[name] = grid
     return asked
 

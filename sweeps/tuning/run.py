@@ -20,7 +20,7 @@ from workloads.trial import Status
 
 ROOM_TO_GROW = 200
 """How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""
-FAREWELL = "stopping: workers have 10 seconds to end what they are at (Ctrl-C once more: at once)"
+FAREWELL = "stopping: workers have 10 seconds to finish (press Ctrl-C again to stop at once)"
 """Said when a run is interrupted; the time is Tune's."""
 MAX_FAILURES = 2
 """How often a path is tried again after its worker died."""

@@ -80,7 +80,7 @@ def test_a_report_that_cannot_be_written_is_no_fault_of_the_command(storage: str
     store = fill(storage, SWEEP)
     in_the_way = Path(store.root, "plots")
     in_the_way.write_text("")
-    with pytest.raises(cli.StoppedError, match=r"^cannot write to .*; what is stored stays valid, and the"):
+    with pytest.raises(cli.StoppedError, match=r"^cannot write to .*; everything stored is still valid; fix that"):
         ask(storage)
     in_the_way.unlink()
     assert "everything is done: nothing to train" in ask(storage)
@@ -165,7 +165,7 @@ def test_an_error_after_training_is_a_fault_and_no_bad_input(
     assert end.value.code == 1
     assert "Traceback" in said
     assert str(error) in said
-    assert "This is a fault of forksweep. What is stored stays valid" in said
+    assert "This is a bug in forksweep. Everything stored is still valid" in said
 
 
 # -- what cannot be compared ----------------------------------------------------------------------------------------

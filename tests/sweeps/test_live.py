@@ -179,7 +179,7 @@ def test_a_server_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.Monk
     found.record(made_up_record(ONE, 1))
     found.record(made_up_record(ONE, 2))
     assert len(said) == 1
-    assert said[0].startswith("--log mlflow failed and is given up: MlflowException: API request to http://127.0.0.1")
+    assert said[0].startswith("--log mlflow failed and was disabled: MlflowException: API request to http://127.0.0.1")
     assert time.monotonic() - started < 30
 
 
@@ -240,7 +240,7 @@ def test_a_log_that_fails_warns_once_and_the_others_go_on(tmp_path: Path) -> Non
     for epoch in (1, 2, 3):
         found.record(made_up_record(ONE, epoch))
     found.ended(completed(ONE))
-    assert said == ["--log broken failed and is given up: RuntimeError: disk full"]
+    assert said == ["--log broken failed and was disabled: RuntimeError: disk full"]
     assert broken.calls == ["begin", "record", "record"]
     assert len(scalars(tmp_path / ONE.trial_id)["loss/train"]) == 3
 

@@ -327,12 +327,12 @@ def test_nothing_left() -> None:
             {"grid": ("scheduler.warmup_epochs=4",)},
             "no trial is left to run: scheduler.warmup_epochs must be below the trial's 4 epochs, not 4",
         ),
-        ({"grid": ("lr=0.1", "lr=0.2")}, "axis 'lr' is given twice; give it once, by --grid or by its own flag"),
+        ({"grid": ("lr=0.1", "lr=0.2")}, "axis 'lr' is given twice; use either --grid or its own flag"),
         (
             {"grid": ("train_limit=128",), "train_limit": 64},
-            "axis 'train_limit' is given twice; give it once, by --grid or by its own flag",
+            "axis 'train_limit' is given twice; use either --grid or its own flag",
         ),
-        ({"grid": ("lr=0.2",), "lrs": (0.3,)}, "axis 'lr' is given twice; give it once, by --grid or by its own flag"),
+        ({"grid": ("lr=0.2",), "lrs": (0.3,)}, "axis 'lr' is given twice; use either --grid or its own flag"),
         ({"grid": ("momentum=0.9",)}, "unknown axis 'momentum'; known: "),
     ],
 )
