@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ Mask = npt.NDArray[np.bool_]
 
 START = 3
 """Seeds that every configuration begins with: the fewest that show a spread."""
+_CHANGES = 4
+"""How often the lead may change in one look: on seeds of their own, three can each be ahead of the next."""
 COLLAPSE = 10.0
 """How many usual deviations below its own median a configuration's result counts as a seed it fails on."""
 
@@ -136,6 +138,7 @@ class _Rounds:
         self.care, self.level, self.start, self.keep = care, level, min(start, self.most), looks
         self.alive = np.ones(self.count, dtype=bool)
         self.aside = np.zeros(self.count, dtype=bool)  # decided, as good as the leader: needs no more seeds
+        self.resting = np.zeros(self.count, dtype=bool)  # of the leader's group, and behind: not worth a seed now
         self.by = np.full(self.count, -1)  # whom each was dropped because of
         self.standings: list[Standing] = ["in question"] * self.count
         self.leader: int | None = None
@@ -150,10 +153,10 @@ class _Rounds:
         asked = np.zeros(self.values.shape, dtype=bool)
         for number in range(self.start, self.most + 1):
             while True:
-                asked[:, :number] = (self.alive & ~self.aside)[:, None] & ~self.ended[:, :number]
+                asked[:, :number] = self._wanted()[:, None] & ~self.ended[:, :number]
                 if asked.any():
                     return self._course(number - 1 if number > self.start else 0, asked, over=False)
-                self.used[:, :number] |= (self.alive & ~self.aside)[:, None]
+                self.used[:, :number] |= self._wanted()[:, None]
                 if not self._look(number):
                     break
             if not self._open().any():
@@ -161,7 +164,7 @@ class _Rounds:
         return self._course(self.most, asked, over=True)
 
     def _course(self, number: int, asked: Mask, over: bool) -> Course:
-        decided = over and not self._open().any()
+        decided = over and self.leader is not None and not self._open().any()
         return Course(
             round=number,
             leader=self.leader,
@@ -176,6 +179,10 @@ class _Rounds:
             level=self.pair_level,
         )
 
+    def _wanted(self) -> Mask:
+        """Returns which configurations are to have all seeds so far."""
+        return self.alive & ~self.aside & ~self.resting
+
     def _open(self) -> Mask:
         """Returns what has to be decided yet for the race to end."""
         if self.leader is None:
@@ -186,10 +193,10 @@ class _Rounds:
 
     def _look(self, number: int) -> bool:
         """Looks at the first seeds; returns whether others than before need seeds now, so that it has to look again."""
-        needed = self.alive & ~self.aside
+        before = self._wanted()
         self._without_result(number)
         self._diverged(number)
-        if not self.alive.any():
+        if np.isnan(self.values[:, :number][self.alive]).all():  # all diverged, or failed
             self.leader = None
             return False
         values = np.where(self.used[:, :number], self.values[:, :number], np.nan)
@@ -200,7 +207,7 @@ class _Rounds:
             self._lead(values)
             if not self._compare(values, number):
                 break
-        return bool((self.alive & ~self.aside & ~needed).any())
+        return bool((self._wanted() & ~before).any())
 
     def _without_result(self, number: int) -> None:
         for one in np.flatnonzero(self.alive & ~self.aside):
@@ -212,38 +219,40 @@ class _Rounds:
         while self.alive.any():
             fewest = counts[self.alive].min()
             worse = np.flatnonzero(self.alive & (counts > fewest))
-            back = []
+            back: list[int] = []
             for one in worse:
                 self._drop(one, "diverges", None, number)
-                back += [other for other in np.flatnonzero(self.by == one) if counts[other] <= fewest]
+                back += [int(other) for other in np.flatnonzero(self.by == int(one)) if counts[other] <= fewest]
             back += self._above(counts, fewest)
             if not back:
                 return
-            for one in back:
-                self.alive[one], self.aside[one], self.by[one] = True, False, -1
-                self.standings[one] = "in question"
-                self.events.append(Event(round=number, configuration=int(one), standing="in question", against=None))
+            for other in back:
+                self.alive[other], self.aside[other], self.by[other] = True, False, -1
+                self.standings[other] = "in question"
+                self.events.append(Event(round=number, configuration=other, standing="in question", against=None))
 
     def _above(self, counts: npt.NDArray[np.int64], fewest: int) -> list[int]:
         """Returns those dropped that diverge on fewer seeds than all that are left."""
         return [int(one) for one in np.flatnonzero(~self.alive & (counts < fewest)) if self.standings[one] == "worse"]
 
-    def _drop(self, one: int, standing: Standing, by: int | None, number: int, **found: float | None) -> None:
+    def _drop(
+        self, one: int | np.integer[Any], standing: Standing, by: int | None, number: int, **found: float | None
+    ) -> None:
         self.alive[one] = self.aside[one] = False
         self.by[one] = -1 if by is None else by
-        self.standings[one] = standing
+        self.standings[int(one)] = standing
         if self.leader == one:
             self.leader = None
             self.aside[:] = False  # they were as good as that one
         self.events.append(Event(round=number, configuration=int(one), standing=standing, against=by, **found))  # type: ignore[arg-type]
 
     def _pool(self, values: Array) -> None:
-        """Chooses, once, whom to learn the usual deviation from: the better half, whose deviations are alike."""
+        """Chooses, once, whom to learn the usual deviation from: the best third, whose deviations are alike."""
         if self.pool is None:
             with np.errstate(invalid="ignore"):
                 means = _means(values)
             order = np.lexsort((np.arange(self.count), -np.where(np.isnan(means), -np.inf, means)))
-            self.pool = order[: max((self.count + 1) // 2, min(self.count, 4))]
+            self.pool = order[: max(self.count // 3, 4)]
 
     def _lead(self, values: Array) -> None:
         """Chooses the leader: the highest mean, but a new one only if it is ahead by more than its standard error."""
@@ -255,19 +264,25 @@ class _Rounds:
                 means = values[racing][:, common].mean(axis=1)
             self.leader = int(racing[np.nanargmax(means)])
             self.aside[:] = False
-        ahead = values[racing] - values[self.leader]
-        n = (~np.isnan(ahead)).sum(axis=1)
-        means = _means(ahead)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            squares = np.where(np.isnan(ahead), 0, (ahead - means[:, None]) ** 2).sum(axis=1)
-            degrees = n - 1 + self.prior.degrees
-            variance = (squares + self.prior.degrees * self.prior.deviation**2) / degrees
-            lead = np.where(n > 0, means - np.sqrt(np.nan_to_num(variance) / np.maximum(n, 1)), -np.inf)
-        lead[racing == self.leader] = 0
-        best = int(racing[np.argmax(lead)])
-        if best != self.leader:
+        for _ in range(_CHANGES):
+            assert self.leader is not None
+            ahead = values[racing] - values[self.leader]
+            n = (~np.isnan(ahead)).sum(axis=1)
+            means = _means(ahead)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                squares = np.where(np.isnan(ahead), 0, (ahead - means[:, None]) ** 2).sum(axis=1)
+                squares += self.prior.degrees * self.prior.deviation**2
+                error = np.sqrt(squares / (n - 1 + self.prior.degrees) / n)
+            error[racing == self.leader] = 0
+            lead = np.where(np.isfinite(error), means - error, -np.inf)
+            best = int(racing[np.argmax(lead)])
+            if lead.max() <= 0:
+                break
             self.leader = best
             self.aside[:] = False
+        self.resting[:] = False
+        behind = racing[means + error < 0]
+        self.resting[behind[self.groups[behind] == self.groups[self.leader]]] = True
 
     def _compare(self, values: Array, number: int) -> bool:
         """Compares the leader with all others; returns whether that has cost it the lead."""
@@ -395,7 +410,7 @@ class Race:
                 raise InputError(f"{name}: {len(given)} given for {len(self.configurations)} configurations")
         if len(set(self.seeds)) != len(self.seeds):
             raise InputError(f"a race needs different seeds, not {list(self.seeds)}")
-        if len(self.seeds) < 2 or self.start < 2:  # noqa: PLR2004
+        if len(self.seeds) < 2 or self.start < 2:
             raise InputError("a race needs 2 seeds or more: with one nothing can be said of any other")
         if self.care is not None and not 0 < self.care < np.inf:
             raise InputError(f"the smallest difference that matters must be above 0, not {self.care:g}")
@@ -438,9 +453,7 @@ class Race:
                 if outcome.value is not None and not outcome.diverged:
                     values[row, place] = outcome.value
         groups = None if self.groups is None else np.unique(self.groups, return_inverse=True)[1].tolist()
-        return run(
-            values, ended, diverged, groups, care=self.care, level=self.level, start=self.start, looks=looks
-        )
+        return run(values, ended, diverged, groups, care=self.care, level=self.level, start=self.start, looks=looks)
 
     def forecast(self, known: Results) -> Forecast:
         """Returns what certainty will cost from here on."""
@@ -528,7 +541,8 @@ class Race:
             return f"{min(self.start, len(self.seeds))} seeds for each of {asked:,} configurations to begin with."
         still = course.standings.count("in question")
         leader = self.name(course.leader) if course.leader is not None else "none"
-        return f"{still + 1:,} of {len(self.configurations):,} could still be the best, {leader} leads: the next seed for them."
+        could = f"{still + 1:,} of {len(self.configurations):,} could still be the best"
+        return f"{could}, {leader} leads; the next round trains {int(course.asked.sum()):,} more trials."
 
     def _end(self, course: Course) -> str:
         if course.leader is None:
