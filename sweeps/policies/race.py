@@ -556,8 +556,11 @@ class Race:
                 own = f", though which of its {alike + 1} configurations in question is best is not" if alike else ""
                 return f"Decided after {seeds}: {leader} is ahead, and {group} is {what}{own}."
             return f"Decided after {seeds}: {leader} is {what}."
-        still = Counter(course.standings)["in question"]
-        return f"The budget ends here, {seeds}: {leader} leads, and cannot be told apart from {still:,} more."
+        own = self.groups[course.leader] if self.groups is not None else None
+        still = [one for one, standing in enumerate(course.standings) if standing == "in question"]
+        others = [one for one in still if self.groups is None or self.groups[one] != own]
+        where = "" if own is None else " of other groups"
+        return f"The budget ends here, {seeds}: {leader} leads, and cannot be told apart from {len(others):,}{where}."
 
 
 def seed_order(known: Results, most: int) -> tuple[int, ...]:

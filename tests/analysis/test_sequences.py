@@ -88,9 +88,9 @@ def test_looking_again_and_again_finds_nothing_that_is_not_there(looks: range | 
 
 
 def test_others_tell_how_much_differences_scatter() -> None:
-    deviations = [spread(normal(12, 3, seed=seed)).deviation for seed in range(50)]
+    deviations = [spread(normal(12, 8, seed=seed)).deviation for seed in range(50)]
     assert np.mean(deviations) == pytest.approx(math.sqrt(2), rel=0.1)
-    assert spread(normal(12, 3)).degrees == sequences.MOST_DEGREES
+    assert spread(normal(12, 8)).degrees == sequences.MOST_DEGREES
     assert spread(normal(2, 9)) == Spread()
     assert spread(np.full((5, 3), 0.5)) == Spread()
     wild = normal(12, 8) * np.exp(2 * normal(12, 1, seed=1))

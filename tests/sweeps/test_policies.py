@@ -55,7 +55,7 @@ def test_a_race_drops_what_is_behind_and_says_so() -> None:
     assert len(first.add) == 3 * len(CONFIGURATIONS)
     assert {trial.lr for trial in second.add} == {0.01, 0.1}
     assert second.reason.startswith("Dropped after 3 seeds, each at least 0.049 behind adam, lr 0.01: ")
-    assert last.reason == "The budget ends here, 20 seeds: adam, lr 0.01 leads, and cannot be told apart from 1 more."
+    assert last.reason == "The budget ends here, 20 seeds: adam, lr 0.01 leads, and cannot be told apart from 1."
 
 
 def test_with_care_equals_are_decided() -> None:
