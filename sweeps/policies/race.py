@@ -556,10 +556,10 @@ class Race:
                 own = f", though which of its {alike + 1} configurations in question is best is not" if alike else ""
                 return f"Decided after {seeds}: {leader} is ahead, and {group} is {what}{own}."
             return f"Decided after {seeds}: {leader} is {what}."
-        own = self.groups[course.leader] if self.groups is not None else None
+        leading = self.groups[course.leader] if self.groups is not None else None
         still = [one for one, standing in enumerate(course.standings) if standing == "in question"]
-        others = [one for one in still if self.groups is None or self.groups[one] != own]
-        where = "" if own is None else " of other groups"
+        others = [one for one in still if self.groups is None or self.groups[one] != leading]
+        where = "" if leading is None else " of other groups"
         return f"The budget ends here, {seeds}: {leader} leads, and cannot be told apart from {len(others):,}{where}."
 
 
