@@ -21,7 +21,8 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "workloads": ("workloads",),
         "sweeps": ("sweeps",),
         "analysis": tuple(
-            f"analysis.{name}" for name in ("store", "tables", "loading", "report", "schema", "event_files")
+            f"analysis.{name}"
+            for name in ("store", "tables", "loading", "report", "schema", "event_files", "sequences")
         ),
     },
 }

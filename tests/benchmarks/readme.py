@@ -15,6 +15,7 @@ from tests.benchmarks import (
     fork_tree,
     growth,
     orchestration,
+    racing,
     training_step,
     whole_sweep,
 )
@@ -29,6 +30,7 @@ TABLES: Mapping[str, Callable[[Rows], Table]] = {
     "growth": growth.table,
     "fork_tree": fork_tree.table,
     "analysis_growth": analysis_growth.table,
+    "racing": racing.table,
 }
 """Name of a results file -> the table made of it."""
 

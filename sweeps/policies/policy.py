@@ -1,0 +1,84 @@
+"""What a policy is asked and what it answers: `Results` in, a `Decision` out.
+
+A policy is asked once all that it asked for has ended, and its answer depends on nothing but the results: not on who
+finished first, not on how often it was asked, not on when. So a sweep that is killed and resumed decides the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from workloads.errors import InputError
+from workloads.trial import TrialConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a trial ended."""
+
+    value: float | None
+    """What configurations are compared by, more is better; None where it diverged, or ended without a result."""
+    diverged: bool = False
+    """It diverged, which is a result; without a value otherwise, it failed, which says nothing about its settings."""
+
+
+Results = Mapping[str, Mapping[int, Outcome]]
+"""What is known: `configuration_id` -> seed -> how that trial ended; what has not ended is not in it."""
+
+
+def configuration_id(trial: TrialConfig) -> str:
+    """Returns what a trial's configuration is known by: the id of the trial at seed 0, whatever its own."""
+    return (trial if trial.seed == 0 else trial.replace(seed=0)).trial_id
+
+
+def results(ended: Iterable[tuple[TrialConfig, Outcome]]) -> Results:
+    """Returns trials that have ended as policies look at them."""
+    known: defaultdict[str, dict[int, Outcome]] = defaultdict(dict)
+    for trial, outcome in ended:
+        known[configuration_id(trial)][trial.seed] = outcome
+    return dict(known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One answer of a policy."""
+
+    add: tuple[TrialConfig, ...] = ()
+    """Trials to train in this round."""
+    stop: Mapping[str, str] = field(default_factory=dict)
+    """Trial -> why it need not go on."""
+    over: bool = False
+    """Nothing more will be added."""
+    reason: str = ""
+    """Why, in a sentence or a few, for people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the decision as plain JSON values; `from_json` is the way back."""
+        return {
+            "add": [trial.to_json() for trial in self.add],
+            "stop": dict(self.stop),
+            "over": self.over,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Decision:
+        """Returns the decision that `to_json` described.
+
+        Raises:
+            InputError: A field is unknown.
+        """
+        known = ("add", "stop", "over", "reason")
+        if unknown := sorted(set(values) - set(known)):
+            raise InputError(f"unknown fields of a decision {unknown}; known: {list(known)}")
+        return cls(**{**values, "add": tuple(TrialConfig.from_json(trial) for trial in values.get("add", ()))})
+
+
+class Policy(Protocol):
+    """Decides what to train next."""
+
+    def decide(self, known: Results) -> Decision:
+        """Returns what to do next, given all results there are; asked when all that was asked for has ended."""
