@@ -1,9 +1,9 @@
-"""Errors for people: what a user got wrong, said in one line."""
+"""The error type for bad user input, reported in one line."""
 
 
 class InputError(ValueError):
-    """What was given cannot be used; the message is one line: what is wrong, what was given, what is allowed.
+    """Bad user input. The message is one line: what is wrong, what was given, what is allowed.
 
-    Only this type (and an `OSError` while files named by the user are opened) is reported as bad input. Any other
-    exception is a fault of the program and is shown with its traceback.
+    Only this type (and an `OSError` while opening files named by the user) is reported as bad input. Any other
+    exception is a bug in the program and is shown with its traceback.
     """

@@ -138,7 +138,9 @@ def test_a_trial_never_begun_is_forgotten_and_one_with_numbers_is_not(storage: s
 def test_a_changed_training_is_refused_and_not_taken_over(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(storage, SWEEP)
     monkeypatch.setattr(fingerprint, "_trace", lambda schedule: "other values")
-    with pytest.raises(ConflictError, match=r"holds 4 of these 4 trials, trained differently: the code of the network"):
+    with pytest.raises(
+        ConflictError, match=r"holds 4 of these 4 trials, trained with different code: that of the network"
+    ):
         ask(storage)
     with pytest.raises(ConflictError, match=r"Use another --name, or --fresh to delete what is stored there"):
         ask(storage, lrs=(0.1, 0.5))
@@ -169,7 +171,7 @@ def test_a_sweep_stored_without_fingerprints_is_refused(storage: str) -> None:
         (
             ("lenet.py", "nn.Linear(84, classes),", "nn.Linear(84, classes), nn.Tanh(),"),
             {},
-            "differently: the code of the",
+            "with different code: that of the",
         ),
         (("training.py", "step.optimizer.param_groups[0]", "step.optimizer.param_groups[-1]"), {}, None),
         (None, {"ATEN_CPU_CAPABILITY": "default"}, "on another type of machine"),
