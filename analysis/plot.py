@@ -40,7 +40,8 @@ def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
     drawn = [one.name for one in pictures]
     if missing := [name for name in names if name not in drawn]:
         raise InputError(f"plot {missing[0]!r} does not apply to this sweep; omit --plot to draw all that do")
-    return write_pictures(output_store(sweeps), pictures)
+    store = output_store(sweeps)
+    return [store.locate(file) for file in write_pictures(store, pictures)]
 
 
 @dataclass(frozen=True)

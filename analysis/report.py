@@ -161,7 +161,8 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     failures: list[Failure] = []
     pictures = in_order_of_answer(draw_plots(data, summary, failures=failures), data.specs)
     write_summary(store, data, summary)
-    files = ("summary.parquet", *write_pictures(store, pictures), "report.html")
+    tables = [f"{name}.parquet" for name in ("trials", "epochs") if f"{name}.parquet" in store.files()]
+    files = ("report.html", "summary.parquet", *tables, *write_pictures(store, pictures))
     for picture in store.files("plots"):  # of an earlier question
         if picture.rpartition(".")[0] not in {file.rpartition(".")[0] for file in files}:
             store.delete(picture)
@@ -230,12 +231,9 @@ def print_report(report: Report, console: Console) -> None:
         say(sentence, soft_wrap=not console.file.isatty())
     console.print()
     pictures = [file for file in report.files if file.endswith(".png")]
-    for file in report.files:
-        if file not in pictures:
-            say(file, soft_wrap=True)
-    if pictures:
-        folder = pictures[0].rpartition("/")[0]
-        say(f"{folder}/ ({len(pictures)} plots)", soft_wrap=True)
+    plots = [f"{pictures[0].rpartition('/')[0]}/ ({len(pictures)} plots)"] if pictures else []
+    for file in [*(file for file in report.files if file not in pictures), *plots]:
+        say(commands.shown(file), soft_wrap=True)
     for failure in report.failures:
         say(f"Plot {failure.name} could not be drawn: {failure.error} (traceback in report.html)", soft_wrap=True)
     if report.steps:

@@ -338,7 +338,10 @@ def _conclude(asked: _Asked, console: Console, *, interrupted: bool) -> int:
     # Imported while Ray ended, if anything was trained: only once there is something to show.
     from analysis.report import print_report, report_of
 
-    print_report(report_of(ledger.store), console)
+    try:
+        print_report(report_of(ledger.store), console)
+    except InputError as error:
+        raise RuntimeError("what could be trained could not be reported") from error
     failed = sum(counts[status] for status in FAILED_STATUSES)
     if failed:
         console.print(f"[red]{failed:,} of {len(ledger.trials):,} trials failed:[/red]")

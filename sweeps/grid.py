@@ -16,7 +16,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from workloads.errors import InputError
+from workloads.errors import InputError, did_you_mean
 from workloads.trial import SETTINGS_OF, Setting, TrialConfig
 
 Point = Mapping[str, Setting]
@@ -77,7 +77,8 @@ def check_axis(name: str) -> None:
     if name in FIELDS or (dot and setting and kind in SETTINGS_OF):
         return
     settings = ", ".join(f"{kind}.<setting>" for kind in SETTINGS_OF)
-    raise InputError(f"unknown axis {name!r}; known: {', '.join(FIELDS)}, {settings}")
+    hint = "" if kind in SETTINGS_OF else did_you_mean(kind, SETTINGS_OF if dot else FIELDS)
+    raise InputError(f"unknown axis {name!r}{hint}; known: {', '.join(FIELDS)}, {settings}")
 
 
 def parse_axis(text: str) -> Grid:

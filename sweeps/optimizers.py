@@ -3,7 +3,7 @@
     python sweeps/optimizers.py
 
 SGD, SGD with momentum, RMSprop and Adam, each over its grid of learning rates, 10 epochs of LeNet on Fashion-MNIST,
-one seed. About 8 minutes on 2 cores; `--seeds 1 2 3 4 5` adds the intervals.
+one seed. About 8 minutes on 2 cores; `--more-seeds 4` adds four seeds, and with them intervals.
 """
 
 from sweeps.cli import main

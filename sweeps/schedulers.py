@@ -3,8 +3,9 @@
     python sweeps/schedulers.py
 
 SGD with momentum 0.9 from a learning rate of 0.02: left alone, and under six schedules, 30 epochs of LeNet on
-Fashion-MNIST, one seed. About 12 minutes on 2 cores. `--schedulers all` takes the whole table, `--optimizers` and
-`--lrs` repeat the question for others, `--grid scheduler.warmup_epochs=0,3` asks whether to warm up.
+Fashion-MNIST, one seed. About 12 minutes on 2 cores. `--schedulers all` takes every schedule there is,
+`--optimizers adam --lrs 0.001` asks the same of another optimizer, and `--grid scheduler.warmup_epochs=0,3` asks
+whether to warm up.
 
 Out come the ranking, the training loss by epoch above the learning rate that each schedule really applied and, with
 several learning rates, the final validation accuracy by learning rate and schedule.

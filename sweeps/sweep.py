@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
 from sweeps.options import Options
-from workloads.errors import InputError
+from workloads.errors import InputError, did_you_mean
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.published import DATASETS
@@ -294,7 +294,8 @@ def _dataset_axes(dataset: str | None) -> dict[str, Grid]:
             "workload.path": axis("workload.path", path),
         }
     if dataset not in DATASETS:
-        raise InputError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}, {OWN_IMAGES}:PATH")
+        hint = did_you_mean(dataset, DATASETS)
+        raise InputError(f"unknown data set {dataset!r}{hint}; known: {', '.join(DATASETS)}, {OWN_IMAGES}:PATH")
     return {"workload": axis("workload", f"lenet_{dataset}")}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from workloads.errors import InputError
+from workloads.errors import InputError, did_you_mean
 from workloads.trial import Setting, Settings
 
 Default = Setting | Callable[[int], Setting]
@@ -100,9 +100,9 @@ def find(kind: str, rows: Mapping[str, R], name: str) -> R:
         InputError: The name is unknown; the message lists the known ones.
     """
     if name not in rows:
-        raise InputError(
-            f"unknown {kind} {name!r}; known: {', '.join(rows)} (to add one, add a row to {_TABLES[kind]})"
-        )
+        hint = did_you_mean(name, rows)
+        known = f"known: {', '.join(rows)} (to add one, add a row to {_TABLES[kind]})"
+        raise InputError(f"unknown {kind} {name!r}{hint}; {known}")
     return rows[name]
 
 
@@ -122,7 +122,8 @@ def complete(kind: str, row: Row, given: Settings, epochs: int) -> dict[str, Set
     unknown = sorted(set(given) - set(row.settings))
     if unknown:
         known = ", ".join(row.settings) or "none"
-        raise InputError(f"{kind} {row.name!r} has no setting {', '.join(map(repr, unknown))}; it has: {known}")
+        names = ", ".join(f"{name!r}{did_you_mean(name, row.settings)}" for name in unknown)
+        raise InputError(f"{kind} {row.name!r} has no setting {names}; it has: {known}")
 
     def value(name: str, default: Setting) -> Setting:
         return _fitted(kind, row, name, given[name], default) if name in given else default

@@ -71,8 +71,8 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         (
             "adam has the highest final validation accuracy, 0.9050 (95% interval 0.8415 to 0.9685, 2 seeds), "
             "0.0100 more than sgd; test accuracy 0.8050.",
-            "It is not significantly different from sgd: they differ by the same amount on every seed, so the number of "
-            "seeds needed cannot be estimated.",
+            "It is not significantly different from sgd: they differ by the same amount on every seed, so the number "
+            "of seeds needed cannot be estimated.",
         ),
     ),
     "equal on every seed": (

@@ -77,9 +77,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--grid lr=0.1 lr=0.2": ("axis 'lr' is given twice",),
     "--dataset nope": ("unknown data set 'nope'", "fashion_mnist", "csv:PATH"),
     "--dataset csv:nope.csv": ("nope.csv cannot be read: No such file or directory", "give a CSV"),
-    "--name a/b": (
-        "a sweep's name must consist of letters of letters, digits, '.', '_' and '-' (at most 100), not 'a/b'",
-    ),
+    "--name a/b": ("a sweep's name must consist of letters, digits, '.', '_' and '-' (at most 100), not 'a/b'",),
     "--name ../up": ("a sweep's name must consist of letters", "not '../up'"),
     "--name .hidden": ("a sweep's name must consist of letters", "not '.hidden'"),
     "--storage-path nope://bucket": ("storage path 'nope://bucket' is not usable", "s3://bucket/folder"),

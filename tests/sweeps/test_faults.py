@@ -176,7 +176,7 @@ def test_trials_that_fail_or_hang_are_recorded_and_the_others_go_on(
     spoil(monkeypatch, {2: curse, 3: hang})
     status, text = run_here(SEEDS, storage, trial_timeout=12.0)
     assert status == 1
-    assert "2 trials failed" in text
+    assert "2 of 3 trials failed:" in text
     assert statuses(storage, "s") == ["completed", "failed", "failed"]
     cursed, hung = table_of(storage, "s").rows(named=True)[1:]
     assert cursed["error"] == "RuntimeError: the second seed is cursed"
@@ -187,7 +187,8 @@ def test_trials_that_fail_or_hang_are_recorded_and_the_others_go_on(
     monkeypatch.undo()
     status, text = run_here(SEEDS, storage)
     assert status == 1, "not tried again unless asked for"
-    assert "everything is done" in text
+    assert "failed before: 2 trials (--retry-failed runs them again)" in text
+    assert "everything is done" not in text
     assert run_here(SEEDS, storage, retry_failed=True)[0] == 0
     assert statuses(storage, "s") == ["completed"] * 3
 

@@ -98,7 +98,8 @@ def test_zipped_grids_of_different_length() -> None:
 @pytest.mark.parametrize("name", ["momentum", "optimizer.", "optimiser.momentum", ".momentum", "trial_id", ""])
 def test_names_that_are_no_axis(name: str) -> None:
     known = f"{', '.join(FIELDS)}, workload.<setting>, optimizer.<setting>, scheduler.<setting>"
-    with pytest.raises(ValueError, match=f"^unknown axis {re.escape(repr(name))}; known: {re.escape(known)}$"):
+    hint = r"( \(did you mean '\w+'\?\))?"
+    with pytest.raises(ValueError, match=f"^unknown axis {re.escape(repr(name))}{hint}; known: {re.escape(known)}$"):
         check_axis(name)
 
 

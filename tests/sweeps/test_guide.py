@@ -116,7 +116,10 @@ def test_a_data_set_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "minst"}, "unknown data set 'minst'; known: fashion_mnist, mnist, .*, csv:PATH"),
+        (
+            {"dataset": "minst"},
+            r"unknown data set 'minst' \(did you mean 'mnist'\?\); known: fashion_mnist, mnist, .*, csv:PATH",
+        ),
         ({"dataset": "mnist", "grid": ("workload=lenet_usps",)}, "axis 'workload' is given twice"),
     ],
 )

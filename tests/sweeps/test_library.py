@@ -23,6 +23,7 @@ from sweeps.placement import Placement
 from sweeps.sweep import Sweep, plan
 from tests.sweeps.runs import ROOT, without_ray
 from workloads import fingerprint
+from workloads.errors import InputError
 from workloads.registry import dataset_of
 from workloads.trial import RECORD_FIELDS, TrialConfig, canonical_json, digest
 
@@ -130,6 +131,25 @@ def test_a_trial_never_begun_is_forgotten_and_one_with_numbers_is_not(storage: s
     pending = spec.trials[0].replace(seed=99)
     store.write_spec(replace(spec, library=(pending,)))
     assert "also stored here, and kept: 3 other" in ask(storage, lrs=(0.1,), schedulers=("none",), plan=True)
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault of ours"), InputError("bad input, hours later")])
+def test_an_error_after_training_is_a_fault_and_no_bad_input(
+    error: Exception, storage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(storage, SWEEP)
+
+    def fails(store: SweepStore) -> None:
+        raise error
+
+    monkeypatch.setattr("analysis.report.report_of", fails)
+    with pytest.raises(SystemExit) as end:
+        cli.main(SWEEP, ["--storage-path", storage])
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert "Traceback" in said
+    assert str(error) in said
+    assert "This is a fault of forksweep. What is stored stays valid" in said
 
 
 # -- what cannot be compared ----------------------------------------------------------------------------------------

@@ -122,7 +122,8 @@ def test_a_ray_of_ones_own_has_the_cores_of_this_process_and_a_failed_start_leav
 
 
 def test_a_forecast_counts_the_start_too() -> None:
-    ahead = Forecast(trials=2, trial_epochs=2, done=0, taken_over={}, left_out={}, least=2, most=2, seconds=0.5)
+    counts = {"trials": 2, "trial_epochs": 2, "done": 0, "failed": 0, "least": 2, "most": 2}
+    ahead = Forecast(**counts, taken_over={}, left_out={}, seconds=0.5)
     assert ahead.lines()[-1] == f"epochs to train: 2, about {START_SECONDS + 1:.0f} s"
 
 

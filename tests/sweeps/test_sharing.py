@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from analysis.store import SweepStore
 from sweeps.grid import axis, chain, product
 from sweeps.sweep import Sweep
 from tests.sweeps.runs import epochs_of, measured, run_here, table_of
@@ -108,7 +109,7 @@ def test_a_sibling_takes_over_what_is_completed(storages: dict[str, str], option
     )
     status, text = run_here(sibling, storages["shared"], **options)
     assert status == 0
-    assert "taken over from mixed: 1 trials" in text
+    assert "taken over from mixed: 1 trial\n" in text
     trials = table_of(storages["shared"], "sibling")
     taken = trials.row(by_predicate=pl.col("scheduler") == "none", named=True)
     assert (taken["taken_from"], taken["shared_epochs"], taken["computed_seconds"]) == ("mixed", 4, 0.0)
@@ -117,7 +118,9 @@ def test_a_sibling_takes_over_what_is_completed(storages: dict[str, str], option
     )
     assert_frame_equal(here, there, check_exact=True)
     own = epochs_of(storages["shared"], "sibling").filter(pl.col("computed_by") == pl.col("trial_id"))
-    assert len(own) == 4, "the one taken over leaves no checkpoint to fork from, so cosine trains all its epochs"
+    assert "4 epochs trained" in text, "the one taken over leaves its final weights, and none to fork from"
+    assert len(own) == 3, "but the first epoch of cosine has its record from there"
+    assert taken["checkpoint"] in SweepStore(storages["shared"], "sibling").files()
 
 
 def test_widening_trains_only_what_is_missing_and_the_way_there_once(storage: str) -> None:

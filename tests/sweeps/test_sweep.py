@@ -305,9 +305,9 @@ def test_nothing_left() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizers": ("adamm",)}, "unknown optimizer 'adamm'; known: sgd, sgd_momentum, "),
-        ({"schedulers": ("steps",)}, "unknown scheduler 'steps'; known: none, time_based, "),
-        ({"grid": ("optimizer=adamm",)}, "unknown optimizer 'adamm'; known: sgd, "),
+        ({"optimizers": ("adamm",)}, "unknown optimizer 'adamm' (did you mean 'adam'?); known: sgd, sgd_momentum, "),
+        ({"schedulers": ("steps",)}, "unknown scheduler 'steps' (did you mean 'step'?); known: none, time_based, "),
+        ({"grid": ("optimizer=adamm",)}, "unknown optimizer 'adamm' (did you mean 'adam'?); known: sgd, "),
         ({"lrs": (0.0,)}, "lr must be a number above 0, not 0.0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, not 0"),
         ({"train_limit": 10}, "batch_size must be at most the 10 training images, not 64"),

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 
+from workloads.errors import did_you_mean
 from workloads.optimizers import OPTIMIZERS
 from workloads.registry import WORKLOADS
 from workloads.rows import NotApplicableError, Range, Row, complete, find
@@ -193,3 +194,16 @@ def test_every_number_is_refused_outside_its_range(kind: str, row: Row) -> None:
 def test_every_range_is_used(kind: str) -> None:
     rows = REGISTRIES[kind].values()
     assert {name for row in rows for name in row.ranges} == {name for row in rows for name in numbers(row)}
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "expected"),
+    [
+        ("adamm", ("sgd", "adam", "adamw"), " (did you mean 'adam'?)"),
+        ("ADAM", ("sgd", "adam"), " (did you mean 'adam'?)"),
+        ("stove", ("oven",), ""),
+        ("x", (), ""),
+    ],
+)
+def test_the_nearest_word_is_offered(given: str, known: tuple[str, ...], expected: str) -> None:
+    assert did_you_mean(given, known) == expected

@@ -439,7 +439,7 @@ def test_estimate_of_an_epoch(images: Images) -> None:
 
 
 def test_trials_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match=r"^unknown optimizer 'adamm'; known: sgd, "):
+    with pytest.raises(ValueError, match=r"^unknown optimizer 'adamm' \(did you mean 'adam'\?\); known: sgd, "):
         next(train(TrialConfig(optimizer="adamm")))
     with pytest.raises(ValueError, match=r"^batch_size must be at most the 10 training images, not 64$"):
         next(train(TrialConfig(train_limit=10)))

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workloads.trial import (
+    FAILED_STATUSES,
     FINAL_STATUSES,
     RECORD_FIELDS,
     SETTINGS_OF,
@@ -179,4 +180,5 @@ def test_record_as_json() -> None:
 
 def test_final_statuses_are_statuses() -> None:
     assert set(STATUSES) > FINAL_STATUSES
-    assert {"failed", "cancelled", "pending"} == set(STATUSES) - FINAL_STATUSES
+    assert {"failed", "out_of_memory", "cancelled", "pending"} == set(STATUSES) - FINAL_STATUSES
+    assert {"failed", "out_of_memory"} == FAILED_STATUSES
