@@ -267,8 +267,8 @@ def rewrite_spec(store: SweepStore, change: Callable[[dict[str, Any]], Any], *, 
     ("change", "expected"),
     [
         (lambda values: values.update(question="Why?"), "does not match its checksum"),
-        (lambda values: values.update(schema_version=0), "has schema version 0, this program writes 1"),
-        (lambda values: values.pop("sha256"), "damaged or not forksweep's"),
+        (lambda values: values.update(schema_version=0), "has schema version 0, this program needs 1"),
+        (lambda values: values.pop("sha256"), "damaged or not written by forksweep"),
     ],
 )
 def test_a_damaged_spec_is_named(change: Callable[[dict[str, Any]], Any], expected: str, storage: str) -> None:
