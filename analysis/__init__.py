@@ -1,1 +1,1 @@
-"""What happened: files, statistics, pictures and the report of sweeps. Needs neither Ray nor torch."""
+"""Files, statistics, plots and the report of sweeps. Needs neither Ray nor torch."""

@@ -1,10 +1,10 @@
-"""Sweeps in, numbers out: reads sweeps, finished or running, and writes `summary.parquet`, one row a configuration.
+"""Aggregates sweeps, finished or running, over their seeds: writes `summary.parquet`, one row per configuration.
 
     python analysis/aggregate.py results/optimizers [more sweeps ...]
 
-A configuration is everything a trial is but its seed. Choices are made on the final validation accuracy; the test set
-is reported, never chosen on. A trial counts once it is completed or was stopped early; a diverged one has no accuracy,
-and a configuration that diverges on some seeds ranks below all that do so on fewer.
+A configuration is a trial without its seed. Configurations are ranked by final validation accuracy; test accuracy is
+reported but never used for selection. A trial counts once it is completed or stopped early. A diverged trial has no
+accuracy, and configurations are ordered first by the share of seeds that did not diverge.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from workloads.console import complaining, parse
 
 
 def outcomes(data: SweepData) -> pl.DataFrame:
-    """Returns what the finished trials reached.
+    """Returns the metrics of the finished trials.
 
     Returns:
-        One row for each trial of a status in `FINISHED`: `configuration, seed, trial_id` and a column for each of
-        `METRICS`; null where test images were not evaluated.
+        One row per trial with a status in `FINISHED`: `configuration, seed, trial_id` and a column for each of
+        `METRICS`, null if test images were not evaluated.
     """
     finished = data.trials.filter(pl.col("status").is_in(FINISHED)).select("trial_id", "seed")
     chosen = pl.col("val_accuracy").arg_max()
@@ -55,15 +55,15 @@ def outcomes(data: SweepData) -> pl.DataFrame:
 
 
 def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.DataFrame:
-    """Returns one row for each configuration, the best first: the content of `summary.parquet`.
+    """Returns one row per configuration, best first: the content of `summary.parquet`.
 
     Args:
         data: The sweeps.
-        targets: Validation accuracies to count epochs to; when None the three highest usual ones that were reached.
+        targets: Target validation accuracies for epochs-to-target; None means the three highest usual ones reached.
 
     Returns:
         The columns of `SUMMARY_COLUMNS`; the axes; `<metric>_<statistic>` for each of `METRICS` and `STATISTICS`; for
-        each target `epochs_to_<target>` (the median over seeds; null where fewer than half are known to reach it) and
+        each target `epochs_to_<target>` (median over seeds; null if fewer than half are known to reach it) and
         `reached_<target>` (how many did).
     """
     reached = outcomes(data)
@@ -88,12 +88,12 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
 
 
 def compare(data: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
-    """Returns every pair of configurations of a data set that never diverged, by their final validation accuracy.
+    """Compares every pair of configurations of a data set that never diverged, by final validation accuracy.
 
     Args:
         data: The sweeps.
-        summary: `summarise(data)`: the pairs come in its order; only the `MOST_COMPARED` best configurations of each
-            data set are compared, corrected as if all were.
+        summary: `summarise(data)`, which determines the order of the pairs. Only the best `MOST_COMPARED`
+            configurations of each data set are compared, with a correction for comparing all of them.
 
     Returns:
         The columns of `analysis.compare.PAIR_COLUMNS`.
@@ -102,10 +102,10 @@ def compare(data: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame) -> str:
-    """Writes `summary.parquet` into a sweep's folder, with where the numbers come from in its footer.
+    """Writes `summary.parquet` into a sweep's folder, with the provenance in its footer.
 
     Args:
-        store: The sweep to write beside.
+        store: The sweep to write to.
         data: The sweeps.
         summary: `summarise(data)`.
 
@@ -137,10 +137,10 @@ def main() -> None:
 
 
 CHOICE = "final_val_accuracy"
-"""The metric that configurations are ranked by: highest is best."""
+"""The metric used for ranking: highest is best."""
 
 MOST_COMPARED = 500
-"""Configurations that are compared pair by pair; those further down are not compared."""
+"""Maximum number of configurations, from the best, that are compared pairwise."""
 
 _EVALUATED = ("val_accuracy", "val_loss", "test_accuracy", "test_loss")
 
@@ -162,26 +162,26 @@ def _describe(reached: pl.DataFrame, described: Metric) -> pl.DataFrame:
     groups = reached.drop_nulls(metric).group_by("configuration").agg(pl.col(metric), n=pl.len())
     empty = pl.DataFrame(schema={"configuration": pl.Int32} | {f"{metric}_{name}": pl.Float64 for name in STATISTICS})
     frames = [empty]
-    for same in groups.partition_by("n"):  # configurations with equally many seeds are one matrix
-        values = same[metric].explode().to_numpy().reshape(same.height, -1)
+    for group in groups.partition_by("n"):  # configurations with equally many seeds form a matrix
+        values = group[metric].explode().to_numpy().reshape(group.height, -1)
         statistics = describe(values, described.least, described.most)
         columns = {f"{metric}_{name}": statistics[name] for name in STATISTICS}
-        frames.append(pl.DataFrame({"configuration": same["configuration"]} | columns).fill_nan(None))
+        frames.append(pl.DataFrame({"configuration": group["configuration"]} | columns).fill_nan(None))
     return pl.concat(frames)
 
 
 def _adjusted(table: pl.DataFrame, reached: pl.DataFrame) -> pl.DataFrame:
-    """Returns the table with `adjusted_mean`, worked out for each data set apart."""
+    """Adds `adjusted_mean`, computed separately for each data set."""
     frames = [pl.DataFrame(schema={"configuration": pl.Int32, "adjusted_mean": pl.Float64})]
-    for same in table.filter(pl.col("n") > 0).sort("configuration").partition_by("dataset"):
-        configurations = same["configuration"]
+    for of_dataset in table.filter(pl.col("n") > 0).sort("configuration").partition_by("dataset"):
+        configurations = of_dataset["configuration"]
         means = adjusted_means(_by_seed(reached, configurations))
         frames.append(pl.DataFrame({"configuration": configurations, "adjusted_mean": means}))
     return table.join(pl.concat(frames), on="configuration", how="left", maintain_order="left")
 
 
 def _by_seed(reached: pl.DataFrame, configurations: pl.Series) -> npt.NDArray[np.float64]:
-    """Returns the final accuracies of some configurations, a row each, by seed; NaN where one lacks a seed."""
+    """Returns final accuracies, one row per configuration and one column per seed; NaN for missing seeds."""
     rows = pl.DataFrame({"configuration": configurations}).with_row_index("row")
     cells = reached.join(rows, on="configuration").with_columns(column=pl.col("seed").rank("dense").cast(pl.Int64) - 1)
     values = np.full((configurations.len(), cells["seed"].n_unique()), np.nan)
@@ -211,7 +211,7 @@ def _flagged(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataFrame, tuple[pl.Series, pl.Series]]]:
-    """Returns the pairs of each data set's best configurations, and these with their places.
+    """Returns the pairs of each data set's best configurations, and these configurations with their positions.
 
     Args:
         reached: `outcomes`.
@@ -219,11 +219,11 @@ def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataF
     """
     sound = table.filter((pl.col("n") > 0) & (pl.col("diverged") == 0))
     found = []
-    for same in sound.partition_by("dataset", maintain_order=True) or [sound]:
-        best = same.head(MOST_COMPARED)
+    for of_dataset in sound.partition_by("dataset", maintain_order=True) or [sound]:
+        best = of_dataset.head(MOST_COMPARED)
         compared = best["configuration"]
-        replicated = int((same["n"] > 1).sum())
-        family = replicated * (replicated - 1) // 2 if same.height > MOST_COMPARED else 0
+        replicated = int((of_dataset["n"] > 1).sum())
+        family = replicated * (replicated - 1) // 2 if of_dataset.height > MOST_COMPARED else 0
         pairs = pairwise(_by_seed(reached, compared), compared.to_numpy(), family)
         found.append((pairs, (compared, best["position"])))
     return found

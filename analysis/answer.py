@@ -1,4 +1,4 @@
-"""The answer in sentences, generated from the statistics: what is best, how sure that is, and what to beware of."""
+"""The answer in sentences, generated from the statistics: what is best, how certain that is, and caveats."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_NAMED = 3
 
 
 def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
-    """Returns the answer to the sweep's question: two sentences, then one for each thing to beware of.
+    """Returns the answer to the sweep's question: two sentences, then one for each caveat.
 
-    Several optimizers or schedules are compared each at its best settings, otherwise all configurations are; several
-    data sets get two sentences each.
+    With several optimizers or schedules, each is compared at its best settings; otherwise all configurations are
+    compared. Each data set gets two sentences.
 
     Args:
         data: The sweeps.
@@ -40,7 +40,7 @@ def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:
 
 
 def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, ...]:
-    """Returns what is best and how sure that is, from the configurations of one data set that ended."""
+    """Returns what is best and how certain that is, among the configurations of one data set that ended."""
     groups = ranking.unique(("optimizer", "scheduler"), keep="first", maintain_order=True)
     compared = groups if groups.height > 1 else trainings(ranking).with_columns(label="name")
     best, *others = compared.rows(named=True)
@@ -66,11 +66,12 @@ def _best(best: dict[str, Any], others: list[dict[str, Any]]) -> str:
 
 
 def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.DataFrame) -> str:
-    """Returns which others differ from the best, which it cannot be told apart from, and how many were not compared."""
+    """Returns which others differ significantly from the best, which do not, and how many were not compared."""
     if not others:
-        return "There is nothing to compare it with." if best["alike"] == 1 else "All others were the same training."
+        alone = best["alike"] == 1
+        return "There is nothing to compare it with." if alone else "All others are bitwise identical to it."
     if best["diverged"]:
-        return f"Cannot tell more: every configuration diverged on some seed, this one on {best['diverged']}."
+        return f"No more can be said: every configuration diverged on some seed, this one on {best['diverged']}."
     against = pairs.filter(pl.col("first") == best["configuration"])
     shown = set(against.filter(pl.col("p_holm") < LEVEL, pl.col("difference") > 0)["second"])
     compared = set(against["second"])
@@ -79,30 +80,31 @@ def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.Dat
     worse = [row for row in sound if row["configuration"] in shown or (row["rank"] or 1) > 1]
     tied = [row for row in sound if row not in worse and row["configuration"] in compared]
     passed_over = len(sound) - len(worse) - len(tied)
-    rest = f" Not compared: {passed_over:,} that come after the best {MOST_COMPARED}." if passed_over else ""
+    rest = f" Not compared: {passed_over:,} ranked below the best {MOST_COMPARED}." if passed_over else ""
     if tied:
         return f"{_undecided(best, tied, against)}.{rest}"
     parts = []
     if worse:
         inherited = any(row["configuration"] not in shown for row in worse)
         also = " or no better than one that is" if inherited else ""
-        parts.append(f"shown to be worse (p < {LEVEL:g} after Holm's correction){also}")
+        are = "is" if len(worse) + len(diverged) == 1 else "are"
+        parts.append(f"{are} significantly worse (p < {LEVEL:g}, Holm-corrected){also}")
     if diverged:
-        parts.append("known to diverge on some seed")
+        parts.append("diverged on some seed")
     settled = len(worse) + len(diverged)
-    subject = "The other one is" if settled == 1 else f"The other {settled:,} are"
-    pair = against.filter(pl.col("second").is_in([row["configuration"] for row in worse])).head(1).rows(named=True)
-    return f"{subject} {' or '.join(parts)}{''.join(f'; {_detectable(one)}' for one in pair)}.{rest}"
+    subject = "The other one" if settled == 1 else f"The other {settled:,}"
+    nearest = against.filter(pl.col("second").is_in([row["configuration"] for row in worse])).head(1).rows(named=True)
+    return f"{subject} {' or '.join(parts)}{''.join(f'; {_detectable(pair)}' for pair in nearest)}.{rest}"
 
 
 def _undecided(best: dict[str, Any], tied: list[dict[str, Any]], against: pl.DataFrame) -> str:
-    """Returns from what the best cannot be told apart, and what would decide."""
+    """Returns which others the best is not significantly different from, and how many seeds would tell."""
     if best["n"] == 1:
         return (
-            "Cannot tell whether other seeds would agree: a single seed has no spread, so there is no interval and no "
-            "estimate of how many seeds would decide"
+            "It is unknown whether other seeds would agree: with a single seed there is no interval and no estimate of "
+            "how many seeds would tell"
         )
-    cannot = f"Cannot tell it apart from {_listed([row['label'] for row in tied])}"
+    cannot = f"It is not significantly different from {_listed([row['label'] for row in tied])}"
     first = "it" if len(tied) == 1 else "the first of these"
     nearest = against.filter(pl.col("second") == tied[0]["configuration"], pl.col("n") > 1)
     if nearest.is_empty():
@@ -114,18 +116,20 @@ def _undecided(best: dict[str, Any], tied: list[dict[str, Any]], against: pl.Dat
     pair = nearest.row(0, named=True)
     if pair["deviation"] == 0:
         equal = pair["difference"] == 0
-        alike = f"{'they' if len(tied) == 1 else f'it and {first}'} are {'equal' if equal else 'as far apart'}"
-        return f"{cannot}: {alike} on every seed, so no number of seeds can be named"
+        alike = (
+            f"{'they' if len(tied) == 1 else f'it and {first}'} {'are equal' if equal else 'differ by the same amount'}"
+        )
+        return f"{cannot}: {alike} on every seed, so the number of seeds needed cannot be estimated"
     needed = seeds_to_decide(pair["difference"], pair["deviation"], pair["comparisons"])
     decide = f"about {float(f'{needed:.2g}'):,.0f}" if needed else "no number of"
     between = "the two" if len(tied) == 1 else "it and the first of these"
-    return f"{cannot}: {_detectable(pair)}, and {decide} seeds would decide between {between} at the spread seen"
+    return f"{cannot}: {_detectable(pair)}, and {decide} seeds would tell {between} apart at the observed spread"
 
 
 def _detectable(pair: dict[str, Any]) -> str:
     smallest = detectable_difference(pair["deviation"], pair["n"], pair["comparisons"])
     possible = smallest is not None and smallest < 1
-    return f"{pair['n']} seeds can show {f'differences of {smallest:.4f} and more' if possible else 'no difference'}"
+    return f"{pair['n']} seeds can detect {f'differences of {smallest:.4f} or more' if possible else 'no difference'}"
 
 
 def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
@@ -136,16 +140,16 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
             f"({row['lr_edge']})"
             for row in edges.rows(named=True)
         ]
-        yield f"Best learning rate at the edge of its grid, so that a better one may lie beyond: {_listed(names)}."
+        yield f"Best learning rate at the edge of its grid, so a better one may lie beyond it: {_listed(names)}."
     sound = summary.filter(pl.col("diverged") == 0)
     if ((sound[f"{CHOICE}_mean"] - sound["adjusted_mean"]).abs() > _ROUNDING).any():
         yield (
-            "Not all configurations have the same seeds: they are placed by what their means would be over all of them "
+            "Not all configurations have the same seeds: they are ordered by means estimated for all seeds "
             "(`adjusted_mean` in summary.parquet)."
         )
     if missing := _missing(data):
         preliminary = "; the answer is preliminary" if "pending" in data.trials["status"] else ""
-        yield f"Of {data.trials.height:,} trials these have no result: {', '.join(missing)}{preliminary}."
+        yield f"Of {data.trials.height:,} trials, these have no result: {', '.join(missing)}{preliminary}."
 
 
 _ROUNDING = 1e-9
@@ -162,7 +166,7 @@ _MISSING = {
     "cancelled": "cancelled",
     "out_of_memory": "out of memory",
 }
-"""Statuses of trials that say nothing about their settings -> in words."""
+"""Status of a trial without a result -> in words."""
 
 
 def _listed(names: list[str]) -> str:

@@ -1,9 +1,9 @@
 """The best that a budget of trials finds: which optimizer, if you can afford 10 trials?
 
-A budget of k spends itself on k different trials of a group, drawn at random; its result is the best of them. Trials
-that diverged or ran out of memory cost as much and find nothing. After Dodge et al. 2019, "Show Your Work: Improved
-Reporting of Experimental Results", but drawn without replacement, and with quantiles in place of the mean, since the
-best of trials that all failed is no number.
+A budget of k runs k different trials of a group, drawn at random; its result is the best of them. Diverged trials use
+up budget and find nothing. Based on Dodge et al. 2019, "Show Your Work: Improved Reporting of Experimental Results",
+but drawn without replacement, and with quantiles instead of the mean, since the best of only diverged trials is
+undefined.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workloads.trial import FINAL_STATUSES
 Array = npt.NDArray[np.float64]
 
 QUANTILES: dict[str, float] = {"low": 0.1, "median": 0.5, "high": 0.9}
-"""What is told of the best of k: it is at most that value with this probability (rounded up to a possible one)."""
+"""Quantiles of the best of k: it is at most that value with this probability (rounded up to an attainable one)."""
 
 
 def best_of(values: Array, budgets: npt.NDArray[np.int64], quantile: float) -> Array:
@@ -34,8 +34,8 @@ def best_of(values: Array, budgets: npt.NDArray[np.int64], quantile: float) -> A
         quantile: Between 0 and 1.
 
     Returns:
-        Shape (budgets,): the smallest value that the best of k is at most with that probability; NaN where that is
-        no result at all.
+        Shape (budgets,): the smallest value that the best of k does not exceed with that probability; NaN if that is
+        no result.
     """
     ordered = np.sort(np.nan_to_num(values, nan=-np.inf))
     n, rank = len(ordered), np.arange(1, len(ordered) + 1)[:, None]
@@ -51,7 +51,7 @@ def best_after(data: SweepData, by: Sequence[str] = ()) -> pl.DataFrame:
     """Returns the best final validation accuracy that k random trials find, for each group and a range of k.
 
     Args:
-        data: The sweeps; trials without a final status are left out.
+        data: The sweeps; trials without a final status are ignored.
         by: Columns of its trials whose values make the groups, e.g. the optimizer.
 
     Returns:

@@ -1,8 +1,8 @@
-"""Epochs to reach a target, with the trials that never get there censored, not dropped.
+"""Epochs to reach a target; trials that never reach it are censored, not dropped.
 
-A trial that ended without reaching the target has told that it takes longer than it ran. Shares are Kaplan-Meier
-estimates (Kaplan and Meier 1958, "Nonparametric Estimation from Incomplete Observations"). A diverged trial will never
-reach anything: it counts as watched for all the epochs planned.
+A trial that ended without reaching the target would have needed longer than it ran. Shares are Kaplan-Meier estimates
+(Kaplan and Meier 1958, "Nonparametric Estimation from Incomplete Observations"). A diverged trial will never reach the
+target, so it counts as observed for all planned epochs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LADDER: tuple[float, ...] = (
     *(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88),
     *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995),
 )
-"""Validation accuracies worth asking for."""
+"""Usual target accuracies."""
 
 
 def usual_targets(epochs: pl.DataFrame, count: int = 3) -> tuple[float, ...]:
@@ -26,7 +26,7 @@ def usual_targets(epochs: pl.DataFrame, count: int = 3) -> tuple[float, ...]:
 
 
 def epochs_to_target(trials: pl.DataFrame, epochs: pl.DataFrame, target: float) -> pl.DataFrame:
-    """Returns how long each trial took to reach a validation accuracy, or how long it was watched in vain.
+    """Returns how long each trial took to reach a validation accuracy, or how long it was observed without reaching it.
 
     Args:
         trials: `trial_id, configuration, seed, status, epochs, epochs_run`; others are ignored.
@@ -34,8 +34,8 @@ def epochs_to_target(trials: pl.DataFrame, epochs: pl.DataFrame, target: float) 
         target: Validation accuracy to reach.
 
     Returns:
-        `configuration, seed, trial_id, epoch, reached`: `epoch` (Int32) is the first with at least the target where
-        `reached`, else the last watched. Trials without a record that did not diverge are left out: nothing is known.
+        `configuration, seed, trial_id, epoch, reached`: `epoch` (Int32) is the first with at least the target if
+        `reached`, else the last observed. Trials that have no record and did not diverge are dropped.
     """
     first = epochs.filter(pl.col("val_accuracy") >= target).group_by("trial_id").agg(pl.col("epoch").min())
     watched = pl.when(pl.col("status") == "diverged").then("epochs").otherwise("epochs_run")
@@ -56,7 +56,7 @@ def reached_share(times: pl.DataFrame, by: Sequence[str] = ("configuration",)) -
 
     Returns:
         The columns of `by`, `epoch`, `share`, `trials` (of the group): a row for each epoch at which a trial reached
-        the target or was last watched, in order. A share holds until the next row's epoch; before the first it is 0.
+        the target or was last observed, in order. A share holds until the next row's epoch; before the first it is 0.
     """
     counts = (
         times.group_by(*by, "epoch")

@@ -1,4 +1,4 @@
-"""Commands that a report suggests: each works as it stands, from the folder in which it is shown."""
+"""Commands suggested by a report, which can be copied and run in the current folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def python() -> str:
-    """Returns how Python was called for this process."""
+    """Returns the command that started Python for this process."""
     return sys.orig_argv[0] if sys.orig_argv else "python"
 
 
@@ -21,7 +21,7 @@ def script(path: str, *arguments: str) -> str:
 
 
 def shown(path: str | Path) -> str:
-    """Returns a local path as one would type it here: relative if it is below this folder. URIs stay as they are."""
+    """Returns a local path relative to the current folder if it is below it. URIs stay unchanged."""
     text = str(path)
     if "://" in text:
         return text
@@ -30,13 +30,13 @@ def shown(path: str | Path) -> str:
 
 
 def with_flag(command: str, flag: str, *values: str) -> str:
-    """Returns a command with a flag, in place of what it says of that flag."""
+    """Returns a command with a flag set to these values."""
     before, _, after = _split(command, flag)
     return shlex.join([*before, *after, flag, *values])
 
 
 def adding(command: str, flag: str, *values: str) -> str:
-    """Returns a command with more values for a flag than it gives already."""
+    """Returns a command with these values added to a flag."""
     before, given, after = _split(command, flag)
     return shlex.join([*before, *after, flag, *dict.fromkeys([*given, *values])])
 

@@ -1,10 +1,10 @@
-"""Which configurations can be told apart, and what it would take: paired differences, Holm's correction, shared ranks.
+"""Which configurations differ significantly, and how many seeds would tell: paired tests, Holm's correction, ranks.
 
-Trials with equal seeds start from equal weights and see equal batches, so configurations are compared seed by seed
-(paired t-test). A pair is untestable (no p-value) when it has fewer than two seeds in common, or when its difference is
-the same on every seed: accuracies come in steps of one image, so with few seeds that happens by chance and says nothing
-about the spread. Configurations with equal values on every seed (a plateau that never acted, whatever its settings) are
-one training, so comparing either with a third is one comparison.
+Trials with the same seed start from the same weights and see the same batches, so configurations are compared seed by
+seed (paired t-test). A pair is untestable (no p-value) if it has fewer than two seeds in common, or if its difference
+is the same on every seed: accuracies are multiples of one image, so with few seeds this happens by chance and says
+nothing about the spread. Configurations with equal values on every seed (e.g. plateau schedules that never acted) count
+as one, so comparing either with a third is a single comparison.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from analysis.schema import Column, polars_schema
 Array = npt.NDArray[np.float64]
 
 LEVEL = 0.05
-"""Pairs with a corrected p-value below this are told apart."""
+"""Significance level for corrected p-values."""
 ENOUGH_SEEDS = 3
-"""Seeds in common from which on a pair counts for ranks: on two, next to no difference can be shown."""
+"""Minimum seeds in common for a pair to count for ranks: with two, almost no difference is detectable."""
 POWER = 0.8
-"""How often a difference has to be found for a number of seeds to be called enough."""
+"""Statistical power at which a number of seeds is considered sufficient."""
 MOST_SEEDS = 1_000_000
-"""Where the search for enough seeds ends."""
+"""Upper limit of the search for a sufficient number of seeds."""
 
 PAIR_COLUMNS: tuple[Column, ...] = (
     Column("first", pl.Int32, "a configuration"),
-    Column("second", pl.Int32, "another, further down in the order given"),
-    Column("n", pl.Int32, "seeds that both have"),
-    Column("difference", pl.Float64, "mean over these seeds of the first's value minus the second's; null without any"),
+    Column("second", pl.Int32, "another, later in the given order"),
+    Column("n", pl.Int32, "seeds in common"),
+    Column("difference", pl.Float64, "mean over these seeds of the first's value minus the second's; null if none"),
     Column("deviation", pl.Float64, "standard deviation of the differences (n - 1); null below 2 seeds"),
-    Column("low", pl.Float64, "lower end of the 95% t interval of this difference alone; null where untestable"),
-    Column("high", pl.Float64, "its upper end"),
-    Column("p", pl.Float64, "two-sided p-value of the paired t-test; null where untestable"),
-    Column("p_holm", pl.Float64, "the same, corrected for all comparisons"),
-    Column("comparisons", pl.Int32, "how many it is corrected for"),
+    Column("low", pl.Float64, "lower end of the uncorrected 95% t interval of the difference; null if untestable"),
+    Column("high", pl.Float64, "upper end of that interval"),
+    Column("p", pl.Float64, "two-sided p-value of the paired t-test; null if untestable"),
+    Column("p_holm", pl.Float64, "p-value after Holm's correction for all comparisons"),
+    Column("comparisons", pl.Int32, "number of comparisons corrected for"),
 )
 """What `pairwise` returns."""
 
@@ -51,8 +51,8 @@ def pairwise(values: Array, configurations: npt.NDArray[np.int32], family: int =
     Args:
         values: Shape (configurations, seeds), NaN where a configuration lacks a seed.
         configurations: Shape (configurations,), their indices.
-        family: How many comparisons to correct for if more than those made: for when the configurations given are the
-            ones that look best of many.
+        family: Number of comparisons to correct for, if more than are made here: needed if the configurations are a
+            selection of the best.
 
     Returns:
         One row for each pair, with the columns of `PAIR_COLUMNS`.
@@ -103,11 +103,11 @@ _ROUNDING = 1e-12
 
 
 def holm(p: Array, comparisons: int) -> Array:
-    """Returns p-values corrected so that any false finding among all comparisons is as unlikely as one alone.
+    """Applies Holm's correction to p-values, which controls the probability of any false positive.
 
     Args:
         p: Shape (m,).
-        comparisons: How many there are, at least m; the others are taken to be the least significant.
+        comparisons: Number of comparisons, at least m; the others are assumed to be the least significant.
 
     Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
     """
@@ -118,16 +118,16 @@ def holm(p: Array, comparisons: int) -> Array:
 
 
 def shared_ranks(pairs: pl.DataFrame, configurations: pl.Series, places: pl.Series | None = None) -> pl.DataFrame:
-    """Returns each configuration's rank: 1 + how many are shown to be better than it, or than one at least as good.
+    """Returns each configuration's rank: 1 + how many are significantly better than it, or than one at least as good.
 
-    The second half keeps ranks in the order of the means. With few seeds a configuration that varies widely is not
-    shown to be worse than anything, however low its mean: a test asks how sure a difference is, not how large. It still
-    ranks behind whatever is shown to be better than a configuration that did better than it.
+    The second condition keeps ranks in the order of the means. With few seeds, a high-variance configuration is not
+    significantly worse than any other, however low its mean. It still ranks behind every configuration that is
+    significantly better than one with a higher mean than its own.
 
     Args:
-        pairs: `pairwise` of values where more is better.
-        configurations: The configurations to rank, the best first.
-        places: Their places, rising, equal for equals; one after the other when None.
+        pairs: `pairwise` of values where higher is better.
+        configurations: The configurations to rank, best first.
+        places: Their positions, increasing, equal for ties; None means 0, 1, 2, ...
 
     Returns:
         `configuration, rank`; the rank is null for one that has `ENOUGH_SEEDS` in common with no other.
@@ -145,7 +145,7 @@ def shared_ranks(pairs: pl.DataFrame, configurations: pl.Series, places: pl.Seri
             above=pl.when(pl.col("difference") > 0).then("first_place").otherwise("second_place"),
             below=pl.when(pl.col("difference") > 0).then("second_place").otherwise("first_place"),
         )
-        # With seeds of their own, two can differ one way on those in common and the other way over all.
+        # With different seeds, the difference over common seeds can have the opposite sign of that over all seeds.
         .filter(pl.col("above") < pl.col("below"))
     )
     behind = told.group_by("better").agg(pl.col("below").min())["below"].sort().to_numpy()
@@ -157,7 +157,7 @@ def shared_ranks(pairs: pl.DataFrame, configurations: pl.Series, places: pl.Seri
 
 
 def power(difference: float, deviation: float, n: int, level: float = LEVEL) -> float:
-    """Returns how often n seeds show a true mean difference (two-sided paired t-test, normal differences).
+    """Returns the power of n seeds to detect a true mean difference (two-sided paired t-test, normal differences).
 
     Args:
         difference: The true mean difference.
@@ -165,8 +165,8 @@ def power(difference: float, deviation: float, n: int, level: float = LEVEL) -> 
         n: Number of seeds, at least 2.
         level: Level of the test.
     """
-    # The noncentral t distribution, as the normal one averaged over the deviations that may be seen: unlike scipy's
-    # it keeps its accuracy for few seeds and many comparisons, where critical values reach into the thousands.
+    # The noncentral t distribution, as a normal averaged over possible sample deviations: unlike scipy's, it stays
+    # accurate for few seeds and many comparisons, where critical values reach the thousands.
     seen = np.sqrt(2 * gammaincinv((n - 1) / 2, _PROBABILITIES) / (n - 1))
     shift, critical = abs(difference) / deviation * math.sqrt(n), -stdtrit(n - 1, level / 2)
     return float(np.mean(ndtr(shift - critical * seen) + ndtr(-shift - critical * seen)))
@@ -176,12 +176,12 @@ _PROBABILITIES = (np.arange(1024) + 0.5) / 1024
 
 
 def detectable_difference(deviation: float, n: int, comparisons: int = 1) -> float | None:
-    """Returns the smallest true difference that n seeds show with a probability of `POWER`.
+    """Returns the smallest true difference that n seeds detect with a probability of `POWER`.
 
     Args:
         deviation: Standard deviation of the differences.
         n: Number of seeds.
-        comparisons: How many pairs are compared: the test is as strict as Holm's first step.
+        comparisons: Number of pairs compared; the level is that of Holm's first step.
 
     Returns:
         The difference, or None below 2 seeds or without spread.
@@ -202,15 +202,15 @@ def detectable_difference(deviation: float, n: int, comparisons: int = 1) -> flo
 
 
 def seeds_to_decide(difference: float, deviation: float, comparisons: int = 1) -> int | None:
-    """Returns how many seeds show a difference between two configurations with a probability of `POWER`.
+    """Returns how many seeds detect a difference between two configurations with a probability of `POWER`.
 
     Args:
-        difference: Their mean difference, taken as the true one.
-        deviation: Standard deviation of the differences from seed to seed, taken as the true one.
-        comparisons: As of `detectable_difference`.
+        difference: Their mean difference, assumed to be the true one.
+        deviation: Standard deviation of the differences over seeds, assumed to be the true one.
+        comparisons: As in `detectable_difference`.
 
     Returns:
-        At least 2, or None without spread or when `MOST_SEEDS` are not enough, as without any difference.
+        At least 2, or None without spread or if `MOST_SEEDS` are not enough, e.g. for a difference of 0.
     """
     if not deviation > 0:
         return None

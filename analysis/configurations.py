@@ -1,4 +1,4 @@
-"""Configurations: everything a trial is but its seed; their numbers, their labels and the axes they vary on."""
+"""Configurations (trials without their seed): numbers, labels and the axes on which they vary."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ def _text(value: object) -> str:
 
 
 def with_trainings(trials: pl.DataFrame, epochs: pl.DataFrame) -> pl.DataFrame:
-    """Returns which configurations were the same training: equal records, to the last bit, on the same seeds.
+    """Returns which configurations had identical training: bitwise equal records on the same seeds.
 
-    A plateau schedule that never lowered the rate is the same training whatever its settings.
+    For example, plateau schedules that never lowered the rate train identically, whatever their settings.
 
     Args:
         trials: `trial_id, configuration, seed`; others are ignored.
         epochs: The records of these trials.
 
     Returns:
-        One row for each configuration, in order: `configuration`, `same_as` (the first that was the same training,
-        itself if there is none before) and `alike` (how many were, itself included). One without a record is alone.
+        One row per configuration, in order: `configuration`, `same_as` (the first with identical training, which may
+        be itself) and `alike` (how many there are, including itself). One without records is only like itself.
     """
-    # Sums of hashes depend on what is summed, not on its order, and wrap around.
+    # A sum of hashes does not depend on the order.
     recorded = epochs.group_by("trial_id").agg(pl.struct("epoch", *_RECORDED).hash().sum().alias("records"))
     whole = (
         trials.select("trial_id", "configuration", "seed")
@@ -99,7 +99,7 @@ _RECORDED = ("train_loss", "val_loss", "val_accuracy")
 
 
 def trainings(summary: pl.DataFrame) -> pl.DataFrame:
-    """Returns one row for each distinct training: the summary's first, and the `name` by which people know it.
+    """Returns one row for each distinct training run, the first in the summary, with a display `name`.
 
     Args:
         summary: Rows of the summary: `label, same_as, alike, lr_reductions`; others are kept.
@@ -110,7 +110,7 @@ def trainings(summary: pl.DataFrame) -> pl.DataFrame:
 
 
 def _named(label: str, alike: int, lr_reductions: float | None) -> str:
-    """Returns what a training is called that several configurations may share.
+    """Returns the name of a training run that several configurations may share.
 
     Args:
         label: The label of one of these configurations.
@@ -119,5 +119,5 @@ def _named(label: str, alike: int, lr_reductions: float | None) -> str:
     """
     if alike == 1:
         return label
-    never = ": the schedule never acted" if lr_reductions == 0 else ""
-    return f"{label} (and {alike - 1:,} alike{never})"
+    never = ": the rate was never reduced" if lr_reductions == 0 else ""
+    return f"{label} (and {alike - 1:,} identical{never})"

@@ -1,8 +1,8 @@
-"""Where the differences come from: shares of the variance by axis, by pair of axes, and by seed.
+"""Sources of variance: the shares explained by axes, pairs of axes and the seed.
 
-A sequential analysis of variance (type I) with every axis as a factor: first the axes in order, then the seed, then
-pairs. In a full grid the order does not matter; where trials are missing (they diverged, or optimizers have learning
-rates of their own), what two axes explain together is credited to the earlier one.
+A sequential (type I) analysis of variance with every axis as a factor: first the axes in order, then the seed, then
+pairs. In a full grid the order does not matter; if trials are missing (they diverged, or optimizers have their own
+learning rates), variance that two axes explain jointly is attributed to the earlier one.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from analysis.loading import FINISHED, SweepData
 Array = npt.NDArray[np.float64]
 
 MOST_LEVELS = 20
-"""A numerical axis with more values than that is cut into `BINS` of equally many trials."""
+"""A numerical axis with more values than this is split into `BINS` bins with equally many trials."""
 BINS = 10
 MOST_CELLS = 2_000
-"""With more cells than that in all pairs together, pairs are left to the unexplained share."""
+"""With more cells than this in all pairs together, pairs are not modelled and count as unexplained."""
 
 REST = "unexplained"
-"""The share left over: interactions of three axes or more, and noise."""
+"""The remaining share: interactions of three or more axes, and noise."""
 
 
 def variance_shares(data: SweepData) -> pl.DataFrame | None:
-    """Returns how much of the variance of the final validation accuracy each axis, the seed, and each pair explain.
+    """Returns the share of the final validation accuracy's variance explained by each axis, the seed and each pair.
 
     Args:
-        data: The sweeps; trials that did not finish have no accuracy to explain and are left out.
+        data: The sweeps; trials that did not finish are ignored.
 
     Returns:
         `term` (an axis, `seed`, two joined by ` x `, or `REST`), `degrees` of freedom and `share` of the variance; the
-        shares sum to 1. Terms without a degree of freedom of their own are left out. None when there is no variance.
+        shares sum to 1. Terms without degrees of freedom are dropped. None if there is no variance.
     """
     finished = data.trials.filter(pl.col("status").is_in(FINISHED))
     y = finished[CHOICE].to_numpy()
@@ -59,7 +59,7 @@ _ROUNDING = 1e-12
 
 
 def _levels(column: pl.Series) -> npt.NDArray[np.int64]:
-    """Returns the level of each trial, counted from 0; missing ones are a level of their own."""
+    """Returns the level of each trial, counted from 0; missing values form their own level."""
     if column.dtype.is_numeric() and column.n_unique() > MOST_LEVELS:
         column = column.rank("average").fill_null(0) * BINS // (column.len() + 1)
     ranked = column.rank("dense").fill_null(0).to_numpy()
@@ -73,10 +73,10 @@ def _crossed(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt
 
 
 def _sequential(y: Array, terms: dict[str, npt.NDArray[np.int64]]) -> list[tuple[str, int, float]]:
-    """Returns name, degrees of freedom and sum of squares of each term after all before it.
+    """Returns name, degrees of freedom and sum of squares of each term, given all terms before it.
 
-    Works on the cross products of the indicator columns, whose size does not grow with the number of trials: the block
-    of each term is swept out of those that follow.
+    Works on the cross products of the indicator columns, whose size is independent of the number of trials: each term's
+    block is swept out of the following ones.
     """
     constant = {"": np.zeros(len(y), dtype=np.int64)}
     blocks, products = {}, []

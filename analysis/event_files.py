@@ -1,7 +1,7 @@
-"""Trials as TensorBoard event files: scalars by epoch, and hyperparameters with final metrics for its HParams tab.
+"""TensorBoard event files: scalars by epoch, and hyperparameters with final metrics for the HParams tab.
 
-Needs the optional package `tensorboard`, but not TensorFlow. An event's time is the seconds trained so far, so that
-TensorBoard's relative time axis is training time.
+Needs the optional package `tensorboard`, but not TensorFlow. The time of an event is the seconds trained so far, so
+TensorBoard's relative time axis shows training time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FINAL: dict[str, str] = {
     "test_accuracy": "final/test_accuracy",
     "test_loss": "final/test_loss",
 }
-"""Column of the trials table -> tag of the final metric that the HParams tab shows."""
+"""Column of the trials table -> tag of the final metric in the HParams tab."""
 
 _STATUS = dict.fromkeys(FINISHED, api_pb2.STATUS_SUCCESS) | {"pending": api_pb2.STATUS_RUNNING}
 
@@ -50,7 +50,7 @@ def trial_events(
 
 
 def start_event(label: str, hyperparameters: Mapping[str, Any]) -> Event:
-    """Returns the event that names a trial and its hyperparameters; those that are None are left out."""
+    """Returns the event with a trial's name and hyperparameters; None values are dropped."""
     start = SessionStartInfo(group_name=label, start_time_secs=0.0)
     for name, value in hyperparameters.items():
         if value is not None:
@@ -60,13 +60,13 @@ def start_event(label: str, hyperparameters: Mapping[str, Any]) -> Event:
 
 
 def scalars_event(row: Mapping[str, Any], step: int, seconds: float, tags: Mapping[str, str] = SCALARS) -> Event:
-    """Returns the event of one epoch's scalars: the columns of `tags` that are not None."""
+    """Returns the event with one epoch's scalars: the columns of `tags` that are not None."""
     values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items() if row[name] is not None]
     return Event(step=step, wall_time=seconds, summary=Summary(value=values))
 
 
 def end_events(final: Mapping[str, Any], status: str, epochs_run: int, seconds: float) -> list[Event]:
-    """Returns the events that end a trial: its final metrics (the columns of `FINAL`) if it counts, and its status."""
+    """Returns the last events of a trial: its final metrics (the columns of `FINAL`) if it finished, and its status."""
     found = [scalars_event(final, epochs_run, seconds, FINAL)] if status in FINISHED else []
     end = SessionEndInfo(status=_STATUS.get(status, api_pb2.STATUS_FAILURE), end_time_secs=seconds)
     content = HParamsPluginData(session_end_info=end)
@@ -74,7 +74,7 @@ def end_events(final: Mapping[str, Any], status: str, epochs_run: int, seconds: 
 
 
 def experiment_events(hyperparameters: Mapping[str, Sequence[Any]]) -> bytes:
-    """Returns the event file that tells the HParams tab what varies and which metrics there are.
+    """Returns the event file that defines hyperparameters and metrics for the HParams tab.
 
     Args:
         hyperparameters: Name -> its values in the sweep.
@@ -100,7 +100,7 @@ def _hparams_event(tag: str, content: HParamsPluginData, seconds: float = 0.0) -
 
 
 def encoded(events: Iterable[Event], *, first: bool = True) -> bytes:
-    """Returns events as an event file, or as what is appended to one (`first=False`)."""
+    """Encodes events as an event file, or for appending to one (`first=False`)."""
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
     for event in (*([Event(file_version="brain.Event:2")] if first else []), *events):

@@ -1,10 +1,10 @@
-"""A sweep's tables for other tools: TensorBoard event files or CSV.
+"""Exports a sweep's tables for other tools: TensorBoard event files or CSV.
 
     python analysis/export.py results/optimizers [more sweeps ...] --to tensorboard
     tensorboard --logdir results/optimizers/tensorboard
 
-TensorBoard files go into the folder `tensorboard` of the sweep, one run a trial; CSV files (`trials.csv`, `epochs.csv`,
-`summary.csv`) into its folder `csv`. Several sweeps get a folder of their names beside the first.
+TensorBoard files go into the sweep's subfolder `tensorboard`, one run per trial; CSV files (`trials.csv`, `epochs.csv`,
+`summary.csv`) into `csv`. For several sweeps, these are in a common folder beside the first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Format = Literal["tensorboard", "csv"]
 
 
 def to_csv(data: SweepData, store: SweepStore) -> str:
-    """Writes trials, epochs and summary as CSV, missing values empty, and returns the folder."""
+    """Writes trials, epochs and summary as CSV with empty cells for missing values; returns the folder."""
     tables = {"trials": data.trials, "epochs": data.epochs, "summary": summarise(data)}
     for name, table in tables.items():
         store.write(f"csv/{name}.csv", table.write_csv().encode())
@@ -59,7 +59,7 @@ def to_tensorboard(data: SweepData, store: SweepStore) -> str:
 
 
 def _trials(data: SweepData) -> Iterator[tuple[dict[str, object], pl.DataFrame]]:
-    """Yields each trial that has records, as a row, with these."""
+    """Yields each trial that has records: its row and its records."""
     by_trial = {key[0]: epochs for key, epochs in data.epochs.group_by("trial_id", maintain_order=True)}
     for trial in data.trials.iter_rows(named=True):
         if trial["trial_id"] in by_trial:
@@ -67,11 +67,11 @@ def _trials(data: SweepData) -> Iterator[tuple[dict[str, object], pl.DataFrame]]
 
 
 EXPORTS: dict[Format, Callable[[SweepData, SweepStore], str]] = {"tensorboard": to_tensorboard, "csv": to_csv}
-"""Format -> what writes it."""
+"""Format -> function that writes it."""
 
 
 def export(sweeps: Sequence[str], to: Format) -> str:
-    """Writes sweeps in another tool's format and returns where.
+    """Writes sweeps in another tool's format and returns the folder.
 
     Args:
         sweeps: Folders or URIs of sweeps, finished or running.
@@ -90,7 +90,7 @@ class Arguments:
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
     to: Format
-    """What to write."""
+    """Output format."""
 
 
 def main() -> None:

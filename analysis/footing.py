@@ -1,10 +1,9 @@
-"""Means of configurations that ran with different seeds, on a common footing.
+"""Comparable means of configurations that ran with different seeds.
 
-Some seeds are easier than others. One that has only an easy seed must not rank above one that has it too and hard ones
-besides. So accuracy is taken to be the sum of what a configuration and what a seed contribute, and a configuration's
-adjusted mean is what the sum gives on average over all seeds: the least-squares (or estimated marginal) mean of an
-additive model (Searle, Speed and Milliken 1980, "Population Marginal Means in the Linear Model"). In a full grid that
-is the plain mean.
+Some seeds are easier than others. A configuration that ran only on an easy seed must not rank above one that ran on
+hard seeds too. So accuracy is modelled as the sum of a configuration effect and a seed effect, and the adjusted mean is
+the model's average over all seeds: the least-squares (or estimated marginal) mean of an additive model (Searle, Speed
+and Milliken 1980, "Population Marginal Means in the Linear Model"). In a full grid it equals the plain mean.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 _ROUNDS = 4
-"""Of estimating how much configurations scatter and weighing them by that."""
+"""Iterations of estimating each configuration's variance and reweighting."""
 
 
 def adjusted_means(values: Array) -> Array:
-    """Returns each configuration's mean as if it had been run with every seed.
+    """Estimates each configuration's mean as if it had been run with every seed.
 
-    Configurations that scatter widely, such as one that fails on some seeds, say little about how easy a seed is: each
-    is weighed by the inverse of its variance around the model, but none by more than the middle one. Groups without a
-    seed in common are compared as if their seeds were equally easy.
+    Configurations with high variance, such as one that fails on some seeds, say little about how easy a seed is. Each
+    is weighted by its inverse variance around the model, but none more than the median one. Groups without a common
+    seed are compared as if their seeds were equally easy.
 
     Args:
-        values: Shape (configurations, seeds), NaN where a configuration lacks a seed; at least one value a row.
+        values: Shape (configurations, seeds), NaN where a configuration lacks a seed; at least one value per row.
 
     Returns:
         Shape (configurations,).
@@ -56,7 +55,7 @@ _ROUNDING = 1e-12
 
 
 def _seed_effects(known: Array, has: npt.NDArray[np.bool_], weights: Array) -> Array:
-    """Returns what each seed adds, 0 on average: the weighted least-squares solution of the smallest norm."""
+    """Returns the effect of each seed, 0 on average: the minimum-norm weighted least-squares solution."""
     weighted = has * weights[:, None]
     share = weighted / has.sum(axis=1)[:, None]
     normal = np.diag(weighted.sum(axis=0)) - has.T.astype(np.float64) @ share

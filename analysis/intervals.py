@@ -1,11 +1,11 @@
 """Means over seeds and their uncertainty: mean, median, interquartile mean, deviation and intervals.
 
-Pure functions of numbers. Seeds are the unit of replication: every row of values is one configuration, every column a
-seed. Where an interval does not exist (one seed, or seeds that all agree) it is missing, never a point of width 0.
+Pure functions of arrays. Seeds are the unit of replication: each row of values is a configuration, each column a seed.
+If an interval does not exist (one seed, or all seeds agree), it is missing rather than of width 0.
 
-Intervals are Student's t intervals (Student 1908, "The Probable Error of a Mean"): with a handful of seeds they hold
-the true mean about as often as they promise, which bootstrap intervals do not: none is wider than the range of its
-values (tests/analysis/test_intervals.py counts).
+Intervals are Student's t intervals (Student 1908, "The Probable Error of a Mean"). With few seeds their coverage is
+about nominal, unlike that of bootstrap intervals, which are never wider than the range of the values
+(tests/analysis/test_intervals.py measures it).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.special import stdtrit
 Array = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-"""How often an interval holds the true mean, in the long run."""
+"""Nominal coverage of the intervals."""
 
 
 def mean_intervals(values: Array, least: float = -np.inf, most: float = np.inf) -> tuple[Array, Array]:
@@ -25,8 +25,8 @@ def mean_intervals(values: Array, least: float = -np.inf, most: float = np.inf) 
 
     Args:
         values: Shape (rows, n), no NaN.
-        least: The lowest value there can be: intervals end there, which takes nothing away from how often they hold.
-        most: The highest one.
+        least: The lowest possible value; intervals are clipped there, which does not affect their coverage.
+        most: The highest possible value.
 
     Returns:
         Two arrays of shape (rows,); NaN in both where n < 2 or all values of the row are equal.
@@ -41,7 +41,7 @@ def mean_intervals(values: Array, least: float = -np.inf, most: float = np.inf) 
 
 
 def interquartile_mean(values: Array) -> Array:
-    """Returns each row's mean of the middle half: a quarter of the values, rounded down, is cut off at either end.
+    """Returns the interquartile mean of each row: a quarter of the values, rounded down, is dropped at either end.
 
     Args:
         values: Shape (rows, n), no NaN.
@@ -56,11 +56,11 @@ def describe(values: Array, least: float = -np.inf, most: float = np.inf) -> dic
 
     Args:
         values: Shape (rows, n), no NaN, n at least 1.
-        least: As of `mean_intervals`.
-        most: As of `mean_intervals`.
+        least: As in `mean_intervals`.
+        most: As in `mean_intervals`.
 
     Returns:
-        Arrays of shape (rows,); NaN where there is no interval, and for the deviation (over n - 1) of a single value.
+        Arrays of shape (rows,); NaN if there is no interval, and for the standard deviation (n - 1) of a single value.
     """
     rows, n = values.shape
     low, high = mean_intervals(values, least, most)

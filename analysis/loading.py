@@ -1,4 +1,4 @@
-"""Sweeps as one table of trials and one of records: what statistics and pictures start from."""
+"""Loads sweeps as one table of trials and one of epochs, the input of statistics and plots."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ class SweepData:
     axes: tuple[str, ...]
     """Columns of `trials` that vary between configurations; never the seed."""
     notes: tuple[str, ...] = ()
-    """What a reader has to know about the files, one sentence each."""
+    """Caveats about the files, one sentence each."""
 
 
 def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
-    """Reads sweeps from their records, so a running one works too; from their tables where only those are left.
+    """Reads sweeps from their parts, so running ones work too; falls back to the tables if only those are left.
 
     Args:
-        sweeps: Where they are: local folders such as `results/optimizers` or URIs such as `s3://bucket/results/plateau`.
-        everything: Whether to take every trial that is stored there, and not only those of the last question.
+        sweeps: Local folders such as `results/optimizers` or URIs such as `s3://bucket/results/plateau`.
+        everything: Whether to load every stored trial instead of only those of the last question.
 
     Raises:
         InputError: There is no sweep at one of these places, or none is given.
         DamagedFileError: A `sweep.json` or a table that is needed is damaged.
     """
     if not sweeps:
-        raise InputError("no sweep given; give at least one folder such as results/optimizers")
+        raise InputError("no sweep given; pass at least one folder such as results/optimizers")
     parts, notes = [], []
     for sweep in sweeps:
         store = open_store(sweep)
         spec = store.read_spec()
         if spec is None:
             where = without_secrets(sweep)
-            raise InputError(f"there is no sweep at {where!r}: no sweep.json in it; give the folder that a sweep wrote")
+            raise InputError(f"no sweep found at {where!r}: it has no sweep.json; pass the results folder of a sweep")
         parts.append((spec.everything() if everything else spec, *_recorded(store)))
-        notes += [f"{store.locate(path)} is damaged and was left out." for path in dict.fromkeys(store.damaged)]
+        notes += [f"{store.locate(path)} is damaged and was skipped." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes)
 
 
@@ -64,7 +64,7 @@ def open_store(sweep: str) -> SweepStore:
     """Returns the store of a sweep given by its folder or URI.
 
     Raises:
-        InputError: It cannot be the place of a sweep.
+        InputError: It is not a valid location.
     """
     location, question_mark, options = sweep.partition("?")
     storage_path, _, name = location.rstrip("/").rpartition("/")
@@ -72,14 +72,14 @@ def open_store(sweep: str) -> SweepStore:
 
 
 def output_store(sweeps: Sequence[str], *, everything: bool = False) -> SweepStore:
-    """Returns where the statistics and pictures of sweeps go: into one's own folder; several get one beside the first.
+    """Returns where to write statistics and plots: a sweep's own folder, or a common folder beside the first sweep.
 
     Args:
         sweeps: Their folders or URIs.
-        everything: Whether they are about all that is stored: then those of one sweep go into its folder `all`.
+        everything: Whether they cover every stored trial; for a single sweep they then go into its folder `all`.
 
     Raises:
-        InputError: It cannot be the place of a sweep.
+        InputError: A location is not valid.
     """
     stores = [open_store(sweep) for sweep in sweeps]
     names = list(dict.fromkeys(store.name for store in stores))
@@ -96,13 +96,13 @@ def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], note
 
     Args:
         sweeps: The spec, records and last statuses of each.
-        notes: What a reader has to know about the files.
+        notes: Caveats about the files.
     """
     tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
     trials, axes = with_configurations(pl.concat(tables, how="diagonal_relaxed"))
     once = _furthest(trials)
     if repeated := trials.height - once.height:
-        notes = [*notes, f"Trials that are in more than one place and are counted once: {repeated}."]
+        notes = [*notes, f"Duplicate trials, counted only once: {repeated}."]
     records = pl.concat([epochs.with_columns(pl.lit(i).alias(_ORIGIN)) for i, (_, epochs, _) in enumerate(sweeps)])
     order = once.select("trial_id", _ORIGIN, "configuration").with_row_index("order")
     records = records.join(order, on=("trial_id", _ORIGIN), how="inner").sort("order", "epoch").drop("order", _ORIGIN)
@@ -120,7 +120,7 @@ def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
 
 def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns a sweep's records and last statuses."""
-    # Statuses first: a sweep that runs may complete a trial between the two, whose last record is then there.
+    # Statuses first: if a running sweep completes a trial in between, its last record is then present.
     statuses = store.read_statuses()
     recorded = store.read_epochs(), statuses
     if any(frame.height for frame in recorded):
@@ -137,7 +137,7 @@ _FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_o
 
 
 def _furthest(trials: pl.DataFrame) -> pl.DataFrame:
-    """Returns each configuration and seed once, in order: the trial that got furthest, of equals the first."""
+    """Keeps one trial per configuration and seed: the one that got furthest, the first of equals."""
     furthest = pl.col("status").replace_strict(_FURTHEST, default=len(_FURTHEST))
     best = trials.sort(furthest, maintain_order=True).unique(("configuration", "seed"), keep="first")
     return trials.join(best, on=("trial_id", _ORIGIN), how="semi", maintain_order="left")

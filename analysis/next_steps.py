@@ -1,4 +1,4 @@
-"""What to ask next: commands that follow from what a sweep found, each with its reason."""
+"""Suggested next commands, based on what a sweep found, each with its reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.store import SweepSpec
 from workloads.trial import FAILED_STATUSES
 
 ENOUGH_SEEDS = 5
-"""Fewer seeds than that, and more are suggested."""
+"""More seeds are suggested if there are fewer than this."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class NextStep:
 
 
 def next_steps(data: SweepData, summary: pl.DataFrame, location: str) -> tuple[NextStep, ...]:
-    """Returns what to do after a question was answered; nothing for several sweeps, or where no command was stored.
+    """Returns suggested next steps; none for several sweeps, or if no command is stored.
 
     Args:
         data: One sweep.
@@ -42,9 +42,9 @@ def next_steps(data: SweepData, summary: pl.DataFrame, location: str) -> tuple[N
 def _steps(data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: str) -> Iterator[NextStep]:
     counts = dict(data.trials.group_by("status").len().iter_rows())
     if left := counts.get("pending", 0) + counts.get("cancelled", 0):
-        yield NextStep(spec.command, f"goes on with the {_trials(left)} left")
+        yield NextStep(spec.command, f"resumes the {_trials(left, 'remaining ')}")
     if failed := sum(counts.get(status, 0) for status in FAILED_STATUSES):
-        yield NextStep(f"{spec.command} --retry-failed", f"runs the {_trials(failed)} that failed again")
+        yield NextStep(f"{spec.command} --retry-failed", f"retries the {_trials(failed, 'failed ')}")
     ended = summary.filter(pl.col("n") > 0)
     seeds = data.trials["seed"].n_unique()
     if ended.height and seeds < ENOUGH_SEEDS:
@@ -60,7 +60,7 @@ def _steps(data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: st
         rates = [f"{row['optimizer']}={','.join(_beyond(row, data))}" for row in edges.iter_rows(named=True)]
         yield NextStep(
             adding(spec.command, "--more-lrs", *rates),
-            "tries rates beyond the end of a grid whose last one was best",
+            "extends the learning-rate grids whose best value is at the edge",
         )
     if spec.library:
         yield NextStep(
@@ -79,7 +79,7 @@ def _trials(count: int, kind: str = "") -> str:
 
 
 def _beyond(row: dict[str, Any], data: SweepData) -> list[str]:
-    """Returns two learning rates beyond the end of a grid, as far apart as its last two are, one digit each."""
+    """Returns two learning rates beyond the edge of a grid, spaced like its last two, rounded to one digit."""
     grid = sorted(data.trials.filter(pl.col("optimizer") == row["optimizer"])["lr"].unique().to_list())
     end, before = (grid[-1], grid[-2]) if row["lr_edge"] == "highest" else (grid[0], grid[1])
     rates = (end * (end / before) ** step for step in (1, 2))

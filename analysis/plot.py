@@ -1,4 +1,4 @@
-"""Pictures of a sweep without the rest of the report.
+"""Draws plots of a sweep without the rest of the report.
 
     python analysis/plot.py results/optimizers [more sweeps ...] --plot accuracy_by_lr seeds
 
@@ -27,10 +27,10 @@ def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
 
     Args:
         sweeps: Folders or URIs of sweeps, finished or running.
-        names: Names of plots; all that say something about these sweeps when empty.
+        names: Names of plots; all that apply to these sweeps if empty.
 
     Raises:
-        InputError: A name is unknown, or its plot says nothing about these sweeps.
+        InputError: A name is unknown, or the plot does not apply to these sweeps.
     """
     known = [plot.name for plot in PLOTS]
     if unknown := [name for name in names if name not in known]:
@@ -39,19 +39,19 @@ def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
     pictures = draw_plots(data, summarise(data), names or known)
     drawn = [one.name for one in pictures]
     if missing := [name for name in names if name not in drawn]:
-        raise InputError(f"plot {missing[0]!r} says nothing about this sweep; leave out --plot to see which do")
+        raise InputError(f"plot {missing[0]!r} does not apply to this sweep; omit --plot to draw all that do")
     store = output_store(sweeps)
     return [store.locate(file) for file in write_pictures(store, pictures)]
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draws pictures of sweeps, finished or running, into the sweep's folder."""
+    """Draws plots of sweeps, finished or running, into the sweep's folder."""
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
     plot: tuple[str, ...] = ()
-    """Names of pictures; every one that says something about the sweeps when none is given."""
+    """Names of plots; all that apply to the sweeps by default."""
 
 
 def main() -> None:

@@ -1,11 +1,10 @@
-"""The report: what a sweep found, how sure that is, and how to see for oneself.
+"""The report: what a sweep found, how certain that is, and how to reproduce it.
 
     python analysis/report.py results/optimizers [more sweeps ...]
 
 Writes `summary.parquet`, `plots/*.png`, `plots/*.svg` and `report.html` into the sweep's folder and prints the ranked
-table; what is made of several sweeps goes into a folder of their names beside the first, e.g.
-`results/optimizers-and-schedulers`. `report.html` is one file that loads nothing else: it can be mailed, archived and
-opened anywhere.
+table. A report on several sweeps goes into a folder beside the first, e.g. `results/optimizers-and-schedulers`.
+`report.html` is self-contained: it can be mailed, archived and opened anywhere.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ if TYPE_CHECKING:  # half a second, only for those who draw
     from analysis.plots import Drawn, Failure
 
 MOST_ROWS = 200
-"""Configurations in the report's table; all are in `summary.parquet`."""
+"""Maximum rows in the report's table; all configurations are in `summary.parquet`."""
 MOST_EXCEPTIONS = 100
-"""Lines in the report's list of what did not complete; all trials are in `trials.parquet`."""
+"""Maximum lines in the report's list of trials that did not complete; all trials are in `trials.parquet`."""
 _MOST_PRINTED = 20
 ANSWER_FILE = "answer.json"
-"""The question and the sentences of its answer, for programs; and what they were made from."""
+"""The question and its answer for programs, with a digest of what they were made from."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,15 @@ class Report:
     """What `write_report` found and wrote."""
 
     ranking: pl.DataFrame
-    """One row a configuration, the best first: the content of `summary.parquet`."""
+    """One row per configuration, best first: the content of `summary.parquet`."""
     answer: tuple[str, ...]
-    """The question's answer in sentences."""
+    """The answer in sentences."""
     files: tuple[str, ...]
-    """Where everything is that was written."""
+    """Locations of the files written."""
     failures: tuple[Failure, ...] = ()
-    """Pictures that could not be drawn."""
+    """Plots that could not be drawn."""
     steps: tuple[NextStep, ...] = ()
-    """What to do next."""
+    """Suggested next steps."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,13 @@ class RankingColumn:
     title: str
     doc: str
     value: str
-    """Column of the summary that it shows and sorts by."""
+    """Summary column to show and sort by."""
     form: str = "{}"
-    """How a value is written."""
+    """Format of a value."""
     to: str | None = None
-    """Column of the summary that the written range goes to."""
+    """Summary column with the upper end, if the cell shows a range."""
     printed: bool = True
-    """Shown in the terminal too."""
+    """Whether it is also shown in the terminal."""
     numeric: bool = True
 
     def text(self, row: Mapping[str, Any]) -> str:
@@ -89,32 +88,32 @@ class RankingColumn:
 
 
 COLUMNS: tuple[RankingColumn, ...] = (
-    RankingColumn("#", "place by mean final validation accuracy; equals share it", "position"),
+    RankingColumn("#", "position by mean final validation accuracy; ties share one", "position"),
     RankingColumn("configuration", "the settings that vary", "name", numeric=False),
     RankingColumn("val accuracy", "of the last epoch, mean over seeds", "final_val_accuracy_mean", "{:.4f}"),
     RankingColumn(
         "95% interval", "of that mean (Student's t)", "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
     ),
     RankingColumn(
-        "balanced", "mean of the classes' accuracies, where classes are rare", "final_balanced_accuracy_mean", "{:.4f}"
+        "balanced", "balanced validation accuracy, if classes are rare", "final_balanced_accuracy_mean", "{:.4f}"
     ),
-    RankingColumn("rank", "1 + how many are shown to be better than it, or than one that did as well", "rank"),
+    RankingColumn("rank", "1 + number significantly better than it, or than one that did at least as well", "rank"),
     RankingColumn("val loss", "of the last epoch, mean over seeds", "final_val_loss_mean", "{:.4f}", printed=False),
     RankingColumn("seeds", "trials that finished", "n"),
     RankingColumn("diverged", "trials that diverged", "diverged"),
     RankingColumn(
         "edge of grid",
-        "the best learning rate of its group is an end of the grid: a better one may lie beyond",
+        "the best learning rate of its group is at the edge of the grid: a better one may lie beyond it",
         "lr_edge",
         "{} lr",
         numeric=False,
     ),
 )
-"""The ranked table; a column without any value is left out."""
+"""The ranked table; empty columns are dropped."""
 
 
 def columns_of(rows: pl.DataFrame) -> list[RankingColumn]:
-    """Returns the columns that have something to say about these rows of `trainings(summary)`."""
+    """Returns the non-empty columns for these rows of `trainings(summary)`."""
     return [c for c in COLUMNS if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
 
 
@@ -123,22 +122,22 @@ def _all_zero(column: pl.Series) -> bool:
 
 
 def write_report(sweeps: Sequence[str], *, everything: bool = False) -> Report:
-    """Aggregates sweeps, draws every plot that says something about them and writes the report.
+    """Aggregates sweeps, draws every plot that applies to them and writes the report.
 
     Args:
         sweeps: Folders or URIs of sweeps, finished or running.
-        everything: Whether to take all trials stored there, and not only those of the last question; the report then
-            goes into the folder `all` below the sweep's.
+        everything: Whether to include every stored trial instead of only those of the last question; the report then
+            goes into the subfolder `all`.
 
     Raises:
-        InputError: There is no sweep at one of these places.
+        InputError: There is no sweep at one of these locations.
         DamagedFileError: A `sweep.json` is damaged.
     """
     return _written(load(sweeps, everything=everything), sweeps, output_store(sweeps, everything=everything))
 
 
 def report_of(store: SweepStore) -> Report:
-    """Returns the report of one sweep; what was written before is taken as it is, if nothing has changed since."""
+    """Returns the report of one sweep; an earlier one is reused if nothing has changed since."""
     data = load([store.uri])
     made_from = _made_from(store, data)
     try:
@@ -175,7 +174,7 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
 
 
 def _made_from(store: SweepStore, data: SweepData) -> str:
-    """Returns the digest of all that a sweep's report depends on: the question, the records, and our own code."""
+    """Returns the digest of everything a sweep's report depends on: the question, the records and our code."""
     (spec,) = data.specs
     asked = spec.to_json() | {"provenance": {}}
     code = [f"{path.name} {digest(path.read_bytes())}" for path in sorted(HERE.rglob("*")) if path.suffix in _CODE]
@@ -187,13 +186,13 @@ _CODE = (".py", ".j2", ".css", ".js")
 
 
 def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) -> list[Drawn]:
-    """Returns the pictures, those first that the sweeps name as showing their answer."""
+    """Sorts the plots: first those that the sweeps name as showing their answer."""
     named = [name for spec in specs for name in spec.plots]
     return sorted(pictures, key=lambda one: named.index(one.name) if one.name in named else len(named))
 
 
 def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
-    """Writes each picture as `plots/<name>.png` and `.svg`; returns the former, relative to the sweep's folder."""
+    """Writes each plot as `plots/<name>.png` and `.svg`; returns the PNG paths, relative to the sweep's folder."""
     for one in pictures:
         store.write(f"plots/{one.name}.png", one.picture.png)
         store.write(f"plots/{one.name}.svg", one.picture.svg)
@@ -201,10 +200,10 @@ def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Prints the ranked table, the answer and where the files are.
+    """Prints the ranked table, the answer and the locations of the files.
 
-    On a terminal the table is wrapped to its width; elsewhere its lines are as long as they need to be. Characters that
-    the console cannot show are written another way.
+    The table is wrapped to the width of a terminal; in other output, lines are as long as needed. Characters that the
+    console cannot show are replaced.
     """
 
     def say(text: str, **how: Any) -> None:
@@ -232,13 +231,13 @@ def print_report(report: Report, console: Console) -> None:
         say(sentence, soft_wrap=not console.file.isatty())
     console.print()
     pictures = [file for file in report.files if file.endswith(".png")]
-    plots = [f"{pictures[0].rpartition('/')[0]}/ ({len(pictures)} pictures)"] if pictures else []
+    plots = [f"{pictures[0].rpartition('/')[0]}/ ({len(pictures)} plots)"] if pictures else []
     for file in [*(file for file in report.files if file not in pictures), *plots]:
         say(commands.shown(file), soft_wrap=True)
-    for one in report.failures:
-        say(f"The picture {one.name} could not be drawn: {one.error} (traceback: report.html)", soft_wrap=True)
+    for failure in report.failures:
+        say(f"Plot {failure.name} could not be drawn: {failure.error} (traceback in report.html)", soft_wrap=True)
     if report.steps:
-        say("\nNext:")
+        say("\nNext steps:")
     for step in report.steps:
         say(f"  {step.command}", soft_wrap=True)
         say(f"    {step.reason}", soft_wrap=not console.file.isatty(), style="dim")
@@ -262,7 +261,7 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 
 
 def shown_in(encoding: str, text: str) -> str:
-    """Returns a text with the characters that an encoding lacks written another way."""
+    """Replaces the characters of a text that an encoding lacks."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -283,16 +282,16 @@ def render(
     failures: Sequence[Failure] = (),
     steps: Sequence[NextStep] = (),
 ) -> str:
-    """Returns the report as one HTML text that needs nothing else.
+    """Returns the report as self-contained HTML.
 
     Args:
         data: The sweeps.
         summary: `summarise(data)`.
         sentences: The answer.
-        pictures: What to show, in order.
-        sweeps: The command line's sweeps, to say how to write the report again.
-        failures: Pictures that could not be drawn.
-        steps: What to do next.
+        pictures: The plots, in order.
+        sweeps: The sweeps as given on the command line, for the command that rewrites the report.
+        failures: Plots that could not be drawn.
+        steps: Suggested next steps.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
@@ -333,17 +332,17 @@ def render(
 
 
 def ledger(data: SweepData) -> list[tuple[str, int]]:
-    """Returns how many trials have each status, in the order of `STATUSES`; their sum is the number planned."""
+    """Returns the number of trials with each status, in the order of `STATUSES`; they sum to the number planned."""
     counts = dict(data.trials.group_by("status").len().iter_rows())
     return [(status, counts[status]) for status in STATUSES if status in counts]
 
 
 def exceptions(data: SweepData) -> pl.DataFrame:
-    """Returns which configurations ended without a result, and why.
+    """Returns which configurations ended without a usable accuracy, and why.
 
     Returns:
-        One row for each configuration, status and reason: `label, status, error, seeds, epochs_run` (the two as lists),
-        `traceback` (of the first).
+        One row per configuration, status and reason: `label, status, error`, the lists `seeds` and `epochs_run`, and
+        `traceback` (of the first trial).
     """
     ended = ~pl.col("status").is_in((*FINISHED, "pending"))
     reasons = data.trials.filter(ended).group_by("configuration", "label", "status", "error", maintain_order=True)
@@ -351,7 +350,7 @@ def exceptions(data: SweepData) -> pl.DataFrame:
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Returns nested facts as lines: `git.commit`, `c1c3beb`."""
+    """Flattens nested facts to pairs such as `git.commit`, `c1c3beb`."""
     lines = []
     for key, value in facts.items():
         name = f"{prefix}{key}"
@@ -364,7 +363,7 @@ def _facts(spec: SweepSpec) -> dict[str, Any]:
 
 
 def _csp_hash(text: str) -> str:
-    """Returns what a Content-Security-Policy calls an inline style or script."""
+    """Returns the hash of an inline style or script for a Content-Security-Policy."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -377,12 +376,12 @@ def _data_uri(one: Drawn) -> str:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Writes summary.parquet, pictures and report.html of sweeps, finished or running, into the sweep's folder."""
+    """Writes summary.parquet, plots and report.html of sweeps, finished or running, into the sweep's folder."""
 
     sweeps: tyro.conf.Positional[tuple[str, ...]]
     """Folders or URIs of sweeps, e.g. results/optimizers s3://bucket/results/plateau."""
     all: bool = False
-    """Take every trial that is stored there, and not only those of the last question."""
+    """Include every stored trial instead of only those of the last question."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the files of a sweep hold: every column with its type, unit and meaning, and the schema version.
+"""The schema of a sweep's files: every column with its type, unit and meaning, and the schema version.
 
 `epochs.parquet`, `trials.parquet` and `summary.parquet` are built from these tables. docs/columns.md lists them:
 
@@ -20,7 +20,7 @@ import polars as pl
 from workloads.trial import SETTINGS_OF, Setting, TrialConfig
 
 SCHEMA_VERSION = 1
-"""Raised when a column changes its meaning or leaves; files of another version are refused, never guessed at."""
+"""Increased when a column changes its meaning or is removed; files with another version are refused."""
 
 Unit = Literal["", "nats", "fraction", "seconds", "epochs", "images"]
 
@@ -37,30 +37,35 @@ class Column:
 
 EPOCH_COLUMNS: tuple[Column, ...] = (
     Column("sweep", pl.String, "name of the sweep"),
-    Column("trial_id", pl.String, "the trial this row belongs to"),
-    Column("epoch", pl.Int32, "counted from 1"),
+    Column("trial_id", pl.String, "id of the trial"),
+    Column("epoch", pl.Int32, "epoch, counted from 1"),
     Column("lr", pl.Float64, "learning rate of the epoch's first step"),
     Column("lr_last", pl.Float64, "learning rate of the epoch's last step"),
-    Column("train_loss", pl.Float64, "mean over the training images while training", "nats"),
-    Column("train_accuracy", pl.Float64, "training images right while training", "fraction"),
-    Column("val_loss", pl.Float64, "mean over the validation images after the epoch", "nats"),
-    Column("val_accuracy", pl.Float64, "validation images right after the epoch", "fraction"),
-    Column("test_loss", pl.Float64, "mean over the test images; null where not evaluated", "nats"),
-    Column("test_accuracy", pl.Float64, "test images right; null where not evaluated", "fraction"),
-    Column("function_evaluations", pl.Int64, "forward and backward passes of the epoch"),
-    Column("train_seconds", pl.Float64, "wall time of the epoch's training", "seconds"),
-    Column("eval_seconds", pl.Float64, "wall time of its evaluations", "seconds"),
-    Column("computed_by", pl.String, "the trial whose training this row comes from"),
-    Column("grad_norm", pl.Float64, "mean norm of the gradient before clipping; null where it is not clipped"),
+    Column("train_loss", pl.Float64, "mean training loss, measured while training", "nats"),
+    Column("train_accuracy", pl.Float64, "training accuracy, measured while training", "fraction"),
+    Column("val_loss", pl.Float64, "mean validation loss after the epoch", "nats"),
+    Column("val_accuracy", pl.Float64, "validation accuracy after the epoch", "fraction"),
+    Column("test_loss", pl.Float64, "mean test loss; null if not evaluated or not finite", "nats"),
+    Column("test_accuracy", pl.Float64, "test accuracy; null if not evaluated", "fraction"),
+    Column("function_evaluations", pl.Int64, "forward and backward passes in the epoch"),
+    Column("train_seconds", pl.Float64, "wall time of training in the epoch", "seconds"),
+    Column("eval_seconds", pl.Float64, "wall time of evaluation in the epoch", "seconds"),
+    Column("computed_by", pl.String, "id of the trial that computed this epoch"),
+    Column("grad_norm", pl.Float64, "mean gradient norm before clipping; null unless gradients are clipped"),
     Column(
         "val_balanced_accuracy",
         pl.Float64,
-        "mean of the classes' accuracies; null unless classes are rare or balanced",
+        "mean of the per-class validation accuracies; null unless classes are thinned or balanced",
         "fraction",
     ),
-    Column("val_class_accuracy", pl.String, "each class's accuracy, a JSON list; null likewise", "fraction"),
-    Column("test_balanced_accuracy", pl.Float64, "on the test images; null where not evaluated", "fraction"),
-    Column("test_class_accuracy", pl.String, "on the test images; null where not evaluated", "fraction"),
+    Column(
+        "val_class_accuracy",
+        pl.String,
+        "validation accuracy of each class, a JSON list; null unless classes are thinned or balanced",
+        "fraction",
+    ),
+    Column("test_balanced_accuracy", pl.Float64, "the same on the test images; null if not evaluated", "fraction"),
+    Column("test_class_accuracy", pl.String, "the same on the test images; null if not evaluated", "fraction"),
 )
 """`epochs.parquet`: one row for each (trial, epoch)."""
 
@@ -76,70 +81,70 @@ SCALARS: Mapping[str, str] = {
     "grad_norm": "gradient_norm",
     "lr": "learning_rate",
 }
-"""Column of the epochs table -> what TensorBoard and MLflow call it."""
+"""Column of the epochs table -> its name in TensorBoard and MLflow."""
 
 STATUS_COLUMNS: tuple[Column, ...] = (
     Column("sweep", pl.String, "name of the sweep"),
-    Column("trial_id", pl.String, "the trial"),
-    Column("status", pl.String, "its status from here on; the last row of a trial holds"),
-    Column("epochs_run", pl.Int32, "records it had by then; with fewer at hand the status does not hold", "epochs"),
-    Column("error", pl.String, "why, in one line; null when all is well"),
-    Column("traceback", pl.String, "the traceback of a failed trial"),
+    Column("trial_id", pl.String, "id of the trial"),
+    Column("status", pl.String, "its new status; the last row of a trial counts"),
+    Column("epochs_run", pl.Int32, "records it had by then; the status is ignored if there are fewer now", "epochs"),
+    Column("error", pl.String, "the reason, in one line; null without an error"),
+    Column("traceback", pl.String, "traceback of a failed trial"),
     Column("checkpoint", pl.String, "its final checkpoint, relative to the sweep's folder"),
-    Column("best_checkpoint", pl.String, "that of its best epoch; null unless such are kept"),
-    Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
-    Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
-    Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
-    Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
-    Column("neighbours", pl.Int32, "other trainings of the sweep on that device (cpu: node) when that epoch ended"),
+    Column("best_checkpoint", pl.String, "checkpoint of its best epoch; null unless kept"),
+    Column("taken_from", pl.String, "sweep its records were copied from; null if trained here"),
+    Column("node", pl.String, "machine and Ray node that trained its last epoch; null if none was trained here"),
+    Column("device", pl.String, "device on that node: cpu, or cuda:<number>"),
+    Column("gpu_fraction", pl.Float64, "GPUs granted to it; null on the CPU"),
+    Column("neighbours", pl.Int32, "other trials training on that device (cpu: node) when that epoch ended"),
 )
-"""What happened to trials, in the order it happened; folded into `trials.parquet`."""
+"""Status changes of trials in order; merged into `trials.parquet`."""
 
 TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("sweep", pl.String, "name of the sweep"),
-    Column("trial_id", pl.String, "hash of all that defines the trial"),
-    Column("configuration", pl.Int32, "number of its configuration: all that it is but its seed"),
+    Column("trial_id", pl.String, "hash of everything that defines the trial"),
+    Column("configuration", pl.Int32, "number of its configuration: everything except the seed"),
     Column("label", pl.String, "the settings that vary in this sweep, in words"),
-    Column("workload", pl.String, "what was trained"),
+    Column("workload", pl.String, "what was trained: network and data set"),
     Column("dataset", pl.String, "the workload's data set"),
-    Column("optimizer", pl.String, "row of the optimizer table"),
-    Column("scheduler", pl.String, "row of the schedule table"),
+    Column("optimizer", pl.String, "name of the optimizer"),
+    Column("scheduler", pl.String, "name of the learning-rate schedule"),
     Column("lr", pl.Float64, "initial learning rate"),
     Column("batch_size", pl.Int32, "images per training step", "images"),
     Column("epochs", pl.Int32, "epochs planned", "epochs"),
-    Column("seed", pl.Int64, "decides initial weights and order of the images"),
-    Column("train_limit", pl.Int32, "trained on the first that many images; null for all", "images"),
-    Column("test_every_epoch", pl.Boolean, "test images evaluated after every epoch"),
+    Column("seed", pl.Int64, "random seed of initial weights, image order, augmentation and dropout"),
+    Column("train_limit", pl.Int32, "number of training images used, from the start; null for all", "images"),
+    Column("test_every_epoch", pl.Boolean, "whether the test images are evaluated after every epoch"),
     Column("status", pl.String, "completed, early_stopped, diverged, out_of_memory, failed, cancelled or pending"),
     Column("error", pl.String, "why it did not complete, in one line"),
-    Column("traceback", pl.String, "the traceback of a failed trial"),
+    Column("traceback", pl.String, "traceback of a failed trial"),
     Column("epochs_run", pl.Int32, "epochs with a record", "epochs"),
-    Column("final_train_loss", pl.Float64, "of the last epoch run", "nats"),
-    Column("final_val_loss", pl.Float64, "of the last epoch run", "nats"),
-    Column("final_val_accuracy", pl.Float64, "of the last epoch run", "fraction"),
+    Column("final_train_loss", pl.Float64, "training loss of the last epoch run", "nats"),
+    Column("final_val_loss", pl.Float64, "validation loss after the last epoch run", "nats"),
+    Column("final_val_accuracy", pl.Float64, "validation accuracy after the last epoch run", "fraction"),
     Column(
         "final_balanced_accuracy",
         pl.Float64,
-        "of the last epoch run; null unless classes are rare or balanced",
+        "balanced validation accuracy after the last epoch run; null unless classes are thinned or balanced",
         "fraction",
     ),
-    Column("best_val_accuracy", pl.Float64, "highest of all epochs (biased upwards)", "fraction"),
-    Column("best_epoch", pl.Int32, "the first epoch with the highest validation accuracy"),
-    Column("test_loss", pl.Float64, "after the last epoch of a completed trial", "nats"),
-    Column("test_accuracy", pl.Float64, "after the last epoch of a completed trial", "fraction"),
-    Column("lr_reductions", pl.Int32, "how often a plateau schedule lowered the rate; null for other schedules"),
-    Column("first_reduction_epoch", pl.Int32, "the first epoch trained with a lowered rate"),
-    Column("last_reduction_epoch", pl.Int32, "the last epoch at which the rate fell"),
-    Column("train_seconds", pl.Float64, "training time as if the trial had run alone", "seconds"),
+    Column("best_val_accuracy", pl.Float64, "highest validation accuracy of any epoch (biased upwards)", "fraction"),
+    Column("best_epoch", pl.Int32, "first epoch with the highest validation accuracy"),
+    Column("test_loss", pl.Float64, "test loss after the last epoch of a completed trial", "nats"),
+    Column("test_accuracy", pl.Float64, "test accuracy after the last epoch of a completed trial", "fraction"),
+    Column("lr_reductions", pl.Int32, "times a plateau schedule lowered the rate; null for other schedules"),
+    Column("first_reduction_epoch", pl.Int32, "first epoch trained with a lowered rate"),
+    Column("last_reduction_epoch", pl.Int32, "last epoch that began with a lower rate than the one before"),
+    Column("train_seconds", pl.Float64, "training time, including shared epochs", "seconds"),
     Column("computed_seconds", pl.Float64, "training time of the epochs it computed itself", "seconds"),
-    Column("shared_epochs", pl.Int32, "epochs taken from another trial's training", "epochs"),
-    Column("checkpoint", pl.String, "final checkpoint, relative to the sweep's folder; null when none is kept"),
-    Column("best_checkpoint", pl.String, "that of its best epoch; null unless such are kept (--keep-checkpoints)"),
-    Column("taken_from", pl.String, "the sweep its records were taken over from; null when trained here"),
-    Column("node", pl.String, "machine and Ray node its last epoch was trained on; null when none was trained here"),
-    Column("device", pl.String, "device of that node: cpu, or cuda:<number>"),
-    Column("gpu_fraction", pl.Float64, "GPUs it was granted; null on the CPU"),
-    Column("neighbours", pl.Int32, "other trainings of the sweep on that device (cpu: node) when that epoch ended"),
+    Column("shared_epochs", pl.Int32, "epochs computed by another trial", "epochs"),
+    Column("checkpoint", pl.String, "final checkpoint, relative to the sweep's folder; null if not kept"),
+    Column("best_checkpoint", pl.String, "checkpoint of its best epoch; null unless kept (--keep-checkpoints)"),
+    Column("taken_from", pl.String, "sweep its records were copied from; null if trained here"),
+    Column("node", pl.String, "machine and Ray node that trained its last epoch; null if none was trained here"),
+    Column("device", pl.String, "device on that node: cpu, or cuda:<number>"),
+    Column("gpu_fraction", pl.Float64, "GPUs granted to it; null on the CPU"),
+    Column("neighbours", pl.Int32, "other trials training on that device (cpu: node) when that epoch ended"),
 )
 """`trials.parquet`: one row for each trial; the settings' columns follow."""
 
@@ -147,57 +152,62 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
 SUMMARY_COLUMNS: tuple[Column, ...] = (
     Column("configuration", pl.Int32, "number of the configuration, as in the trials table"),
     Column("label", pl.String, "the settings that vary, in words"),
-    Column("dataset", pl.String, "its data set; places and ranks count within one"),
-    Column("optimizer", pl.String, "row of the optimizer table"),
-    Column("scheduler", pl.String, "row of the schedule table"),
+    Column("dataset", pl.String, "its data set; positions and ranks are within a data set"),
+    Column("optimizer", pl.String, "name of the optimizer"),
+    Column("scheduler", pl.String, "name of the learning-rate schedule"),
     Column("lr", pl.Float64, "initial learning rate"),
-    Column("position", pl.Int32, "place by `adjusted_mean`, shared by equals; null without a result"),
+    Column(
+        "position",
+        pl.Int32,
+        "position by share of seeds that did not diverge, then by `adjusted_mean`; ties share one; "
+        "null without a result",
+    ),
     Column(
         "adjusted_mean",
         pl.Float64,
-        "mean final validation accuracy as if it had been run with every seed of its data set; "
-        "the plain mean where all configurations have the same seeds",
+        "mean final validation accuracy, estimated as if it had been run with every seed of its data set; "
+        "the plain mean if all configurations have the same seeds",
         "fraction",
     ),
     Column(
         "rank",
         pl.Int32,
-        "1 + how many are shown to be better than it, or than one that did at least as well; null where that is not "
-        "known: fewer than 3 seeds in common with every other, a seed that diverged, or not among the best 500",
+        "1 + number of configurations significantly better than it, or than one that did at least as well; null if "
+        "unknown: fewer than 3 seeds in common with every other, a seed that diverged, or not among the best 500",
     ),
-    Column("best_of_group", pl.Boolean, "whether it is the best of its optimizer and schedule"),
-    Column("lr_edge", pl.String, "of those: `lowest` or `highest` where the best learning rate is an end of its grid"),
-    Column("same_as", pl.Int32, "the first configuration whose training was the same, bit for bit, on every seed"),
-    Column("alike", pl.Int32, "how many configurations were that same training, itself included"),
-    Column("lr_reductions", pl.Float64, "mean over seeds of how often a plateau schedule lowered the rate"),
-    Column("planned", pl.Int32, "trials planned: its seeds"),
-    Column("n", pl.Int32, "trials that finished and count"),
-    Column("diverged", pl.Int32, "trials that diverged: any puts a configuration below those with fewer"),
+    Column("best_of_group", pl.Boolean, "whether it is the best for its optimizer and schedule"),
+    Column("lr_edge", pl.String, "if so: `lowest` or `highest` if its learning rate is at that edge of the grid"),
+    Column("same_as", pl.Int32, "first configuration with bitwise identical training on every seed"),
+    Column("alike", pl.Int32, "number of configurations with that training, including itself"),
+    Column("lr_reductions", pl.Float64, "times a plateau schedule lowered the rate, mean over seeds"),
+    Column("planned", pl.Int32, "trials planned, one per seed"),
+    Column("n", pl.Int32, "trials that finished, whose metrics count"),
+    Column("diverged", pl.Int32, "trials that diverged"),
     Column("unfinished", pl.Int32, "trials without a result: pending, failed, cancelled or out of memory"),
 )
-"""The first columns of `summary.parquet`: one row for each configuration. The axes that are not among them follow, and
-then `<metric>_<statistic>` for each of `METRICS` and `STATISTICS`, and `TARGET_COLUMNS` for some accuracies."""
+"""The first columns of `summary.parquet`: one row for each configuration. They are followed by the other axes, then
+`<metric>_<statistic>` for each of `METRICS` and `STATISTICS`, and `TARGET_COLUMNS` for some accuracies."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured of each finished trial and described over seeds."""
+    """A metric of finished trials, summarised over seeds."""
 
     name: str
     doc: str
     unit: Unit
     least: float = 0.0
-    """The lowest value that there can be."""
+    """The lowest possible value."""
     most: float = math.inf
-    """The highest."""
+    """The highest possible value."""
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("final_val_accuracy", "validation accuracy of the last epoch: what is ranked by", "fraction", most=1),
+    Metric("final_val_accuracy", "validation accuracy of the last epoch; used for ranking", "fraction", most=1),
     Metric("final_val_loss", "validation loss of the last epoch", "nats"),
     Metric(
         "final_balanced_accuracy",
-        "mean of the classes' validation accuracies, of the last epoch; null unless classes are rare or balanced",
+        "balanced validation accuracy of the last epoch; null unless classes are thinned or balanced",
         "fraction",
         most=1,
     ),
@@ -205,7 +215,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("final_test_loss", "test loss of the last epoch", "nats"),
     Metric(
         "selected_val_accuracy",
-        "validation accuracy of the epoch where it is highest (biased upwards)",
+        "validation accuracy of the epoch with the highest one (biased upwards)",
         "fraction",
         most=1,
     ),
@@ -214,7 +224,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("selected_test_loss", "test loss of that epoch; null unless tested every epoch", "nats"),
     Metric(
         "val_accuracy_area",
-        "area under the validation-accuracy curve, each epoch a bar of width 1 / epochs",
+        "area under the validation-accuracy curve: mean over epochs",
         "fraction",
         most=1,
     ),
@@ -225,29 +235,29 @@ METRICS: tuple[Metric, ...] = (
 STATISTICS: Mapping[str, str] = {
     "mean": "mean over seeds",
     "median": "median over seeds",
-    "iqm": "interquartile mean over seeds: of the middle half",
+    "iqm": "interquartile mean over seeds: mean of the middle half",
     "sd": "standard deviation over seeds (n - 1); null with one seed",
-    "low": "lower end of the 95% interval of the mean (Student's t, cut off where no value can be); null with one "
-    "seed or where all agree",
-    "high": "its upper end",
+    "low": "lower end of the 95% interval of the mean (Student's t, clipped to possible values); null with one seed or "
+    "if all seeds agree",
+    "high": "upper end of that interval",
 }
-"""Name -> what it says of a metric."""
+"""Statistic -> its description."""
 
 TARGET_COLUMNS: Mapping[str, str] = {
-    "epochs_to_{target}": "epochs until that validation accuracy is first reached, median over seeds; null where fewer "
+    "epochs_to_{target}": "epochs until that validation accuracy is first reached, median over seeds; null if fewer "
     "than half are known to reach it",
     "reached_{target}": "trials that reached it",
 }
-"""Form of a name -> what it says of a validation accuracy."""
+"""Column name for a target validation accuracy -> its description."""
 
 
 def polars_schema(columns: Iterable[Column]) -> dict[str, type[pl.DataType]]:
-    """Returns the polars schema of a table of columns."""
+    """Returns the polars schema for some columns."""
     return {column.name: column.type for column in columns}
 
 
 def setting_columns(trials: Iterable[TrialConfig]) -> dict[str, type[pl.DataType]]:
-    """Returns the columns that the settings of these trials need, in order of name, with their types."""
+    """Returns the columns for these trials' settings, sorted by name, with their types."""
     found: dict[str, set[type]] = {}
     for trial in trials:
         for kind, field in SETTINGS_OF.items():
@@ -266,52 +276,52 @@ def _setting_type(types: set[type]) -> type[pl.DataType]:
 
 
 def setting_value(value: Setting, type_: type[pl.DataType]) -> Any:
-    """Returns a setting's value as its column holds it: tuples and mixed types as JSON text."""
+    """Converts a setting's value to its column's type: tuples and mixed types become JSON text."""
     if value is None or type_ is not pl.String or isinstance(value, str):
         return value
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
 def documentation() -> str:
-    """Returns every column of every table for people, as Markdown: the content of docs/columns.md."""
+    """Returns the documentation of all columns as Markdown: the content of docs/columns.md."""
     tables = {
-        "summary.parquet": ("One row for each configuration, the best first.", SUMMARY_COLUMNS),
-        "trials.parquet": ("One row for each trial.", TRIAL_COLUMNS),
-        "epochs.parquet": ("One row for each trial and epoch.", EPOCH_COLUMNS),
+        "summary.parquet": ("One row per configuration, best first.", SUMMARY_COLUMNS),
+        "trials.parquet": ("One row per trial.", TRIAL_COLUMNS),
+        "epochs.parquet": ("One row per trial and epoch.", EPOCH_COLUMNS),
     }
     after = {
         "summary.parquet": [
             "",
-            "The settings that vary follow, named as in `trials.parquet`, and then `<metric>_<statistic>`, e.g.",
+            "Next come the settings that vary, named as in `trials.parquet`, and `<metric>_<statistic>`, e.g.",
             "`final_val_accuracy_mean`, for each of these metrics:",
             "",
-            *_markdown_table(("metric", "unit", "what it is"), [(f"`{m.name}`", m.unit, m.doc) for m in METRICS]),
+            *_markdown_table(("metric", "unit", "description"), [(f"`{m.name}`", m.unit, m.doc) for m in METRICS]),
             "",
             "and each of these statistics:",
             "",
-            *_markdown_table(("statistic", "what it is"), [(f"`{name}`", doc) for name, doc in STATISTICS.items()]),
+            *_markdown_table(("statistic", "description"), [(f"`{name}`", doc) for name, doc in STATISTICS.items()]),
             "",
-            "Last come, for a few validation accuracies such as 0.9:",
+            "Last, for a few target validation accuracies such as 0.9:",
             "",
             *_markdown_table(
-                ("column", "what it is"), [(f"`{f.format(target=0.9)}`", d) for f, d in TARGET_COLUMNS.items()]
+                ("column", "description"), [(f"`{f.format(target=0.9)}`", d) for f, d in TARGET_COLUMNS.items()]
             ),
         ],
         "trials.parquet": [
             "",
-            "A column for each setting that any trial has follows: `optimizer_<setting>`, `scheduler_<setting>`,",
+            "Next comes one column for each setting of any trial: `optimizer_<setting>`, `scheduler_<setting>`,",
             "`workload_<setting>`.",
         ],
     }
     lines = [
         "# Columns of a sweep's tables",
         "",
-        "Written by `python -m analysis.schema > docs/columns.md`. Losses are means over images in nats; what is",
-        "missing is null. Summary and trials join on `configuration`, trials and epochs on `trial_id`.",
+        "Generated by `python -m analysis.schema > docs/columns.md`. Losses are means over images in nats; missing",
+        "values are null. Join summary and trials on `configuration`, trials and epochs on `trial_id`.",
     ]
     for name, (doc, columns) in tables.items():
         rows = [(f"`{c.name}`", _TYPE_NAMES[c.type], c.unit, c.doc) for c in columns]
-        lines += ["", f"## {name}", "", doc, "", *_markdown_table(("column", "type", "unit", "what it is"), rows)]
+        lines += ["", f"## {name}", "", doc, "", *_markdown_table(("column", "type", "unit", "description"), rows)]
         lines += after.get(name, [])
     return "\n".join(lines) + "\n"
 
@@ -319,9 +329,9 @@ def documentation() -> str:
 _TYPE_NAMES: dict[type[pl.DataType], str] = {
     pl.String: "text",
     pl.Float64: "number",
-    pl.Int32: "whole number",
-    pl.Int64: "whole number",
-    pl.Boolean: "true or false",
+    pl.Int32: "integer",
+    pl.Int64: "integer",
+    pl.Boolean: "boolean",
 }
 
 

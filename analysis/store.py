@@ -2,18 +2,18 @@
 
 A sweep lives in `<storage path>/<name>/`, on a local disk or behind any `pyarrow.fs` URI (`s3://`, `gs://`):
 
-    sweep.json                      what was asked: the trials and where the numbers come from
-    parts/epochs-<number>-<sha>.parquet     records as they came in
-    parts/statuses-<number>-<sha>.parquet   what happened to trials
-    checkpoints/<trial>/<epoch>-<sha>.pt  weights that a trial can go on from
-    epochs.parquet, trials.parquet  the tables for people and tools, built from the parts
+    sweep.json                      the question: its trials, and the provenance of the numbers
+    parts/epochs-<number>-<sha>.parquet     records in the order they arrived
+    parts/statuses-<number>-<sha>.parquet   status changes of trials
+    checkpoints/<trial>/<epoch>-<sha>.pt  checkpoints to resume from
+    epochs.parquet, trials.parquet  tables for users and tools, built from the parts
 
-The parts are the truth. They are numbered in the order they were written, whatever clocks say; the one run that writes
-merges them now and then, so a reader may find one gone that it has just seen listed, and looks again.
+The parts are the source of truth. They are numbered in the order written, independent of clocks. The single writing run
+merges them from time to time, so a part may disappear between listing and reading it; readers then list again.
 
-Every file that is read back as such carries the start of its own SHA-256 in its name (or, for `sweep.json`, inside), so
-a torn or flipped one is noticed, named and left out. Files appear whole or not at all: local ones are written under a
-temporary name of the writer's own and renamed, an object store shows an object only once it is complete.
+Parts and checkpoints have the start of their SHA-256 in their name (`sweep.json` has it inside), so damaged ones are
+detected, reported and skipped. Files are written atomically: local ones under a temporary name and then renamed; an
+object store shows an object only once it is complete.
 """
 
 from __future__ import annotations
@@ -45,41 +45,41 @@ from workloads.trial import Status, TrialConfig, canonical_json, digest
 
 SPEC_FILE = "sweep.json"
 LOCK_FILE = ".lock"
-"""Held by the run that writes to the sweep."""
+"""Lock of the run that writes to the sweep."""
 LONGEST_NAME = 100
-"""Characters that a sweep's name may have."""
+"""Maximum length of a sweep's name."""
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 _PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<number>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
 TEMPORARY = ".writing-"
-"""How the names of files begin that are not yet, or never will be, part of the sweep."""
+"""Prefix of temporary files, which are not part of the sweep (yet)."""
 _WRITER = re.compile(rf"{re.escape(TEMPORARY)}(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-[0-9a-f]{{8}}-.+")
 """The temporary name of a file that is being written."""
 HALF_WRITTEN_SECONDS = 3600.0
-"""A file that another machine began to write that long ago is never going to be whole."""
+"""Age after which another machine's temporary file is considered abandoned."""
 MOST_PARTS = 50
 """Once there are more parts of a kind, the newest are merged."""
 _READERS = 8
-"""Parts read at once: object stores answer slowly, but many at a time."""
+"""Parts read in parallel, because object stores have high latency."""
 _LOOKS = 20
-"""How often a reader lists the parts again because some were merged meanwhile."""
+"""How often a reader lists the parts again if some were merged in the meantime."""
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s?#']*@", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"([?&][a-z_-]*(?:secret|token|password|key|signature)[a-z_-]*=)[^&#\s']*", re.IGNORECASE)
 
 
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""How long to wait before trying again when storage does not answer: about 16 s in all."""
+"""Delays before retrying if storage does not answer: about 16 s in total."""
 _FINAL_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
 _FINAL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG}
 
 
 class DamagedFileError(InputError):
-    """A file is not what was written: torn, changed or of another program."""
+    """A file is truncated, changed or not written by this program."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStatus:
-    """What happened to a trial; the columns are described in `analysis.schema.STATUS_COLUMNS`."""
+    """The status of a trial; the fields are described in `analysis.schema.STATUS_COLUMNS`."""
 
     trial_id: str
     status: Status
@@ -97,37 +97,37 @@ class TrialStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSpec:
-    """The content of `sweep.json`: what was asked last, and every other trial that is stored here."""
+    """The content of `sweep.json`: the last question, and all other stored trials."""
 
     name: str
     """Folder and title."""
     question: str
-    """What the sweep answers, one sentence."""
+    """The question the sweep answers, one sentence."""
     command: str
-    """How to ask it again."""
+    """The command that asks it again."""
     trials: tuple[TrialConfig, ...]
-    """The trials asked for, in the order planned."""
+    """The trials of the question, in the planned order."""
     library: tuple[TrialConfig, ...] = ()
-    """The other trials that are stored: earlier questions asked for them."""
+    """The other stored trials, from earlier questions."""
     fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Trial id -> what decides its numbers (`workloads.fingerprint`)."""
+    """Trial id -> fingerprint (`workloads.fingerprint`)."""
     datasets: Mapping[str, str]
     """Workload -> name of its data set."""
     fingerprint: Mapping[str, Any]
-    """What decides the numbers of all trials together: digests of the data, kind of device, type of machine."""
+    """What determines the numbers of all trials: digests of the data, kind of device, type of machine."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """What else to know: git commit, versions, machine, time."""
+    """Git commit, versions, machine and time."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> how many combinations of the grid never became trials."""
+    """Reason -> number of combinations of the grid dropped for it."""
     plots: tuple[str, ...] = ()
-    """The plots that show the answer, by name."""
+    """Names of the plots that show the answer."""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Returns the spec as plain JSON values."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         trials = {name: [trial.to_json() for trial in getattr(self, name)] for name in _TRIAL_LISTS}
-        # Thousands of trials have a few fingerprints.
+        # Thousands of trials share a few fingerprints.
         of = {trial_id: digest(canonical_json(print_)) for trial_id, print_ in self.fingerprints.items()}
         kinds = {of[trial_id]: dict(print_) for trial_id, print_ in self.fingerprints.items()}
         prints = {"kinds": kinds, "of": of}
@@ -135,14 +135,14 @@ class SweepSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepSpec:
-        """Returns the spec that `to_json` described; one of before there was a library has none."""
+        """Returns the spec from the output of `to_json`; older ones without a library get an empty one."""
         trials = {name: tuple(TrialConfig.from_json(t) for t in values.get(name, ())) for name in _TRIAL_LISTS}
         prints = values.get("fingerprints", {"kinds": {}, "of": {}})
         of = {trial_id: prints["kinds"][kind] for trial_id, kind in prints["of"].items()}
         return cls(**(dict(values) | trials | {"plots": tuple(values["plots"]), "fingerprints": of}))
 
     def everything(self) -> SweepSpec:
-        """Returns the spec of a question about all that is stored."""
+        """Returns the spec of a question about all stored trials."""
         return replace(self, trials=self.trials + self.library, library=(), left_out={})
 
 
@@ -151,7 +151,7 @@ _TRIAL_LISTS = ("trials", "library")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A reference to a stored checkpoint: what a trial's training was after an epoch."""
+    """A reference to a stored checkpoint of a trial."""
 
     trial_id: str
     epoch: int
@@ -160,26 +160,26 @@ class Checkpoint:
 
 
 def check_name(name: str) -> str:
-    """Returns the name of a sweep if it can be a folder's.
+    """Returns the name of a sweep if it is valid.
 
     Raises:
-        InputError: It holds anything but letters, digits, dots, dashes and underscores.
+        InputError: It contains anything except letters, digits, dots, dashes and underscores.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"a sweep's name is a folder name of letters, digits, '.', '_' and '-' (at most 100), not {name!r}"
+            f"a sweep's name must consist of letters, digits, '.', '_' and '-' (at most 100), not {name!r}"
         )
     return name
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kind:
-    """How the rows of a kind of part go together."""
+    """How the rows of a kind of part are combined."""
 
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     keep: Literal["first", "last"]
-    """Which of several rows with the same key holds."""
+    """Which of several rows with the same key counts."""
 
 
 _KINDS: Mapping[str, _Kind] = {
@@ -189,14 +189,14 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 class SweepStore:
-    """The files of one sweep. Creating a store touches nothing.
+    """The files of one sweep. Creating a store does not access them.
 
     Args:
         storage_path: A local folder or a `pyarrow.fs` URI.
         name: The sweep's name.
 
     Raises:
-        InputError: The name cannot be a folder's, or the storage path is a URI that pyarrow does not know.
+        InputError: The name is not valid, or the storage path is a URI that pyarrow does not support.
     """
 
     def __init__(self, storage_path: str, name: str) -> None:
@@ -206,30 +206,30 @@ class SweepStore:
         self.is_local = isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
         self.storage_path = root if self.is_local else storage_path
         self.damaged: list[str] = []
-        """Files that a read found damaged, relative to the sweep's folder."""
+        """Files found damaged when read, relative to the sweep's folder."""
         self._last_part = -1
-        """The highest number that a part is known to have had."""
+        """The highest known part number."""
         self._unmerged: dict[str, int] = {}
-        """Kind -> how many parts there are; only once this store has written one."""
+        """Kind -> number of parts; only once this store has written one."""
 
     @property
     def uri(self) -> str:
-        """The sweep's folder as `analysis` opens it; may hold credentials, so it is never printed."""
+        """The sweep's folder as `analysis` opens it; may contain credentials, so never print it."""
         return self.root if self.is_local else below(self.storage_path, self.name)
 
     @property
     def location(self) -> str:
-        """The sweep's folder as a person would write it, without credentials."""
+        """The sweep's folder for display, without credentials."""
         return without_secrets(self.uri)
 
     def locate(self, path: str) -> str:
-        """Returns where a file of the sweep is, as a person would write it, without credentials."""
+        """Returns the location of a file of the sweep for display, without credentials."""
         return below(self.location, path)
 
     # -- files ------------------------------------------------------------------------------------------------------
 
     def write(self, path: str, content: bytes) -> None:
-        """Writes a file whole or not at all.
+        """Writes a file atomically.
 
         Args:
             path: Relative to the sweep's folder.
@@ -266,7 +266,7 @@ class SweepStore:
         return patiently(read)
 
     def _read_named(self, path: str, sha: str) -> bytes | None:
-        """Returns a file's bytes if they are those its name promises, else notes it as damaged."""
+        """Returns a file's bytes if they match the checksum in its name, else records it as damaged."""
         content = self.read(path)
         if digest(content) == sha:
             return content
@@ -281,7 +281,7 @@ class SweepStore:
             return
 
     def files(self, folder: str = "") -> list[str]:
-        """Returns the files below a folder, relative to the sweep's, sorted; those half written are left out."""
+        """Returns the files below a folder, relative to the sweep's, sorted; temporary ones are skipped."""
         base = f"{self.root}/{folder}".rstrip("/")
         selector = pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
         files = [info.path for info in patiently(lambda: self.filesystem.get_file_info(selector)) if info.is_file]
@@ -289,11 +289,11 @@ class SweepStore:
         return sorted(name for name in names if not name.rpartition("/")[2].startswith(TEMPORARY))
 
     def exists(self) -> bool:
-        """Whether the sweep's folder holds any file; empty folders, which object stores show too, are nothing."""
+        """Whether the sweep's folder holds any file (empty folders, which object stores also list, do not count)."""
         return any(name != LOCK_FILE for name in self.files())
 
     def is_sweep(self) -> bool:
-        """Whether the folder is a sweep's: it holds a `sweep.json`, whole or not."""
+        """Whether the folder is a sweep's: it holds a `sweep.json`, damaged or not."""
         info = patiently(lambda: self.filesystem.get_file_info(f"{self.root}/{SPEC_FILE}"))
         return bool(info.is_file)
 
@@ -309,8 +309,8 @@ class SweepStore:
         return [store for store in stores if store.is_sweep()]
 
     def clear(self) -> None:
-        """Deletes the sweep's files, all but the lock of the run that does so."""
-        # The spec last: killed half-way, what is left is still a sweep's folder.
+        """Deletes the sweep's files except the lock, which the caller holds."""
+        # The spec last: if killed halfway, the rest is still recognised as a sweep's folder.
         for path in sorted(self.files(), key=lambda path: path == SPEC_FILE):
             if path != LOCK_FILE:
                 self.delete(path)
@@ -327,7 +327,7 @@ class SweepStore:
         """Returns the sweep's spec, or None when there is none yet.
 
         Raises:
-            DamagedFileError: `sweep.json` is not what was written, or of another schema version.
+            DamagedFileError: `sweep.json` is damaged or has another schema version.
         """
         try:
             content = self.read(SPEC_FILE)
@@ -338,10 +338,10 @@ class SweepStore:
             values = json.loads(content)
             promised = values.pop("sha256")
         except (ValueError, KeyError, AttributeError) as error:
-            raise DamagedFileError(f"{where} is damaged or not forksweep's: {error!r}") from None
+            raise DamagedFileError(f"{where} is damaged or not written by forksweep: {error!r}") from None
         if values.get("schema_version") != SCHEMA_VERSION:
             raise DamagedFileError(
-                f"{where} has schema version {values.get('schema_version')}, this program writes {SCHEMA_VERSION}"
+                f"{where} has schema version {values.get('schema_version')}, this program needs {SCHEMA_VERSION}"
             )
         if digest(canonical_json(values), 64) != promised:
             raise DamagedFileError(f"{where} is damaged: its content does not match its checksum")
@@ -358,7 +358,7 @@ class SweepStore:
         self._append("epochs", pl.DataFrame(rows, schema=polars_schema(EPOCH_COLUMNS)))
 
     def append_statuses(self, statuses: Sequence[TrialStatus]) -> None:
-        """Adds what happened to trials, as one part."""
+        """Adds statuses of trials, as one part."""
         rows = [vars(status) | {"sweep": self.name} for status in statuses]
         self._append("statuses", pl.DataFrame(rows, schema=polars_schema(STATUS_COLUMNS)))
 
@@ -379,7 +379,7 @@ class SweepStore:
         self.write(f"parts/{kind}-{self._last_part:020d}-{digest(content)}.parquet", content)
 
     def read_epochs(self) -> pl.DataFrame:
-        """Returns every record once, in the order they came in; the first of equal (trial, epoch) holds."""
+        """Returns every record once, in order of arrival; for each (trial, epoch) the first counts."""
         return self._read_kind("epochs")
 
     def read_statuses(self) -> pl.DataFrame:
@@ -395,8 +395,8 @@ class SweepStore:
         return self._read_parts(kind, self._parts(kind))[0]
 
     def _parts(self, kind: str) -> list[str]:
-        """Returns the parts of a kind, the oldest first."""
-        # A folder that changes while it is listed may show neither the new part nor all of those merged into it.
+        """Returns the parts of a kind, oldest first."""
+        # A folder that changes while being listed may show neither the new part nor all parts merged into it.
         before, found = None, self.files("parts")
         for _ in range(_LOOKS):
             if found == before:
@@ -408,10 +408,10 @@ class SweepStore:
         return [f"parts/{match.string}" for match in ordered if match["kind"] == kind]
 
     def _read_parts(self, kind: str, parts: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-        """Returns the rows of some parts, and which of these were whole.
+        """Returns the rows of some parts, and which parts were undamaged.
 
         Raises:
-            FileNotFoundError: One of them is gone.
+            FileNotFoundError: One of them no longer exists.
         """
         how = _KINDS[kind]
         schema = polars_schema(how.columns)
@@ -421,19 +421,19 @@ class SweepStore:
             )
         whole = {path: content for path, content in zip(parts, contents, strict=True) if content is not None}
         frames = [pl.DataFrame(schema=schema), *(pl.read_parquet(io.BytesIO(content)) for content in whole.values())]
-        # A part may be older than a column, which is then null.
+        # Columns newer than a part are null.
         rows = pl.concat(frames, how="diagonal").select(*schema)
         return rows.unique(how.key, keep=how.keep, maintain_order=True), list(whole)
 
     def compact(self) -> None:
-        """Replaces the parts of each kind by one with the same rows; killed half-way, nothing is lost or doubled."""
+        """Replaces the parts of each kind by one with the same rows; safe if killed halfway."""
         for kind in _KINDS:
             self._merge(kind, self._parts(kind))
 
     def _newest(self, kind: str) -> list[str]:
-        """Returns the newest parts, as many as are worth merging: none that is larger than all newer ones together.
+        """Returns the newest parts worth merging: none that is larger than all newer ones together.
 
-        So a row is written again only a few times, however long a run is.
+        This way each row is rewritten only a few times, however long the run.
         """
         parts = self._parts(kind)
         infos = patiently(lambda: self.filesystem.get_file_info([f"{self.root}/{path}" for path in parts]))
@@ -445,7 +445,7 @@ class SweepStore:
         return parts[-count:]
 
     def _merge(self, kind: str, parts: Sequence[str]) -> None:
-        """Replaces the newest parts by one, which comes after all there are; damaged ones stay to be seen."""
+        """Replaces the newest parts by one, numbered after all others; damaged ones are kept, to be reported."""
         if len(parts) < 2:
             return
         rows, whole = self._read_parts(kind, parts)
@@ -454,13 +454,13 @@ class SweepStore:
             self.delete(path)
 
     def remove_damaged(self) -> None:
-        """Deletes the files that reads found damaged: what they held is computed anew."""
+        """Deletes the files found damaged when read; their content is recomputed."""
         for path in self.damaged:
             self.delete(path)
         self.damaged.clear()
 
     def remove_half_written(self) -> None:
-        """Deletes what killed writers left; a file that somebody is still writing stays."""
+        """Deletes temporary files of killed writers, but not those still being written."""
         selector = pyarrow.fs.FileSelector(self.root, recursive=self.is_local, allow_not_found=True)
         infos = patiently(lambda: self.filesystem.get_file_info(selector))
         temporary = [info for info in infos if info.is_file and info.base_name.startswith(TEMPORARY)]
@@ -481,7 +481,7 @@ class SweepStore:
         """Returns `<name>.parquet`, or None when there is none.
 
         Raises:
-            DamagedFileError: Its checksums do not hold.
+            DamagedFileError: Its checksums do not match.
         """
         try:
             content = self.read(f"{name}.parquet")
@@ -525,13 +525,13 @@ class SweepStore:
 
 
 def _temporary_name(file: str) -> str:
-    """Returns a name for a file while it is written, which no other writer has."""
+    """Returns a temporary name for a file, unique to this writer."""
     return f"{TEMPORARY}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}-{file}"
 
 
 @cache
 def _machine() -> str:
-    """Returns 8 hexadecimal digits for what a process id means something on: a machine since its start, a container."""
+    """Returns 8 hexadecimal digits that identify the scope of process ids: a machine since boot, or a container."""
     known = [platform.node()]
     with contextlib.suppress(OSError):  # not Linux
         known.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -540,7 +540,7 @@ def _machine() -> str:
 
 
 def _file_clock(folder: Path) -> float:
-    """Returns the time that files written to a folder now bear, which may not be this machine's."""
+    """Returns the timestamp of files written to a folder now, which may differ from this machine's clock."""
     probe = folder / _temporary_name("now")
     try:
         probe.write_bytes(b"")
@@ -550,7 +550,7 @@ def _file_clock(folder: Path) -> float:
 
 
 def _is_left_over(name: str, age: float) -> bool:
-    """Whether nobody writes a file with a temporary name any more; its age is in seconds."""
+    """Whether a temporary file is abandoned; its age is in seconds."""
     writer = _WRITER.fullmatch(name)
     if writer is None:
         return True
@@ -569,10 +569,10 @@ T = TypeVar("T")
 
 
 def patiently(action: Callable[[], T]) -> T:
-    """Returns what an action on storage returns, trying again for a while when the storage does not answer.
+    """Runs an action on storage, retrying for a while if the storage does not answer.
 
     Raises:
-        OSError: It still fails, or in a way that waiting does not mend (no such file, no permission, no space).
+        OSError: It still fails, or fails in a way that retrying cannot fix (no such file, no permission, no space).
     """
     for seconds in RETRY_SECONDS:
         try:
@@ -593,7 +593,7 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         storage_path: A local folder (may be relative, `~` works) or a `pyarrow.fs` URI.
 
     Raises:
-        InputError: The URI is not one that pyarrow knows.
+        InputError: pyarrow does not support the URI.
     """
     if "://" not in storage_path:
         return pyarrow.fs.LocalFileSystem(), str(Path(storage_path).expanduser().absolute())
@@ -610,18 +610,18 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 def below(storage_path: str, name: str) -> str:
-    """Returns the path of something below a storage path; a URI's query stays at its end."""
+    """Appends a name to a storage path; a URI's query stays at the end."""
     folder, mark, query = storage_path.partition("?") if "://" in storage_path else (storage_path, "", "")
     return f"{folder.rstrip('/')}/{name}{mark}{query}"
 
 
 def without_secrets(text: str) -> str:
-    """Returns a text with the credentials in its URIs taken out: `user:password@` and `secret_key=...`."""
+    """Removes credentials from the URIs in a text: `user:password@` and `secret_key=...`."""
     return _SECRET_VALUE.sub(r"\1***", _USER_INFO.sub(r"\1", text))
 
 
 def parquet_bytes(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> bytes:
-    """Returns a frame as a Parquet file with page checksums; metadata values go into the footer as JSON."""
+    """Encodes a frame as a Parquet file with page checksums and metadata values as JSON in the footer."""
     table = frame.to_arrow()
     footer: dict[Any, Any] = {f"forksweep.{key}": json.dumps(value) for key, value in metadata.items()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **footer})

@@ -1,4 +1,4 @@
-"""From records to `trials.parquet`: one row for each trial, everything derived, nothing stored twice."""
+"""Builds `trials.parquet` from the records: one row per trial."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
     """Returns the trials table of a sweep, finished or still running.
 
     Args:
-        spec: What was asked.
+        spec: The sweep's spec.
         epochs: The sweep's records (`SweepStore.read_epochs`).
-        statuses: The trials' last statuses (`SweepStore.read_statuses`); a trial without one is `pending`, and so is
-            one that has lost records since (a damaged file).
+        statuses: The trials' last statuses (`SweepStore.read_statuses`); a trial without one, or one that has lost
+            records since (to a damaged file), is `pending`.
 
     Returns:
-        One row for each trial of the spec, in its order, with the columns of `TRIAL_COLUMNS` and the settings'.
+        One row per trial of the spec, in its order, with the columns of `TRIAL_COLUMNS` and of the settings.
     """
     measured = epochs.sort("trial_id", "epoch").group_by("trial_id", maintain_order=True).agg(*_MEASURES)
     records = measured.select("trial_id", records="epochs_run")
@@ -58,7 +58,7 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
 
 
 def publish(store: SweepStore, spec: SweepSpec) -> tuple[str, str]:
-    """Writes `epochs.parquet` and `trials.parquet` from the parts and returns where they are."""
+    """Writes `epochs.parquet` and `trials.parquet` from the parts and returns their locations."""
     metadata = {"schema_version": spec.schema_version, "sweep": spec.name} | {
         "question": spec.question,
         "fingerprint": dict(spec.fingerprint),

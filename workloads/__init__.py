@@ -1,1 +1,1 @@
-"""What one trial is: its configuration, its data, its model and how it is trained. Knows nothing of Ray."""
+"""Everything that defines one trial: configuration, data, model and training. Independent of Ray."""

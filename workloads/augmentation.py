@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from workloads.trial import Settings
 
 ERASED_AREA = (0.02, 0.33)
-"""Smallest and largest part of an image that is erased (arXiv:1708.04896, as in torchvision's `RandomErasing`)."""
+"""Smallest and largest fraction of an image to erase (arXiv:1708.04896, as in torchvision's `RandomErasing`)."""
 ERASED_RATIO = (0.3, 3.3)
 """Smallest and largest ratio of the erased rectangle's height to its width."""
 FLIP_PROBABILITY = 0.5
@@ -19,14 +19,14 @@ FLIP_PROBABILITY = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to each image of a batch, drawn anew for each."""
+    """Random augmentation, drawn separately for each image of a batch."""
 
     shift: int = 0
-    """Moved by up to that many pixels down or up and right or left; the border is continued."""
+    """Maximum shift in pixels, vertically and horizontally; border pixels are repeated."""
     flip: bool = False
-    """Mirrored left to right, every other image on average."""
+    """Whether to mirror images left to right with probability 1/2."""
     erasing: float = 0.0
-    """Probability that a rectangle is replaced by the training images' mean, which is 0 once normalised."""
+    """Probability of replacing a rectangle by the mean of the training images, which is 0 after normalisation."""
 
     @classmethod
     def of(cls, settings: Settings) -> Augmentation:
@@ -34,11 +34,11 @@ class Augmentation:
         return cls(**{name: settings[name] for name in cls.__dataclass_fields__})  # type: ignore[arg-type]
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """Returns a batch (n, channels, height, width) augmented; the batch itself stays as it was.
+        """Returns an augmented copy of a batch (n, channels, height, width).
 
         Args:
             images: The batch, normalised, on any device.
-            generator: Where the draws come from, on the CPU: equal on every device.
+            generator: A generator on the CPU, so that draws are the same on every device.
         """
         if self.shift or self.flip:
             images = self._moved(images, generator)

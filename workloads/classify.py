@@ -1,4 +1,4 @@
-"""A trained network put to use: from a checkpoint and an image to the name of a class, without the data set.
+"""Classifies images with a trained network from a checkpoint, without the data set.
 
 from PIL import Image
 from workloads.classify import load_classifier
@@ -28,12 +28,12 @@ from workloads.training import ImageFormat, build_model
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A trained network that says what is on an image."""
+    """A trained network that classifies images."""
 
     network: nn.Module
     """In evaluation mode, on the CPU."""
     format: ImageFormat
-    """What its images are like and its outputs mean."""
+    """The format of its input images and the meaning of its outputs."""
 
     def __call__(self, image: Image.Image) -> str:
         """Returns the name of the most probable class."""
@@ -47,13 +47,13 @@ class Classifier:
         return dict(zip(self.format.classes, found.tolist(), strict=True))
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Returns an image as the network takes it: (1, channels, 32, 32), normalised as its training images were.
+        """Returns an image as network input: (1, channels, 32, 32), normalised like the training images.
 
         Args:
-            image: As it was opened: of any size, in grey or colour, upright or turned by its EXIF, transparent or not.
+            image: An image as opened by Pillow: any size, grey or colour, rotated by EXIF or not, transparent or not.
 
         Raises:
-            InputError: It has more than 8 bits for each channel.
+            InputError: It has more than 8 bits per channel.
         """
         try:
             values = pixels(image, grey=self.format.channels == 1, size=self.format.size)
@@ -70,13 +70,13 @@ def load_classifier(path: str | Path) -> Classifier:
         path: A file from a sweep's folder checkpoints/.
 
     Raises:
-        InputError: The file is not a checkpoint of ours, an old one that does not say how images are prepared, or of a
-            network that is not in the table.
-        OSError: It cannot be read.
+        InputError: The file is not a forksweep checkpoint, is too old to hold the image format, or has a network that
+            is not in the table.
+        OSError: The file cannot be read.
     """
     state = load_state(Path(path))
     if state.images is None:
-        raise InputError(f"{path} does not say how its images were prepared: it is of an older version; train it again")
+        raise InputError(f"{path} is from an older version and lacks the image format; train the network again")
     find("workload", WORKLOADS, state.config.workload)
     network = build_model(state.config, _as_row(state.images))
     network.load_state_dict(state.model)
@@ -84,7 +84,7 @@ def load_classifier(path: str | Path) -> Classifier:
 
 
 def _as_row(images: ImageFormat) -> DatasetRow:
-    """Returns what a network is built for: a data set that need not be here."""
+    """Returns a stand-in row to build the network with, as the data set itself is not needed."""
 
     def read(root: Path) -> Raw:
         raise AssertionError("a checkpoint holds no images")

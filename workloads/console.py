@@ -1,4 +1,4 @@
-"""What command lines have in common: one line says what is wrong, and the program ends with status 2."""
+"""Shared by all command-line programs: bad input is reported in one line, with exit status 2."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from workloads.errors import InputError
 
 USAGE_ERROR = 2
 UNLIMITED = 10_000
-"""Characters in a line away from a terminal: more than any line of ours has."""
+"""Console width when the output is not a terminal: longer than any line we print."""
 
 Flags = TypeVar("Flags")
 
 
 def parse(flags: type[Flags], words: Sequence[str] | None = None, **how: Any) -> Flags:
-    """Returns what a command line says.
+    """Parses a command line.
 
     Args:
-        flags: The dataclass of its flags.
-        words: The command line; None takes the process's own.
-        how: What else `tyro.cli` is told.
+        flags: The dataclass of the flags.
+        words: The command line; None means the process's own.
+        how: Further arguments for `tyro.cli`.
 
     Raises:
-        InputError: It is not understood.
-        SystemExit: It asks for help, which is printed.
+        InputError: The command line is invalid.
+        SystemExit: It asks for help, which has been printed.
     """
     complaint = io.StringIO()
     try:
@@ -47,19 +47,19 @@ def parse(flags: type[Flags], words: Sequence[str] | None = None, **how: Any) ->
 
 
 def _first_paragraph(box: str) -> str:
-    """Returns what is wrong according to tyro, which says it in a box with a title, explanations and more boxes."""
+    """Extracts the error from tyro's output, a box with a title, explanations and further boxes."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    # Where the terminal has no box characters, a rule is made of hyphens, and there is one below the title too.
+    # Without box-drawing characters, rules consist of hyphens, and there is one below the title too.
     rules = [not line.strip("─-╭╮╰╯") for line in lines]
     begin = rules.index(False)
     return " ".join(lines[begin : rules.index(True, begin)])
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """Returns where a program prints; for the start of programs only, as it changes how their streams fail.
+    """Returns the console a program prints to. Call it only at program start: it changes the streams' error handling.
 
-    Away from a terminal nothing is wrapped, whatever `COLUMNS` says, and nothing is drawn anew, whatever `FORCE_COLOR`
-    says: that is about colours. Characters that the stream's encoding lacks become question marks.
+    If the output is not a terminal, nothing is wrapped (whatever `COLUMNS` says) or redrawn; `FORCE_COLOR` only turns
+    colours on. Characters that the stream's encoding lacks become question marks.
 
     Args:
         stderr: Whether to print to standard error.
@@ -82,7 +82,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 @contextlib.contextmanager
 def complaining() -> Iterator[Console]:
-    """Yields where to print; what a user got wrong ends the program with one line on stderr."""
+    """Yields the console to print to; bad input ends the program with one line on stderr."""
     complaints = open_console(stderr=True)
     try:
         yield open_console()

@@ -1,7 +1,7 @@
 """Image data sets, prepared once: decoded, resized to 32x32, normalised, split, and kept as arrays.
 
-The prepared arrays are cached in the user's cache folder under the digest of what they were made from, so that only the
-first start pays for them.
+The prepared arrays are cached in the user's cache folder under a digest of their inputs, so only the first start has to
+prepare them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Split = Literal["train", "val", "test"]
 SIZE = 32
 """Height and width of a prepared image, in pixels."""
 SPLIT_SEED = 0
-"""Decides which training images are held out for validation: the same for every trial and sweep."""
+"""Determines which training images are held out for validation: the same for every trial and sweep."""
 _PREPARATION = 1
-"""Raised when the preparation changes, so that older caches are not used."""
+"""Increase this when the preparation changes, to invalidate older caches."""
 
 DATA_ROOT = Path("data")
-"""Where downloaded data sets are, unless said otherwise."""
+"""Default folder for downloaded data sets."""
 
 
 class DataError(InputError):
-    """A data set's files are missing or not what they should be."""
+    """A data set's files are missing or invalid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +58,16 @@ class Dataset:
     train: int
     """Number of training images."""
     val: int
-    """Number of validation images; the rest is for testing."""
+    """Number of validation images; the rest are test images."""
     classes: tuple[str, ...]
     digest: str
-    """Of everything the arrays depend on."""
+    """Digest of everything the arrays depend on."""
     mean: tuple[float, ...] = ()
-    """Per channel, what was taken off the images scaled to [0, 1] when they were normalised; empty if not known."""
+    """Mean per channel of images scaled to [0, 1], subtracted in normalisation; empty if unknown."""
     std: tuple[float, ...] = ()
 
     def span(self, split: Split) -> tuple[int, int]:
-        """Returns where a split's images begin and end."""
+        """Returns the first index of a split's images and the index after the last."""
         ends = (0, self.train, self.train + self.val, len(self.labels))
         index = ("train", "val", "test").index(split)
         return ends[index], ends[index + 1]
@@ -83,38 +83,38 @@ class Raw:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     ordered: bool = False
-    """Whether the training images end with those held out for validation already; otherwise they are drawn."""
+    """Whether the validation images already come last among the training images; if not, they are drawn at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRow:
-    """Where a data set comes from and what is known of it before it is read."""
+    """Where a data set comes from, and what is known about it before it is read."""
 
     name: str
     doc: str
     read: Callable[[Path], Raw]
     """Reads it from the data root."""
     digests: Mapping[str, str] = field(default_factory=dict)
-    """File -> SHA-256 of its content, where that is fixed."""
+    """File -> SHA-256 of its content, for files with fixed content."""
     files: tuple[str, ...] = ()
-    """The others, relative to the data root: their content is part of the digest."""
+    """The other files, relative to the data root: their content is part of the digest."""
     fetch: Callable[[Path], None] | None = None
     """Downloads them to the data root."""
     train: int
-    """Training images left after validation images are held out."""
+    """Number of training images after holding out the validation images."""
     val: int
     test: int
     mean: tuple[float, ...] | None = None
-    """Per channel, of the training images scaled to [0, 1]; None: computed when the arrays are prepared."""
+    """Mean per channel of the training images scaled to [0, 1]; None to compute it during preparation."""
     std: tuple[float, ...] | None = None
     channels: int = 1
     classes: tuple[str, ...]
 
     def digest(self, root: Path = DATA_ROOT) -> str:
-        """Returns the hash of everything that the prepared arrays depend on.
+        """Returns the digest of everything the prepared arrays depend on.
 
         Args:
-            root: The data root; files of it are downloaded if they are missing.
+            root: The data root; missing files are downloaded to it.
 
         Raises:
             DataError: Files are missing and cannot be downloaded.
@@ -126,7 +126,7 @@ class DatasetRow:
         return digest(canonical_json(inputs))
 
     def _found(self, root: Path) -> dict[str, Path]:
-        """Returns where each of the files is, once all are there."""
+        """Returns the path of each file, after downloading missing ones."""
         paths = {file: root / file for file in self.files}
         if self.fetch is None or all(path.exists() for path in paths.values()):
             return paths
@@ -135,19 +135,19 @@ class DatasetRow:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 warnings.simplefilter("ignore")
                 self.fetch(root)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the remedy is the same
+        except Exception as error:  # noqa: BLE001 - the remedy is the same for every error
             reason = f"downloading them failed: {textwrap.shorten(str(error), 200, placeholder=' ...')}"
         if missing := [file for file, path in paths.items() if not path.exists()]:
             raise DataError(
-                f"data set {self.name!r} needs files that are not in {root.absolute()} ({reason}); "
-                f"put there: {', '.join(missing)}, or name another folder with --data-root"
+                f"data set {self.name!r} needs files that are not in {root.absolute()} ({reason}): "
+                f"{', '.join(missing)}; put them there or pass another folder with --data-root"
             )
         return paths
 
 
 def expanded(path: Path) -> Path:
-    """Returns a path with one's own folder for `~`, which no shell replaces after a colon or an equals sign."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails where a name only begins with ~
+    """Expands `~` to the home folder, which shells do not do after a colon or an equals sign."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser fails on names that merely start with ~
 
 
 def read_idx(path: Path, sha256: str) -> NDArray[np.uint8]:
@@ -155,12 +155,12 @@ def read_idx(path: Path, sha256: str) -> NDArray[np.uint8]:
 
     Args:
         path: The file.
-        sha256: Digest of its content, unpacked.
+        sha256: Digest of its uncompressed content.
 
     Raises:
         DataError: The file is missing, damaged or not the one expected.
     """
-    remedy = f"it is part of the project, restore it: git checkout -- {path}"
+    remedy = f"it is part of the project; restore it with git checkout -- {path}"
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
@@ -223,7 +223,7 @@ FASHION_MNIST = DatasetRow(
 
 
 def synthetic(root: Path) -> Raw:
-    """Returns small images of vertical, horizontal and diagonal stripes in noise: learned in seconds, for tests."""
+    """Returns small images of vertical, horizontal and diagonal stripes in noise, learned in seconds."""
     random = np.random.default_rng(SYNTHETIC_SEED)
     labels = random.integers(0, len(_STRIPES), 1_200)
     y, x = np.mgrid[:28, :28]
@@ -242,11 +242,11 @@ _STRIPES: Mapping[str, tuple[float, float]] = {
     "falling": (0.6, -0.6),
     "rising": (0.6, 0.6),
 }
-"""Class -> change of phase for each pixel downwards and to the right."""
+"""Class -> phase change per pixel downwards and to the right."""
 
 SYNTHETIC = DatasetRow(
     name="synthetic",
-    doc="1,200 grey images of stripes in noise, in four classes: made when needed, for tests and first tries.",
+    doc="1,200 grey images of stripes in noise, in four classes: generated, for tests and quick trials.",
     read=synthetic,
     digests={"generator": "1"},
     train=800,
@@ -257,13 +257,13 @@ SYNTHETIC = DatasetRow(
 
 
 def resize(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns images (n, h, w[, c]) resized to (n, c, 32, 32) as torchvision's `Resize` does: bilinear, by Pillow."""
+    """Resizes images (n, h, w[, c]) to (n, c, 32, 32) like torchvision's `Resize`: bilinear, with Pillow."""
     resized = np.stack([np.asarray(Image.fromarray(i).resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for i in images])
     return resized[:, None] if resized.ndim == 3 else resized.transpose(0, 3, 1, 2)
 
 
 def normalise(images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Returns images (n, c, h, w) scaled to [0, 1], less the mean, over the standard deviation, per channel."""
+    """Scales images (n, c, h, w) to [0, 1], subtracts the mean and divides by the standard deviation per channel."""
     scaled = images.astype(np.float32) / np.float32(255)
     scaled -= np.asarray(mean, np.float32)[:, None, None]
     scaled /= np.asarray(std, np.float32)[:, None, None]
@@ -271,16 +271,16 @@ def normalise(images: NDArray[np.uint8], mean: tuple[float, ...], std: tuple[flo
 
 
 def cache_folder() -> Path:
-    """Returns where prepared data sets are kept: `FORKSWEEP_CACHE`, or the user's cache folder."""
+    """Returns the folder of prepared data sets: `FORKSWEEP_CACHE` or the user's cache folder."""
     return Path(os.environ.get("FORKSWEEP_CACHE") or platformdirs.user_cache_dir("forksweep"))
 
 
 def load(row: DatasetRow, root: Path = DATA_ROOT) -> Dataset:
-    """Returns a prepared data set, from the cache or made now (about 10 s for Fashion-MNIST).
+    """Returns a prepared data set, from the cache or prepared now (about 10 s for Fashion-MNIST).
 
     Args:
-        row: Which.
-        root: The folder of downloaded data sets; what is missing there is downloaded to it.
+        row: The data set.
+        root: The folder of downloaded data sets; missing files are downloaded to it.
 
     Raises:
         DataError: Its files are missing or damaged.
@@ -321,7 +321,7 @@ def _prepare(row: DatasetRow, root: Path, folder: Path) -> Prepared:
 
 
 def _read(row: DatasetRow, root: Path) -> Raw:
-    """Returns what a row reads, if it is what the row says."""
+    """Reads a row's data and checks it against the row."""
     try:
         raw = row.read(root)
     except DataError:
@@ -333,37 +333,37 @@ def _read(row: DatasetRow, root: Path) -> Raw:
     for (what, count), expected in zip(found.items(), (row.train + row.val, row.test), strict=True):
         if count != expected:
             raise DataError(
-                f"data set {row.name!r} in {root.absolute()} is not what it should be: "
+                f"data set {row.name!r} in {root.absolute()} is damaged: "
                 f"it has {count:,} {what}, expected {expected:,}; {_remedy(row)}"
             )
     for labels in (raw.train_labels, raw.test_labels):
         if not (labels.min(initial=0) >= 0 and labels.max(initial=0) < len(row.classes)):
             raise DataError(
-                f"data set {row.name!r} in {root.absolute()} is not what it should be: it has labels from "
+                f"data set {row.name!r} in {root.absolute()} is damaged: it has labels from "
                 f"{labels.min()} to {labels.max()}, expected 0 to {len(row.classes) - 1}; {_remedy(row)}"
             )
     return raw
 
 
 def _remedy(row: DatasetRow) -> str:
-    # What cannot be downloaded again is never to be deleted: it may be someone's only copy.
-    return "delete its files" if row.fetch else "restore its files"
+    # Never suggest deleting what cannot be downloaded again: it may be the only copy.
+    return "delete its files to download them again" if row.fetch else "restore its files"
 
 
 def mean_and_deviation(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of images (n, c, h, w) scaled to [0, 1], per channel."""
-    # Counted by value: exact, and no copy of the images as numbers of eight bytes.
+    """Returns mean and standard deviation per channel of images (n, c, h, w) scaled to [0, 1]."""
+    # From a histogram: exact, and without a float64 copy of the images.
     counts = np.stack([np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
     levels = np.arange(256) / 255
     mean = counts @ levels / counts.sum(1)
     variance = (counts * (levels - mean[:, None]) ** 2).sum(1) / counts.sum(1)
-    # A channel of one value only is left as it is.
+    # Do not scale a constant channel.
     std = np.where((counts > 0).sum(1) > 1, np.sqrt(variance), 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _write_cache(folder: Path, prepared: Prepared) -> None:
-    """Keeps prepared arrays; a cache folder that cannot be written costs time at the next start, nothing else."""
+    """Caches prepared arrays; if the cache folder cannot be written, the next start just prepares them again."""
     arrays: tuple[NDArray[Any], ...] = prepared
     for path, array in zip(_cache_files(folder), arrays, strict=True):
         try:
@@ -382,7 +382,7 @@ def _cache_files(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def _cached(folder: Path) -> Prepared | None:
-    """Returns what is cached; None where a file is missing (older caches have no scale) or damaged."""
+    """Returns the cached arrays; None if a file is missing (older caches have no scale) or damaged."""
     images, labels, scale = files = _cache_files(folder)
     try:
         if all(path.with_suffix(".sha256").read_text() == _sha256(path) for path in files):
@@ -393,7 +393,7 @@ def _cached(folder: Path) -> Prepared | None:
 
 
 def _content_digest(path: Path) -> str:
-    """Returns a file's SHA-256; not worked out anew while size and time of change stay."""
+    """Returns a file's SHA-256, recomputed only if its size or modification time changed."""
     try:
         info = path.stat()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Prints a network: its layers, the shapes that come out of them and how many parameters each has.
+"""Prints a network: its layers, their output shapes and parameter counts.
 
 python -m workloads.describe lenet
 python -m workloads.describe lenet_cifar10 batch_norm=true
@@ -26,10 +26,10 @@ from workloads.trial import Setting, TrialConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Prints a network with shapes and parameters."""
+    """Prints a network's layers, output shapes and parameter counts."""
 
     workload: Positional[Annotated[str, arg(metavar="WORKLOAD")]] = "lenet"
-    """A row of the workload table, e.g. lenet_cifar10; a network's name alone is that on Fashion-MNIST."""
+    """A workload, e.g. lenet_cifar10; a network's name alone means on Fashion-MNIST."""
     settings: Positional[Annotated[tuple[str, ...], arg(metavar="SETTING=VALUE")]] = ()
     """Settings of the workload, e.g. batch_norm=true."""
 
@@ -41,16 +41,16 @@ class Layer:
     name: str
     description: str
     shape: tuple[int, ...]
-    """Of what comes out of it for one image."""
+    """Output shape for one image."""
     parameters: int
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
-    """Returns a network's innermost layers, in the order they are used.
+    """Returns a network's innermost layers, in execution order.
 
     Args:
         model: The network.
-        shape: Of one image.
+        shape: The shape of one image.
     """
     found: list[Layer] = []
 
@@ -74,7 +74,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints what a command line asks for; None is the process's own."""
+    """Runs the program on a command line; None means the process's own."""
     with complaining() as console:
         arguments = parse(Arguments, words, prog="python -m workloads.describe")
         workload = _workload(arguments.workload)
@@ -89,7 +89,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for layer in found:
             table.add_row(layer.description, _shape(layer.shape), f"{layer.parameters:,}" if layer.parameters else "")
         table.add_section()
-        table.add_row("all", "", f"{sum(layer.parameters for layer in found):,}")
+        table.add_row("total", "", f"{sum(layer.parameters for layer in found):,}")
         console.print(table)
 
 
@@ -107,7 +107,7 @@ def _settings(texts: tuple[str, ...]) -> dict[str, Setting]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"a setting is written NAME=VALUE (e.g. batch_norm=true), not {text!r}")
+            raise InputError(f"settings must be NAME=VALUE (e.g. batch_norm=true), not {text!r}")
         try:
             found[name] = json.loads(value)
         except ValueError:

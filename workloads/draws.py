@@ -1,4 +1,4 @@
-"""Random draws as functions of a key, e.g. (seed, epoch): from generators of one's own, or from the global ones."""
+"""Random draws as functions of a key, e.g. (seed, epoch): from a new generator or from the global ones."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def generator(*key: int) -> Generator:
 
 @contextlib.contextmanager
 def global_draws(*key: int, device: torch.device = _CPU) -> Iterator[None]:
-    """Makes what is drawn from the global generators a function of the key, and leaves the generators as they were.
+    """Makes draws from the global generators a function of the key, and restores the generators afterwards.
 
-    For networks, whose layers draw from nothing else: initial weights, dropout. Seeded are torch's generators (of the
-    CPU and, if the device is a GPU, of the current one), NumPy's and Python's. They belong to the process: do not
-    yield to a caller inside, nor draw from another thread. Out of reach is what has a generator of its own, such
-    as cuDNN's dropout between recurrent layers, which torch seeds once for each process.
+    For networks, whose layers draw from the global generators: initial weights, dropout. It seeds torch's generators
+    (the CPU's and, if the device is a GPU, the current GPU's), NumPy's and Python's. They are shared by the whole
+    process: do not yield to a caller inside, or draw from another thread. It cannot reach layers with their own
+    generator, such as cuDNN's dropout between recurrent layers, which torch seeds once per process.
 
     Args:
-        key: What decides the draws, e.g. (seed, epoch).
-        device: Where tensors are drawn.
+        key: Determines the draws, e.g. (seed, epoch).
+        device: The device to draw tensors on.
     """
     seed = _seed(key)
     pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - a network may use it
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else ()):
         try:
-            # Not torch.manual_seed, which seeds every GPU there is.
+            # Not torch.manual_seed, which seeds every GPU.
             torch.default_generator.manual_seed(seed)
             if on_gpu:
                 torch.cuda.manual_seed(seed)
@@ -49,7 +49,7 @@ def global_draws(*key: int, device: torch.device = _CPU) -> Iterator[None]:
 
 
 def _seed(key: tuple[int, ...]) -> int:
-    # A sequence with zeros at its end is the same as without them: no key may be another one and zeros.
+    # SeedSequence ignores trailing zeros, so no key may equal another one followed by zeros.
     low, high = np.random.SeedSequence(key).generate_state(2, np.uint32).tolist()
     seed: int = (high << 32) | low
     return seed

@@ -1,8 +1,8 @@
-"""check_accuracy: what a saved checkpoint makes of all training, validation and test images.
+"""check_accuracy: evaluates a checkpoint on all training, validation and test images.
 
     python -m workloads.evaluate results/optimizers/checkpoints/<trial>/<epoch>-<digest>.pt
 
-The columns `checkpoint` and `best_checkpoint` of `trials.parquet` say which file is whose.
+The columns `checkpoint` and `best_checkpoint` of `trials.parquet` give each trial's files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Arguments:
     checkpoint: Positional[Annotated[str, arg(metavar="CHECKPOINT")]]
     """A file from a sweep's folder checkpoints/."""
     data_root: Annotated[str, arg(metavar="PATH")] = str(DATA_ROOT)
-    """Where downloaded data sets are."""
+    """The folder of downloaded data sets."""
     gpu: bool = False
     """Evaluate on the (first visible) GPU."""
 
@@ -40,21 +40,21 @@ def load_state(path: Path) -> State:
     """Returns the state in a checkpoint file.
 
     Raises:
-        InputError: The file is not a checkpoint of ours.
-        OSError: It cannot be read.
+        InputError: The file is not one of forksweep's checkpoints.
+        OSError: The file cannot be read.
     """
     content = path.read_bytes()
     try:
         return State.from_bytes(content)
-    except Exception as error:  # noqa: BLE001 - there is nothing that unpickling some other file cannot raise
-        raise InputError(f"{path} is damaged or not a checkpoint of forksweep's ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001 - unpickling an unrelated file can raise anything
+        raise InputError(f"{path} is damaged or not a forksweep checkpoint ({type(error).__name__})") from None
 
 
 def check_accuracy(state: State, images: Images) -> Mapping[Split, Evaluation]:
-    """Returns what a state's network makes of every split: in evaluation mode, without gradients, all images counted.
+    """Evaluates a state's network on all images of every split, in evaluation mode and without gradients.
 
     Args:
-        state: The training's state.
+        state: A training state.
         images: Its data set, on the device to evaluate on.
     """
     model = build_model(state.config).to(images.images.device)
@@ -63,11 +63,11 @@ def check_accuracy(state: State, images: Images) -> Mapping[Split, Evaluation]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints what a command line asks for; None is the process's own."""
+    """Runs the program on a command line; None means the process's own."""
     with complaining() as console:
         arguments = parse(Arguments, words, prog="python -m workloads.evaluate")
         if arguments.gpu and not torch.cuda.is_available():
-            raise InputError("--gpu asks for a GPU, and torch finds none")
+            raise InputError("--gpu was given, but torch finds no GPU")
         state = load_state(Path(arguments.checkpoint))
         device = torch.device("cuda" if arguments.gpu else "cpu")
         images = Images(datasets.load(dataset_of(state.config), Path(arguments.data_root)), device)

@@ -1,9 +1,9 @@
-"""What decides a trial's numbers, found by training a little: trials with equal fingerprints are comparable.
+"""Fingerprints of what determines a trial's numbers: trials with equal fingerprints are comparable.
 
-A changed comment, another commit or another processor says nothing about the numbers, so none of them is looked at.
-Instead a *probe* does what training does: a few steps of the very network, loss and optimizer on made-up images, an
-evaluation, and the values that the schedule applies. Its results are compared bit for bit. On another type of machine,
-with another number of threads or after a change of the code that matters, they differ.
+A changed comment, commit or processor does not by itself mean different numbers, so none of these is part of it.
+Instead, a *probe* runs what training runs: a few steps of the trial's network, loss and optimizer on made-up images, an
+evaluation, and the values the schedule applies. Its results are compared bit for bit. They differ on another type of
+machine, with another number of threads, or after a code change that affects the numbers.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ STEPS = 3
 BATCH = 64
 """Images in each of them."""
 MOST_STEPS = 50
-"""Of an epoch, in the trace of a schedule that changes its values from step to step."""
+"""Maximum steps per epoch in the trace of a schedule that steps every batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
-    """What decides a trial's numbers."""
+    """What determines a trial's numbers."""
 
     data: str
     """Digest of the data set."""
     device: str
-    """Kind of device, with the number of threads or the settings of cuDNN."""
+    """Kind of device, with the number of threads or the cuDNN settings."""
     machine: str
-    """Of a probe that is the same for all trials: differs between types of machine and, mostly, versions of torch."""
+    """Digest of a probe common to all trials: differs between types of machine and, usually, versions of torch."""
     training: str
-    """Of the trial's own probe."""
+    """Digest of the trial's own probe."""
 
     def to_json(self) -> dict[str, str]:
         """Returns the fingerprint as plain values."""
         return dataclasses.asdict(self)
 
     def difference(self, stored: Mapping[str, str]) -> str | None:
-        """Returns in which way a stored trial is not comparable, as a phrase; None when it is."""
+        """Returns why a stored trial is not comparable, as a phrase after "trained"; None if it is comparable."""
         for name, value in self.to_json().items():
             if name != "machine" and stored.get(name) != value:
                 break
         else:
             return None
         if stored.get("data") != self.data:
-            return "on other data"
+            return "on different data"
         if stored.get("device") != self.device:
             return f"on {stored.get('device')}, now {self.device}"
         if stored.get("machine") != self.machine:
-            return "on another type of machine or with another version of torch (the same steps give other bits)"
-        return "differently: the code of the network, optimizer, schedule or training has changed since"
+            return "on another type of machine or with another version of torch (the same steps give different bits)"
+        return "with different code: that of the network, optimizer, schedule or training has changed since"
 
 
 Probes = Mapping[str, tuple[str, str]]
@@ -76,13 +76,13 @@ Probes = Mapping[str, tuple[str, str]]
 def fingerprints(
     trials: Iterable[TrialConfig], hardware: Hardware, data_root: Path = DATA_ROOT, probed: Probes | None = None
 ) -> dict[str, Fingerprint]:
-    """Returns the fingerprint of each trial, by id: how it would train now.
+    """Returns the fingerprint each trial would have if trained now, by trial id.
 
     Args:
-        trials: The trials, their settings complete.
-        hardware: What each is granted.
-        data_root: Where downloaded data sets are.
-        probed: What `probe` found where the trials will be trained; None probes in this process.
+        trials: The trials, with all settings filled in.
+        hardware: The hardware of each trial.
+        data_root: The folder of downloaded data sets.
+        probed: The result of `probe` on the machines that will train the trials; None probes in this process.
 
     Raises:
         DataError: A data set's files are missing.
@@ -101,7 +101,7 @@ def fingerprints(
 
 
 def probe(trials: Iterable[TrialConfig], hardware: Hardware) -> Probes:
-    """Trains a few steps of each trial in this process, as far as they differ; takes some 10 ms for each kind."""
+    """Trains a few steps of each distinct kind of trial in this process; takes about 10 ms per kind."""
     machine = probe_machine(hardware)
     return {
         trial.trial_id: (machine, digest(_probe(_kind(trial), hardware) + _trace(_schedule(trial)))) for trial in trials
@@ -110,7 +110,7 @@ def probe(trials: Iterable[TrialConfig], hardware: Hardware) -> Probes:
 
 @cache
 def probe_machine(hardware: Hardware) -> str:
-    """Returns the digest of a few steps that use nothing of this project: convolutions, a linear layer, a loss."""
+    """Returns the digest of a few training steps in plain torch: convolutions, a linear layer, a loss."""
     random = np.random.default_rng(0)
     threads = torch.get_num_threads()
     try:
@@ -133,11 +133,11 @@ def probe_machine(hardware: Hardware) -> str:
 
 
 def common(trials: Iterable[TrialConfig], found: Mapping[str, Fingerprint]) -> dict[str, Any]:
-    """Returns what decides the numbers of trials together, for people and to compare sweeps by.
+    """Returns what determines the numbers of all trials, for display and to compare sweeps.
 
     Args:
         trials: The trials.
-        found: Their fingerprints; nothing is known where there are none.
+        found: Their fingerprints; trials without one are skipped.
     """
     known = [(dataset_of(trial).name, found[trial.trial_id]) for trial in trials if trial.trial_id in found]
     return {
@@ -148,7 +148,7 @@ def common(trials: Iterable[TrialConfig], found: Mapping[str, Fingerprint]) -> d
 
 
 def device(hardware: Hardware) -> str:
-    """Returns a kind of device in words, with what else of it decides the numbers."""
+    """Describes a kind of device, with its settings that affect the numbers."""
     if not hardware.gpu:
         return f"cpu, {hardware.threads} thread{'s' if hardware.threads > 1 else ''}"
     benchmark, only = hardware.cudnn_benchmark, hardware.cudnn_deterministic
@@ -156,7 +156,7 @@ def device(hardware: Hardware) -> str:
 
 
 def _kind(trial: TrialConfig) -> str:
-    """Returns what a probe depends on: everything but the schedule, the length, the seed and the rate."""
+    """Returns what a probe depends on: everything except schedule, length, seed and learning rate."""
     plain = TrialConfig()
     probed = trial.replace(
         scheduler=UNSCHEDULED,
@@ -172,23 +172,23 @@ def _kind(trial: TrialConfig) -> str:
 
 
 def _schedule(trial: TrialConfig) -> str:
-    """Returns what the trace of a trial's schedule depends on."""
+    """Returns what the trace of a trial's schedule depends on, as JSON."""
     return canonical_json(trial.replace(seed=TrialConfig().seed, test_every_epoch=False).to_json())
 
 
 @cache
 def _probe(kind: str, hardware: Hardware) -> str:
-    """Returns the digest of what a few steps come to."""
+    """Returns the digest of the results of a few training steps."""
     config = TrialConfig.from_json(json.loads(kind))
     threads, states = torch.get_num_threads(), list[State]()
     try:
         images = Images(_made_up(config), hardware.apply())
         record = next(train(config, images=images, hardware=hardware, save=states.append))
-    except Exception as error:  # noqa: BLE001 - whatever a training raises, it does so every time, and says so itself
+    except Exception as error:  # noqa: BLE001 - the trial itself will raise and report the same error
         return digest(f"{type(error).__name__}: {error}")
     finally:
         torch.set_num_threads(threads)
-    # How the test images are evaluated is how the validation images are; a probe has no use for more.
+    # Test images are evaluated like validation images, so a probe leaves them out.
     measured = {
         name: value
         for name, value in record.to_json().items()
@@ -219,7 +219,7 @@ def _made_up(config: TrialConfig) -> Dataset:
 
 @cache
 def _trace(schedule: str) -> str:
-    """Returns the digest of the values that a schedule applies, the metrics being what they never are: known."""
+    """Returns the digest of the values that a schedule applies, given made-up metrics."""
     config = TrialConfig.from_json(json.loads(schedule))
     steps = steps_per_epoch(config)
     if SCHEDULERS[config.scheduler].steps_on == "batch":
@@ -229,7 +229,7 @@ def _trace(schedule: str) -> str:
         trace = Trace(config, steps)
         for epoch in range(1, config.epochs + 1):
             values.append(trace.next_epoch())
-            # Better for a third of the training, then no more: what waits for a plateau finds one.
+            # Improves for a third of the epochs, then stalls, so that plateau schedules act.
             metric = 1 / min(epoch, 1 + config.epochs // 3)
             trace.observe(dict.fromkeys(("train_loss", "val_loss"), metric) | {"val_accuracy": 1 - metric})
     except Exception as error:  # noqa: BLE001 - as in a probe

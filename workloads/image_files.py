@@ -1,7 +1,7 @@
-"""Image files as cameras and people make them: upright, on white, in grey or colour, at 32x32; or what is wrong.
+"""Reads image files of all kinds as 32x32 arrays, grey or colour, or says what is wrong with them.
 
-Photographs are turned upright as their EXIF says, transparent images are laid on white, and of several pictures in a
-file (an animation, a scan of many pages) the first is taken.
+Photographs are rotated according to their EXIF, transparent images get a white background, and of several pictures in a
+file (an animation, a scan of many pages) the first is used.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from workloads.datasets import SIZE
 from workloads.errors import InputError
 
 _GREY = ("1", "L", "LA")
-"""Pillow's modes of one channel of 8 bits at most (and perhaps transparency)."""
+"""Pillow modes with one channel of at most 8 bits (and possibly transparency)."""
 _PALETTE = ("P", "PA")
-"""Pillow's modes of numbered colours, which may all be grey."""
+"""Pillow modes with a palette, whose colours may all be grey."""
 _DEEP = ("I", "F")
-"""What Pillow's modes of one channel of more than 8 bits begin with: it would cut them off at white."""
+"""First letters of Pillow modes with one channel of more than 8 bits, which Pillow would clip to white."""
 
 
 class ImageError(InputError):
-    """An image file cannot be used; the message goes on from the file's name."""
+    """An image file cannot be used; the message continues a sentence that starts with the file's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """What is known of an image before it is decoded."""
+    """What is known about an image before decoding."""
 
     grey: bool
-    """Whether the file keeps no colours: one channel, or a palette of which only greys are used."""
+    """Whether the file has no colours: one channel, or a palette of which only greys are used."""
     pixels: int
 
 
 def looks(path: Path) -> Looks:
-    """Returns what a file's header says, in about 0.1 ms; only images with a palette are decoded for it.
+    """Reads a file's header, in about 0.1 ms; only images with a palette are decoded.
 
     Raises:
-        ImageError: It is not an image that can be used.
+        ImageError: It is not a usable image.
     """
     with _opened(path) as image:
         _refuse_deep(image)
@@ -54,10 +54,10 @@ def looks(path: Path) -> Looks:
 
 
 def small(path: Path, *, grey: bool) -> NDArray[np.uint8]:
-    """Returns an image of (32, 32), or (32, 32, 3) in colour.
+    """Returns an image as (32, 32), or as (32, 32, 3) in colour.
 
     Raises:
-        ImageError: It is not an image that can be used.
+        ImageError: It is not a usable image.
     """
     with _opened(path) as image:
         return pixels(image, grey=grey)
@@ -67,7 +67,7 @@ def pixels(image: Image.Image, *, grey: bool, size: int = SIZE) -> NDArray[np.ui
     """Returns the pixels (size, size), or (size, size, 3) in colour, of an opened image: upright and on white.
 
     Raises:
-        ImageError: It has more than 8 bits for each channel.
+        ImageError: It has more than 8 bits per channel.
     """
     _refuse_deep(image)
     flat = _on_white(ImageOps.exif_transpose(image)).convert("L" if grey else "RGB")
@@ -76,30 +76,30 @@ def pixels(image: Image.Image, *, grey: bool, size: int = SIZE) -> NDArray[np.ui
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Yields an image not decoded yet; whatever goes wrong with it from then on is an `ImageError`."""
+    """Yields an opened image, not decoded yet; any error while it is open becomes an `ImageError`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is odd in a file, but can be read
+            warnings.simplefilter("ignore")  # about odd files that can be read all the same
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Given a name, Pillow 13 maps TIFF files to memory, and mixes up the sides of those that lie turned.
+            # Given a name, Pillow 13 memory-maps TIFF files, and swaps the sides of rotated ones.
             with path.open("rb") as file, Image.open(file) as image:
                 yield image
     except ImageError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ImageError(f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels, Pillow's limit: make it smaller") from None
+        raise ImageError(f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels, Pillow's limit: resize it") from None
     except UnidentifiedImageError:
         raise ImageError(
-            "is not an image of a kind that can be read, such as PNG or JPEG" if path.stat().st_size else "is empty"
+            "is not in a supported image format such as PNG or JPEG" if path.stat().st_size else "is empty"
         ) from None
-    except Exception as error:  # noqa: BLE001 - decoders raise all there is, and it is about this file alone
+    except Exception as error:  # noqa: BLE001 - decoders raise all kinds of errors about the file
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 120, placeholder=" ...")
-        raise ImageError(f"is not an image that can be read ({reason})") from None
+        raise ImageError(f"cannot be read as an image ({reason})") from None
 
 
 def _refuse_deep(image: Image.Image) -> None:
     if image.mode.startswith(_DEEP):
-        raise ImageError("has more than 8 bits for each channel: save it with 8")
+        raise ImageError("has more than 8 bits per channel: save it with 8")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -41,20 +41,20 @@ class LeNet(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, batch_norm: bool) -> list[nn.Module]:
-    # The normalisation takes a bias out again, and has one of its own.
+    # Batch normalisation cancels the convolution's bias and has its own.
     convolution = nn.Conv2d(inputs, outputs, 5, bias=not batch_norm)
     return [convolution, nn.BatchNorm2d(outputs)] if batch_norm else [convolution]
 
 
 def _pooled_relu() -> list[nn.Module]:
-    # The other way round gives the same bits, forward and backward, and takes four times as many values through ReLU.
+    # ReLU first would give the same bits, forward and backward, but process four times as many values.
     return [MaxPool2x2(), nn.ReLU()]
 
 
 def initialise(model: nn.Module, generator: Generator) -> None:
-    """Sets weights and biases as torch's layers do by default, but from a generator of its own.
+    """Initialises weights and biases like torch's defaults, but from the given generator.
 
-    Uniform in +-1/sqrt(inputs of a unit), for convolutions and linear layers; every other layer keeps its constants.
+    Uniform in +-1/sqrt(fan-in) for convolutions and linear layers; other layers keep their constants.
     """
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

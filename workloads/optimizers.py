@@ -1,8 +1,8 @@
 """OPTIMIZERS: every optimizer a trial can use, one row each.
 
 To add one, add a row: sweeps, report and tests pick it up. Settings are plain numbers, so that each can be an axis of a
-sweep; torch's tuples are spelled out (`beta1`, `beta2` for `betas`). Defaults are torch's unless the row
-says otherwise.
+sweep; torch's tuples are split (`beta1`, `beta2` for `betas`). Defaults are torch's unless the row's `doc` says
+otherwise.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ RANGES: Mapping[str, Range] = {
     "tolerance_change": _NOT_NEGATIVE,
     "history_size": _ONE_OR_MORE,
 }
-"""Setting -> the numbers it can be, in every row that has it."""
+"""Setting -> allowed numbers, for every row that has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRow(Row):
-    """One way to turn gradients into steps."""
+    """An optimizer."""
 
     torch_class: type[Optimizer]
-    """The class of `torch.optim` that does it."""
+    """The class in `torch.optim`."""
     lrs: tuple[float, ...]
-    """Grid of learning rates that spans the usual range."""
+    """Default grid of learning rates, spanning the usual range."""
     build_with: Build | None = None
-    """How to build it where the class alone over all parameters does not do."""
+    """How to build it, if not as `torch_class` over all parameters."""
     not_applicable: str | None = None
-    """Why no trial can use it; None for all others."""
+    """Why no trial can use it; None if trials can."""
     unscheduled: str | None = None
-    """Why a schedule would change nothing; None for all others."""
+    """Why learning-rate schedules have no effect on it; None if they have."""
 
     ranges: ClassVar[Mapping[str, Range]] = RANGES
 
@@ -89,7 +89,7 @@ class OptimizerRow(Row):
             settings: A value for each of the row's settings.
 
         Raises:
-            ValueError: torch refuses a value.
+            ValueError: torch rejects a value.
         """
         if self.build_with is not None:
             return self.build_with(model, lr, settings)
@@ -104,11 +104,11 @@ _TUPLES: Mapping[str, tuple[str, ...]] = {
     "eps": ("eps1", "eps2"),
     "ns_coefficients": ("ns_a", "ns_b", "ns_c"),
 }
-"""torch's tuple arguments -> the plain settings they are made of."""
+"""torch's tuple arguments -> the plain settings that form them."""
 
 
 def torch_arguments(settings: Settings) -> dict[str, Any]:
-    """Returns settings as torch's arguments: `beta1` and `beta2` become `betas`."""
+    """Converts settings to torch's arguments: `beta1` and `beta2` become `betas`."""
     arguments: dict[str, Any] = dict(settings)
     for argument, names in _TUPLES.items():
         if all(name in settings for name in names):
@@ -117,7 +117,7 @@ def torch_arguments(settings: Settings) -> dict[str, Any]:
 
 
 class Combined(Optimizer):
-    """Several optimizers, each over some of the parameters, as one: one state, one list of groups, one step."""
+    """Several optimizers, each for some of the parameters, combined: one state, one list of groups, one step."""
 
     def __init__(self, optimizers: Iterable[Optimizer]) -> None:
         self._parts = list(optimizers)
@@ -157,15 +157,17 @@ def _muon(model: nn.Module, lr: float, settings: Settings) -> Optimizer:
     return Combined([torch.optim.Muon(matrices, lr=lr, **arguments), adamw])
 
 
-_NESTEROV: Refusals = {"Nesterov needs a momentum above 0": lambda s: s["nesterov"] and not s["momentum"]}
+_NESTEROV: Refusals = {"nesterov needs momentum above 0": lambda s: s["nesterov"] and not s["momentum"]}
 _DECOUPLED: Refusals = {
-    "the weight decay to decouple is 0": lambda s: s["decoupled_weight_decay"] and not s["weight_decay"],
+    "decoupled_weight_decay has no effect unless weight_decay is above 0": lambda s: (
+        s["decoupled_weight_decay"] and not s["weight_decay"]
+    ),
 }
 _REFUSES: Mapping[type[Optimizer], Refusals] = {
     torch.optim.SGD: {
         **_NESTEROV,
-        "Nesterov allows no dampening": lambda s: s["nesterov"] and s["dampening"],
-        "dampening acts on the momentum, which is 0": lambda s: s["dampening"] and not s["momentum"],
+        "nesterov needs zero dampening": lambda s: s["nesterov"] and s["dampening"],
+        "dampening has no effect unless momentum is above 0": lambda s: s["dampening"] and not s["momentum"],
     },
     torch.optim.Adam: _DECOUPLED,
     torch.optim.NAdam: _DECOUPLED,
@@ -173,7 +175,7 @@ _REFUSES: Mapping[type[Optimizer], Refusals] = {
     torch.optim.Rprop: {"step_min is above step_max": lambda s: s["step_min"] > s["step_max"]},
     torch.optim.Muon: _NESTEROV,
 }
-"""Class -> the combinations that make no sense in any row of it; a row can have more."""
+"""Class -> combinations that make no sense in any of its rows; a row can add more."""
 
 _SGD = {"momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0}
 _RMSPROP = {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False, "weight_decay": 0.0}
@@ -188,56 +190,56 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
     for row in (
         OptimizerRow(
             name="sgd",
-            doc="Stochastic gradient descent: a step against the gradient of one batch.",
+            doc="Plain stochastic gradient descent.",
             torch_class=torch.optim.SGD,
             settings=_SGD,
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
         ),
         OptimizerRow(
             name="sgd_momentum",
-            doc="SGD with momentum 0.9: steps along a running sum of gradients (Polyak 1964).",
+            doc="SGD with momentum 0.9 (Polyak 1964).",
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9},
             lrs=_MOMENTUM_LRS,
         ),
         OptimizerRow(
             name="rmsprop",
-            doc="RMSprop: gradients divided by a running root mean square (Hinton 2012).",
+            doc="RMSprop: gradients divided by their running root mean square (Hinton 2012).",
             torch_class=torch.optim.RMSprop,
             settings=_RMSPROP,
             lrs=(1e-4, 1e-3, 1e-2),
         ),
         OptimizerRow(
             name="adam",
-            doc="Adam: momentum over RMSprop's scaling, bias corrected (arXiv:1412.6980).",
+            doc="Adam: momentum and RMSprop scaling, both bias-corrected (arXiv:1412.6980).",
             torch_class=torch.optim.Adam,
             settings=_ADAM,
             lrs=_ADAM_LRS,
         ),
         OptimizerRow(
             name="sgd_nesterov",
-            doc="SGD with Nesterov's momentum 0.9: the gradient as if one step ahead (Sutskever et al. 2013).",
+            doc="SGD with Nesterov momentum 0.9: a look-ahead gradient (Sutskever et al. 2013).",
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9, "nesterov": True},
             lrs=_MOMENTUM_LRS,
         ),
         OptimizerRow(
             name="sgd_dampened",
-            doc="SGD along a running mean of gradients: momentum 0.9, dampening 0.9, so steps are as long as without.",
+            doc="SGD along the running mean of gradients: momentum 0.9, dampening 0.9, so steps are as long as SGD's.",
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9, "dampening": 0.9},
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
         ),
         OptimizerRow(
             name="rmsprop_centered",
-            doc="RMSprop that divides by the running standard deviation of gradients (arXiv:1308.0850).",
+            doc="Centered RMSprop: gradients divided by their running standard deviation (arXiv:1308.0850).",
             torch_class=torch.optim.RMSprop,
             settings=_RMSPROP | {"centered": True},
             lrs=(1e-4, 1e-3, 3e-3, 1e-2),
         ),
         OptimizerRow(
             name="rmsprop_momentum",
-            doc="RMSprop with momentum 0.9 over the divided gradients.",
+            doc="RMSprop with momentum 0.9 on the scaled gradients.",
             torch_class=torch.optim.RMSprop,
             settings=_RMSPROP | {"momentum": 0.9},
             lrs=(1e-5, 1e-4, 3e-4, 1e-3),
@@ -251,67 +253,67 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
         ),
         OptimizerRow(
             name="adadelta",
-            doc="Adadelta: RMSprop in units of the running size of its own steps (arXiv:1212.5701).",
+            doc="Adadelta: RMSprop scaled by the running size of its own updates (arXiv:1212.5701).",
             torch_class=torch.optim.Adadelta,
             settings={"rho": 0.9, "eps": 1e-6, "weight_decay": 0.0},
             lrs=(1e-3, 1e-1, 1.0, 3.0, 10.0),
         ),
         OptimizerRow(
             name="amsgrad",
-            doc="AMSGrad: Adam whose divisor never falls (Reddi et al. 2018, arXiv:1904.09237).",
+            doc="AMSGrad: Adam with a non-decreasing second moment (Reddi et al. 2018, arXiv:1904.09237).",
             torch_class=torch.optim.Adam,
             settings=_ADAM | {"amsgrad": True},
             lrs=_ADAM_LRS,
         ),
         OptimizerRow(
             name="adamw",
-            doc="AdamW: Adam with weight decay apart from the gradient (arXiv:1711.05101).",
+            doc="AdamW: Adam with decoupled weight decay (arXiv:1711.05101).",
             torch_class=torch.optim.AdamW,
             settings=_BETAS | {"weight_decay": 0.01, "amsgrad": False},
             lrs=_ADAM_LRS,
         ),
         OptimizerRow(
             name="nadam",
-            doc="NAdam: Adam with Nesterov's momentum (Dozat 2016).",
+            doc="NAdam: Adam with Nesterov momentum (Dozat 2016).",
             torch_class=torch.optim.NAdam,
             settings=_BETAS | {"momentum_decay": 0.004, "decoupled_weight_decay": False},
             lrs=_ADAM_LRS,
         ),
         OptimizerRow(
             name="radam",
-            doc="RAdam: Adam that starts as SGD with momentum until its divisor can be trusted (arXiv:1908.03265).",
+            doc="RAdam: starts as SGD with momentum until Adam's second moment is reliable (arXiv:1908.03265).",
             torch_class=torch.optim.RAdam,
             settings=_BETAS | {"decoupled_weight_decay": False},
             lrs=_HIGHER_ADAM_LRS,
         ),
         OptimizerRow(
             name="adamax",
-            doc="Adamax: Adam that divides by the largest recent gradient (arXiv:1412.6980, section 7).",
+            doc="Adamax: Adam based on the infinity norm (arXiv:1412.6980, section 7).",
             torch_class=torch.optim.Adamax,
             settings=_BETAS,
             lrs=_HIGHER_ADAM_LRS,
         ),
         OptimizerRow(
-            # torch keeps the running average of the weights, from step t0 on, aside in the optimizer's state, where
-            # nothing evaluates it: t0 would be a setting that does nothing.
+            # torch keeps the averaged weights (from step t0 on) in the optimizer's state, where nothing evaluates them,
+            # so a setting t0 would have no effect.
             name="asgd",
-            doc="ASGD: SGD with weight decay lambd and a falling rate; its average is not evaluated (Polyak 1992).",
+            doc="ASGD: SGD with decay lambd and a decreasing rate; its average is not evaluated (Polyak 1992).",
             torch_class=torch.optim.ASGD,
             settings={"lambd": 1e-4, "alpha": 0.75, "weight_decay": 0.0},
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
         ),
         OptimizerRow(
             name="rprop",
-            doc="Rprop: each weight has a step of its own, longer while its gradient keeps its sign (Riedmiller 1993).",
+            doc="Rprop: a step size per weight, which grows while its gradient keeps its sign (Riedmiller 1993).",
             torch_class=torch.optim.Rprop,
             settings={"eta_minus": 0.5, "eta_plus": 1.2, "step_min": 1e-6, "step_max": 50.0},
             lrs=(1e-5, 1e-4, 1e-3, 1e-2),
-            unscheduled="the learning rate is only the length of its first step",
+            unscheduled="its learning rate only sets the size of the first step",
         ),
         OptimizerRow(
             name="adafactor",
-            doc="Adafactor: Adam without momentum, its divisor factored over rows and columns (arXiv:1804.04235); "
-            "steps are relative to the weights, and rates above 1/sqrt(step) count as that.",
+            doc="Adafactor: Adam without momentum and with a factored second moment (arXiv:1804.04235); steps are "
+            "relative to the weights, and the rate is capped at 1/sqrt(step).",
             torch_class=torch.optim.Adafactor,
             settings={"beta2_decay": -0.8, "eps1": None, "eps2": 1e-3, "d": 1.0, "weight_decay": 0.0},
             lrs=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
@@ -319,7 +321,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
         OptimizerRow(
             name="muon",
             doc="Muon: orthogonalised momentum for linear layers (kellerjordan.github.io/posts/muon), AdamW for the "
-            "rest; steps are scaled to AdamW's by default, so that one rate suits both (arXiv:2502.16982).",
+            "rest; by default its steps are scaled to match AdamW's, so one rate suits both (arXiv:2502.16982).",
             torch_class=torch.optim.Muon,
             settings={
                 "weight_decay": 0.1,
@@ -338,8 +340,8 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
         ),
         OptimizerRow(
             name="lbfgs",
-            doc="L-BFGS: quasi-Newton steps, each with several evaluations of its batch (Liu & Nocedal 1989). Small "
-            "batches mislead it: by default it searches lines, in 4 iterations over a history of 10 (torch: 20, 100).",
+            doc="L-BFGS: quasi-Newton steps, each evaluating its batch several times (Liu & Nocedal 1989). For small "
+            "batches, it uses line search, 4 iterations and a history of 10 by default (torch: none, 20, 100).",
             torch_class=torch.optim.LBFGS,
             settings={
                 "max_iter": 4,
@@ -354,11 +356,11 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
         ),
         OptimizerRow(
             name="sparse_adam",
-            doc="SparseAdam: Adam that touches only the weights with a gradient, for sparse embeddings.",
+            doc="SparseAdam: Adam that updates only weights with a gradient, for sparse embeddings.",
             torch_class=torch.optim.SparseAdam,
             settings={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
             lrs=(1e-3,),
-            not_applicable="it takes sparse gradients only, and all gradients of this network are dense",
+            not_applicable="it only supports sparse gradients, and this network's gradients are all dense",
         ),
     )
 }

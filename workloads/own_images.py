@@ -1,13 +1,12 @@
-"""One's own images as a data set: a CSV of file names and labels beside the images.
+"""The user's own images as a data set, listed in a CSV of file names and labels.
 
     file,label,split
     images/a.png,cat,train
     images/b.png,dog,test
 
-File names are relative to the CSV. Classes are the labels found, in order of name; labels that differ in capitals alone
-are two classes, as letters may be. What the column `split` names no image for, validation or testing, is held out of
-the training images: a tenth of them for each, drawn by a fixed seed. The images are grey if the files of all of them
-are, otherwise all are in colour.
+File names are relative to the CSV. The classes are the labels found, sorted by name; labels are case-sensitive, since
+the classes may be letters. If the column `split` names no validation (or test) images, a tenth of the training images
+is held out for it, drawn with a fixed seed. Images are converted to grey if all files are grey, otherwise to colour.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ COLUMNS = ("file", "label")
 SPLIT = "split"
 SPLITS = ("train", "val", "test")
 HELD_OUT = 0.1
-"""Part of the training images held out for validation, and as many for testing, where the CSV names none."""
+"""Fraction of the training images held out for validation, and the same for testing, if the CSV names none."""
 _PREPARATION = "2"
-"""Raised when the preparation of one's own images changes, so that older caches are not used."""
+"""Increase this when the preparation of own images changes, to invalidate older caches."""
 _SHOWN = 10
 _QUICK_PIXELS = 200_000_000
-"""As many are decoded (in a few seconds) to complete a list of complaints."""
+"""How many pixels to decode (in a few seconds) to find damaged images for a list of complaints."""
 _SPELLINGS: tuple[Callable[[str], str], ...] = (
     str,
     os.path.expanduser,
@@ -47,35 +46,35 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda name: unicodedata.normalize("NFD", name),
     lambda name: name.replace("\\", "/"),
 )
-"""How a file may be called on the disk if it is called otherwise in the CSV: the first that is there is taken.
+"""Spellings of a file name to try: the first one that exists on disk is used.
 
-Some systems take accented letters apart, and some write backslashes between folders.
+Some systems decompose accented letters, and some use backslashes between folders.
 """
 
 Complaint = tuple[int, str]
-"""Number of the line, what is wrong with it."""
+"""Line number, what is wrong with the line."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of the CSV."""
+class ListedImage:
+    """An image listed in the CSV."""
 
     number: int
-    """Counted from 1, the header's."""
+    """Its line number; the header is line 1."""
     file: str
     label: str
     split: str
     path: Path | None = None
-    """Where the file is; None: nowhere."""
+    """Where the file is; None if it does not exist."""
     looks: Looks | None = None
-    """None: it is not an image that can be used."""
+    """None if it is not a usable image."""
 
 
 def absolute(path: str) -> str:
-    """Returns the path of a CSV as trials keep it, whose workers run in folders of their own.
+    """Returns the absolute path of a CSV, since workers run in other folders.
 
     Args:
-        path: Relative to the current folder, `~` for one's own; empty stays empty.
+        path: Relative to the current folder, `~` for the home folder; an empty path stays empty.
     """
     if not path:
         return path
@@ -84,16 +83,16 @@ def absolute(path: str) -> str:
 
 
 def own_images(path: str) -> DatasetRow:
-    """Returns the row of the data set that a CSV describes.
+    """Returns the row for the data set that a CSV describes.
 
     Args:
         path: The CSV.
 
     Raises:
-        DataError: It is missing, or lines are not what they should be; the message names each by its number.
+        DataError: The CSV is missing or has invalid lines; the message gives their numbers.
     """
     if not path:
-        raise DataError("no CSV is given; name one with --dataset csv:PATH")
+        raise DataError("no CSV given; pass one with --dataset csv:PATH")
     info = csv_files.file_info(Path(path))
     return _own_images(path, info.st_size, info.st_mtime_ns)
 
@@ -102,7 +101,7 @@ def own_images(path: str) -> DatasetRow:
 def _own_images(path: str, size: int, changed_ns: int) -> DatasetRow:
     lines = read_lines(Path(path))
     classes = tuple(sorted({line.label for line in lines}))
-    # In random order, as the first of the training images must be like the others.
+    # Shuffled, because --train-limit uses the first training images, which must be representative.
     shuffled = [lines[index] for index in np.random.default_rng(SPLIT_SEED).permutation(len(lines))]
     ordered = [line for split in SPLITS for line in shuffled if line.split == split]
     counts = Counter(line.split for line in lines)
@@ -135,18 +134,18 @@ def _own_images(path: str, size: int, changed_ns: int) -> DatasetRow:
     )
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[ListedImage]:
     """Returns the lines of a CSV, each with a split.
 
     Raises:
-        DataError: The columns are not there, or lines are not what they should be: all that is wrong is said at once.
+        DataError: Columns are missing or lines are invalid; the message lists all problems at once.
     """
     columns, rows = csv_files.read_rows(path, COLUMNS, (SPLIT,))
     if not rows:
-        raise DataError(f"{path} lists no images: below its first line, each line must name a file and a label")
+        raise DataError(f"{path} lists no images; each line after the header must name a file and a label")
     lines, complaints = [], []
     for row in rows:
-        # Without a column, all are there to be drawn from.
+        # Without the column, all images are training images, from which the other splits are drawn.
         line, wrong = _line(path.parent, row, row.cells.get(SPLIT, "") if SPLIT in columns else "train")
         lines.append(line)
         complaints += [(row.number, complaint) for complaint in wrong]
@@ -156,15 +155,15 @@ def read_lines(path: Path) -> list[Line]:
     _refuse(path, complaints)
     lines = drawn(lines)
     if not any(line.split == "train" for line in lines):
-        raise DataError(f"{path} has no images for train: list more images, or name some so in the column split")
+        raise DataError(f"{path} has no training images; list more images or set the column split of some to train")
     _refuse(path, _untrained(lines))
     if len(labels := {line.label for line in lines}) < 2:
-        raise DataError(f"{path} has one class only, {', '.join(labels)}: there is nothing to tell apart")
+        raise DataError(f"{path} has only one class, {', '.join(labels)}; list images of at least two")
     return lines
 
 
-def drawn(lines: Sequence[Line]) -> list[Line]:
-    """Returns the lines with images held out of those for training, by a fixed seed, for the splits that have none."""
+def drawn(lines: Sequence[ListedImage]) -> list[ListedImage]:
+    """Moves training images, drawn with a fixed seed, to the validation or test split if it is empty."""
     training = [index for index, line in enumerate(lines) if line.split == "train"]
     held = max(1, round(HELD_OUT * len(training)))
     named = {line.split for line in lines}
@@ -174,14 +173,14 @@ def drawn(lines: Sequence[Line]) -> list[Line]:
     return [replace(line, split=split_of.get(index, line.split)) for index, line in enumerate(lines)]
 
 
-def _line(folder: Path, row: csv_files.Row, split: str) -> tuple[Line, list[str]]:
-    """Returns a line, and what is wrong with it as far as it can be seen without the others."""
-    line = Line(
+def _line(folder: Path, row: csv_files.Row, split: str) -> tuple[ListedImage, list[str]]:
+    """Returns a line and what is wrong with it, apart from conflicts with other lines."""
+    line = ListedImage(
         number=row.number, file=row.cells.get("file", ""), label=row.cells.get("label", ""), split=split.lower()
     )
     wrong = []
     if row.surplus:
-        wrong.append("more cells than columns (a name with a delimiter in it is put in quotation marks)")
+        wrong.append("more cells than columns (put names that contain the delimiter in quotation marks)")
     if not line.file:
         wrong.append("no file name")
     elif (path := _located(folder, line.file)) is None:
@@ -200,34 +199,34 @@ def _line(folder: Path, row: csv_files.Row, split: str) -> tuple[Line, list[str]
 
 
 def _located(folder: Path, file: str) -> Path | None:
-    """Returns where a file is, whichever way its name is written."""
+    """Returns the path of a file, trying each spelling of its name."""
     paths = (folder / spelling(file) for spelling in _SPELLINGS)
-    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 - Path's own may raise
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 - Path.is_file may raise
 
 
 def _missing(folder: Path, file: str) -> str:
     path = folder / file
-    if os.path.isdir(path):  # noqa: PTH112 - Path's own may raise
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir may raise
         return f"{shown(file)} is a folder"
     try:
         alike = _names(path.parent, path.parent.stat().st_mtime_ns).get(bare(path.name).casefold())
     except (OSError, ValueError):
         alike = None
-    return f"no such file {shown(file)}" + (f" (there is {shown(alike)})" if alike else "")
+    return f"no such file {shown(file)}" + (f" (did you mean {shown(alike)}?)" if alike else "")
 
 
 @cache
 def _names(folder: Path, changed_ns: int) -> Mapping[str, str]:
-    """Returns the files of a folder, by what they would be called by someone careless."""
+    """Returns the files of a folder by their normalised, case-folded names."""
     return {bare(path.name).casefold(): path.name for path in folder.iterdir()}
 
 
-def _repeated(lines: Iterable[Line]) -> list[Complaint]:
-    """Returns the lines that list an image again: trained on and tested with, it would make a network look better.
+def _repeated(lines: Iterable[ListedImage]) -> list[Complaint]:
+    """Returns the lines that list an image again, which could leak it from the training to the test split.
 
-    A file is the same by any of its names: spelled otherwise, linked to, absolute or relative.
+    Finds a file under any of its names: another spelling, a link, an absolute or relative path.
     """
-    first: dict[tuple[int, int], Line] = {}
+    first: dict[tuple[int, int], ListedImage] = {}
     complaints = []
     for line in lines:
         if line.path is None:
@@ -235,54 +234,54 @@ def _repeated(lines: Iterable[Line]) -> list[Complaint]:
         info = line.path.stat()
         earlier = first.setdefault((info.st_dev, info.st_ino), line)
         if earlier is not line:
-            name = "" if earlier.file == line.file else f", as {shown(earlier.file)}"
-            complaints.append((line.number, f"{shown(line.file)} is in line {earlier.number} already{name}"))
+            name = "" if earlier.file == line.file else f" as {shown(earlier.file)}"
+            complaints.append((line.number, f"{shown(line.file)} is already listed in line {earlier.number}{name}"))
     return complaints
 
 
-def _alike(lines: Sequence[Line]) -> list[Complaint]:
-    """Returns the first line of each label that looks like another one, but is written otherwise."""
-    first: dict[str, Line] = {}
+def _alike(lines: Sequence[ListedImage]) -> list[Complaint]:
+    """Returns the first line of each label that looks like an earlier one but uses different characters."""
+    first: dict[str, ListedImage] = {}
     for line in lines:
         if bare(line.label):
             first.setdefault(line.label, line)
     complaints = []
-    seen: dict[str, Line] = {}
+    seen: dict[str, ListedImage] = {}
     for line in first.values():
         earlier = seen.setdefault(bare(line.label), line)
         if earlier is not line:
             complaints.append(
                 (
                     line.number,
-                    f"the label {line.label!a} looks like {earlier.label!a} of line {earlier.number}, but is written "
-                    f"with other characters: write both alike",
+                    f"the label {line.label!a} looks like {earlier.label!a} in line {earlier.number} but uses "
+                    f"different characters: write both the same way",
                 )
             )
     return complaints
 
 
-def _untrained(lines: Sequence[Line]) -> list[Complaint]:
-    # A line whose split is misspelled may be meant for training.
+def _untrained(lines: Sequence[ListedImage]) -> list[Complaint]:
+    # A line with a misspelled split may be meant for training.
     trained = {line.label for line in lines if line.split not in ("val", "test")}
     return [
         (
             line.number,
-            f"the class {shown(line.label)} has no training image: list more of it, or give one the split train",
+            f"the class {shown(line.label)} has no training image: list more of its images or set one's split to train",
         )
         for line in lines
         if line.label not in trained and bare(line.label)
     ]
 
 
-def _quickly_decoded(lines: Iterable[Line]) -> list[Complaint]:
-    """Returns the lines whose images turn out to be damaged, as far as that is found in a few seconds."""
+def _quickly_decoded(lines: Iterable[ListedImage]) -> list[Complaint]:
+    """Returns the lines with damaged images, as far as a few seconds of decoding can find them."""
     opened = [(line, line.looks.pixels) for line in lines if line.looks]
     totals = itertools.accumulate(pixels for _, pixels in opened)
     return _decoded([line for (line, _), total in zip(opened, totals, strict=True) if total <= _QUICK_PIXELS])[1]
 
 
-def _decoded(lines: Iterable[Line], *, grey: bool = False) -> tuple[NDArray[np.uint8], list[Complaint]]:
-    """Returns the images (n, 32, 32[, 3]) that can be decoded, and the lines of those that cannot."""
+def _decoded(lines: Iterable[ListedImage], *, grey: bool = False) -> tuple[NDArray[np.uint8], list[Complaint]]:
+    """Returns the decoded images (n, 32, 32[, 3]), and complaints about those that cannot be decoded."""
     images, complaints = [], []
     for line in lines:
         assert line.path is not None
@@ -298,4 +297,4 @@ def _refuse(path: Path, complaints: Sequence[Complaint]) -> None:
         ordered = sorted(complaints, key=lambda complaint: complaint[0])
         said = "; ".join(f"line {number}: {complaint}" for number, complaint in ordered[:_SHOWN])
         more = f"; and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-        raise DataError(f"{path} has lines that cannot be used: {said}{more}")
+        raise DataError(f"{path} has invalid lines: {said}{more}")

@@ -1,9 +1,9 @@
-"""Max-pooling with torch's numbers, faster on a CPU.
+"""Max-pooling with torch's results, faster on a CPU.
 
-torch has two kernels for it: one for images stored plane by plane, which looks at one window at a time, and one for
-images stored channels last, which looks at the same window of all channels at once. LeNet has few channels but many
-images, and to pooling, planes are planes: taken as the channels of a single image they keep the second kernel's vectors
-full. Values and gradients are those of `torch.nn.MaxPool2d`, bit for bit, whichever of several equal maxima it takes.
+torch has two kernels: one for contiguous images, which processes one window at a time, and one for channels-last
+images, which processes the same window of all channels at once. LeNet has few channels but many images. Treating all
+planes as the channels of a single image fills the second kernel's vectors. Values and gradients equal those of
+`torch.nn.MaxPool2d` bit for bit, including which of several equal maxima is chosen.
 """
 
 from __future__ import annotations

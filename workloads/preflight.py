@@ -1,7 +1,7 @@
-"""Checks before a sweep starts: is the data normalised and shuffled, and can the network overfit one batch?
+"""Preflight checks: is the data normalised and shuffled, and can the network overfit one batch?
 
-A fault in data, network or loss shows here in a second instead of in hours of training. Nothing is refused: what looks
-wrong is said, and a person decides.
+They find bugs in data, network or loss in a second instead of after hours of training. They only warn: the sweep starts
+anyway.
 """
 
 from __future__ import annotations
@@ -24,78 +24,78 @@ from workloads.training import Images, build_model
 from workloads.trial import TrialConfig
 
 OVERFIT_LOSS = 0.1
-"""A batch is overfitted below this loss, in nats."""
+"""A batch counts as overfit below this loss, in nats."""
 LEARNING_RATE = 0.002
-"""Of Adam: the question is put to data, network and loss, not to the sweep's slowest setting."""
+"""For Adam: the check is about data, network and loss, not about the sweep's own optimizers."""
 STEPS = 200
-"""After which a batch should be overfitted: about half a second."""
+"""Steps within which a batch should be overfit: about half a second."""
 SECONDS = 2.0
-"""After which overfitting the batch is given up: the machine is busy, which is no fault of the network."""
+"""Time limit for overfitting the batch; exceeding it means a busy machine, not a broken network."""
 START_TOLERANCE = 0.25
-"""How far the loss at the start may be from ln(classes), as a part of that."""
+"""Allowed relative deviation of the initial loss from ln(classes)."""
 BATCH = 64
-"""At most that many images are overfitted."""
+"""Maximum size of the batch to overfit."""
 LOOKED_AT = 1_000
-"""Training images of which mean and deviation are taken."""
+"""Training images used to estimate mean and standard deviation."""
 MEAN_WITHIN, DEVIATION_WITHIN = 0.5, (0.5, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
-    """What the checks saw."""
+    """The results of the checks."""
 
     classes: int
     start_loss: float
     """Mean over the batch with the initial weights."""
     final_loss: float
-    """The same after overfitting it."""
+    """Mean over the batch after training on it."""
     steps: int
     seconds: float
     mean: float
-    """Of the training images, normalised."""
+    """Of the normalised training images."""
     deviation: float
     classes_in_batch: int
     shuffled: bool
-    """Whether the images come in another order than they are kept in, and in another in the next epoch."""
+    """Whether the images' order differs from the stored order and from epoch to epoch."""
 
     @property
     def overfits(self) -> bool:
-        """Whether the batch was overfitted."""
+        """Whether the batch was overfit."""
         return self.final_loss < OVERFIT_LOSS
 
     def warnings(self) -> list[str]:
-        """Returns what looks wrong, a sentence each."""
+        """Returns one sentence for each thing that looks wrong."""
         found = []
         usual = math.log(self.classes)
         if not abs(self.start_loss - usual) <= START_TOLERANCE * usual:
             found.append(
-                f"the loss at the start is {self.start_loss:.3g}, expected about ln({self.classes}) = {usual:.3g}: "
-                "look at the initial weights and the scale of the images"
+                f"the initial loss is {self.start_loss:.3g}, expected about ln({self.classes}) = {usual:.3g}: "
+                "check the initial weights and the scale of the images"
             )
         if self.steps >= STEPS and not self.overfits:
             found.append(
-                f"one batch could not be overfitted: its loss went from {self.start_loss:.3g} to "
+                f"the network cannot overfit one batch: the loss went from {self.start_loss:.3g} to "
                 f"{self.final_loss:.3g} in {self.steps} steps ({self.seconds:.1f} s), expected below "
-                f"{OVERFIT_LOSS:g}: look at the labels and the network"
+                f"{OVERFIT_LOSS:g}: check the labels and the network"
             )
         low, high = DEVIATION_WITHIN
         if not (abs(self.mean) <= MEAN_WITHIN and low <= self.deviation <= high):
             found.append(
-                f"the training images have mean {self.mean:.3g} and deviation {self.deviation:.3g}, expected about 0 "
-                "and 1: they are not normalised"
+                f"the training images are not normalised: mean {self.mean:.3g} and standard deviation "
+                f"{self.deviation:.3g}, expected about 0 and 1"
             )
         if not self.shuffled:
-            found.append("the images come in the order they are kept in, or the same in every epoch: not shuffled")
+            found.append("the images are not shuffled: they come in stored order, or in the same order every epoch")
         if self.classes_in_batch < 2:
-            found.append("the first batch holds one class only: the images are sorted by class")
+            found.append("the first batch contains only one class: the images seem to be sorted by class")
         return found
 
 
 def check(config: TrialConfig, data: Dataset) -> Preflight:
-    """Returns what a trial's data and network look like before it is trained. Takes at most a few seconds, on the CPU.
+    """Runs the checks for a trial; takes at most a few seconds, on the CPU.
 
     Args:
-        config: The trial, its settings complete.
+        config: The trial, with all settings filled in.
         data: Its data set.
     """
     images = Images(data, torch.device("cpu"))
@@ -110,7 +110,7 @@ def check(config: TrialConfig, data: Dataset) -> Preflight:
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     started = time.perf_counter()
     losses: list[float] = []
-    # Overfitting is what dropout is there to prevent; batch normalisation learns its statistics from the batch.
+    # Dropout is off, as it prevents overfitting; batch normalisation uses the batch's own statistics.
     model.eval()
     for layer in model.modules():
         layer.training = isinstance(layer, nn.modules.batchnorm._BatchNorm)
@@ -139,7 +139,7 @@ def check(config: TrialConfig, data: Dataset) -> Preflight:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Small batches gain nothing from more threads, and lose much where cores are busy."""
+    """Small batches gain nothing from more threads, which are slow if the cores are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -149,17 +149,17 @@ def _one_thread() -> Iterator[None]:
 
 
 def report(config: TrialConfig, data: Dataset) -> list[str]:
-    """Returns what to tell a person: warnings, or one line that all is well. Never raises: a check stops no sweep."""
+    """Returns the lines to print: warnings, or one line if all is well. Never raises, so it cannot stop a sweep."""
     try:
         seen = check(config, data)
-    except Exception as error:  # noqa: BLE001 - the sweep will say what is wrong with the trial itself
-        return [f"checks before the start failed: {type(error).__name__}: {' '.join(str(error).split())}"]
+    except Exception as error:  # noqa: BLE001 - the trial itself will report what is wrong
+        return [f"preflight checks failed: {type(error).__name__}: {' '.join(str(error).split())}"]
     if warnings := seen.warnings():
-        return [f"check before the start: {warning}" for warning in warnings]
+        return [f"preflight: {warning}" for warning in warnings]
     overfitted = f"overfits one batch in {seen.steps} steps"
     if not seen.overfits:
-        overfitted = f"one batch not yet overfitted when {SECONDS:g} s were over (loss {seen.final_loss:.2f})"
+        overfitted = f"did not finish overfitting one batch in {SECONDS:g} s (loss {seen.final_loss:.2f})"
     return [
-        f"checked: loss at the start {seen.start_loss:.2f} (ln {seen.classes} = {math.log(seen.classes):.2f}), "
+        f"preflight: initial loss {seen.start_loss:.2f} (ln {seen.classes} = {math.log(seen.classes):.2f}), "
         f"{overfitted}, images shuffled and normalised"
     ]

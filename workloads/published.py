@@ -1,4 +1,4 @@
-"""DATASETS: every published data set, one row each, read by torchvision from a folder or downloaded to it."""
+"""DATASETS: every published data set, one row each, read or downloaded with torchvision."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _published(
 
     Args:
         torchvision_class: Its name in `torchvision.datasets`.
-        part: Takes images and labels out of it.
+        part: Extracts images and labels from it.
         split_by_name: Whether it takes `split="train"` instead of `train=True`.
-        arguments: What else the class takes.
+        arguments: Further arguments of the class.
         known: The row's other fields.
     """
 
     def opened(root: Path, *, download: bool) -> list[Any]:
-        # Takes a second to import, and is not needed once a data set is prepared.
+        # Imported here because it takes a second and is not needed once a data set is prepared.
         from torchvision import datasets
 
         kinds = [{"split": "train"}, {"split": "test"}] if split_by_name else [{"train": True}, {"train": False}]
@@ -60,13 +60,13 @@ def _grey(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _qmnist(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    # A label comes with seven more numbers: who wrote it, and where.
+    # Each label comes with seven more numbers: who wrote it, and where.
     return np.asarray(data.data), np.asarray(data.targets, np.int64)[:, 0]
 
 
 def _emnist(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     images, labels = _grey(data)
-    return images.transpose(0, 2, 1), labels  # published lying on their side
+    return images.transpose(0, 2, 1), labels  # published transposed
 
 
 def _svhn(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -136,7 +136,7 @@ DATASETS: Mapping[str, DatasetRow] = {
             train=103_400,
             val=9_400,
             test=18_800,
-            # Small letters that look like their capitals share a class with them.
+            # Lowercase letters that look like their capitals share their class.
             classes=(*_DIGITS, *string.ascii_uppercase, *"abdefghnqrt"),
         ),
         _published(

@@ -1,4 +1,4 @@
-"""WORKLOADS: what can be trained, one row each, and how a trial's settings are completed and checked."""
+"""WORKLOADS: what can be trained, one row each; and the code that completes and validates a trial's settings."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from workloads.trial import Settings, TrialConfig, canonical_json
 
 @dataclass(frozen=True, kw_only=True)
 class WorkloadRow(Row):
-    """What is trained: a network on a data set."""
+    """A network and the data set to train it on."""
 
     dataset: str
     """Name of the data set."""
     model: Callable[[DatasetRow, Settings], nn.Module]
-    """Builds the network for a data set and the row's settings; what it draws meanwhile is a function of the seed."""
+    """Builds the network for a data set and the row's settings; its random draws are a function of the seed."""
     initialise: Callable[[nn.Module, Generator], None] | None = None
-    """Sets initial weights from a generator of the trial's seed; None leaves those that the network was built with."""
+    """Sets initial weights from a generator seeded by the trial; None keeps those the network was built with."""
     settings: Mapping[str, Default] = field(default_factory=dict)
-    """The network's own; `SETTINGS` come on top, with their choices and refusals."""
+    """The network's own settings; `SETTINGS` are added, with their choices and refusals."""
 
     ranges: ClassVar[Mapping[str, Range]] = {
         "label_smoothing": Range(at_least=0, below=1),
@@ -61,7 +61,7 @@ SETTINGS: Mapping[str, Default] = {
     "thin_classes": (),
     "thin_to": 1.0,
 }
-"""What every workload can be set to; the defaults change nothing. The README says what each does."""
+"""The settings every workload has; all are off by default. docs/data.md explains them."""
 
 _CHOICES = {"balance": ("none", "oversample", "class_weights")}
 _REFUSES: Refusals = {
@@ -88,16 +88,16 @@ WORKLOADS: dict[str, WorkloadRow] = {
     row.name: row
     for row in (
         *(_on(dataset.name, dataset.doc, {}) for dataset in DATASETS.values()),
-        _on(OWN_IMAGES, "One's own images, listed in a CSV: its path is a setting.", {"path": ""}),
+        _on(OWN_IMAGES, "Your own images, listed in a CSV whose path is a setting.", {"path": ""}),
     )
 }
-"""Name -> row. A script of one's own may add to it before it starts its sweep."""
+"""Name -> row. A user script may add rows before it starts its sweep."""
 
 _SHIPPED = dict(WORKLOADS)
 
 
 def added_workloads() -> dict[str, WorkloadRow]:
-    """Returns the rows that a script of one's own added: other processes do not have them."""
+    """Returns the rows added by a user script, which other processes do not have."""
     return {name: row for name, row in WORKLOADS.items() if _SHIPPED.get(name) is not row}
 
 
@@ -105,31 +105,31 @@ def dataset_of(config: TrialConfig) -> DatasetRow:
     """Returns the row of a trial's data set.
 
     Raises:
-        DataError: It is one's own, and its CSV cannot be used.
+        DataError: It is the user's own data set, and its CSV cannot be used.
     """
     name = WORKLOADS[config.workload].dataset
     return own_images(str(config.workload_settings.get("path", ""))) if name == OWN_IMAGES else DATASETS[name]
 
 
 def about_imbalance(config: TrialConfig) -> bool:
-    """Whether what is measured of a trial is measured for each class too."""
+    """Whether per-class metrics are recorded for a trial."""
     settings = config.workload_settings
     return settings["balance"] != "none" or bool(settings["thin_classes"])
 
 
 def train_images(config: TrialConfig) -> int:
-    """Returns how many images the trial trains on."""
+    """Returns the number of images the trial trains on."""
     available = dataset_of(config).train
     return available if config.train_limit is None else min(config.train_limit, available)
 
 
 def steps_per_epoch(config: TrialConfig) -> int:
-    """Returns the number of training steps in an epoch; the last may have fewer images."""
+    """Returns the number of training steps per epoch; the last batch may be smaller."""
     return -(-train_images(config) // config.batch_size)
 
 
 def resolve(config: TrialConfig) -> TrialConfig:
-    """Returns the config with every setting filled in, checked by those who will use them.
+    """Returns the config with every setting filled in and validated, including by torch.
 
     Raises:
         InputError: A name or setting is unknown or out of range.
@@ -158,18 +158,18 @@ def resolve(config: TrialConfig) -> TrialConfig:
 
 
 def _placed(settings: Settings) -> Settings:
-    """Returns a workload's settings with the path that one of them may be made absolute: one place is one trial."""
+    """Returns a workload's settings with `path` made absolute, so that the same file gives the same trial."""
     return {name: absolute(str(value)) if name == "path" else value for name, value in settings.items()}
 
 
 @cache
 def _try_settings(config_json: str) -> None:
-    """Lets torch check the settings, as it will when the trial starts and when its warm-up is over."""
+    """Lets torch validate the settings now, as it would at the start of the trial and at the end of warm-up."""
     config = TrialConfig.from_json(json.loads(config_json))
     try:
         optimizer = bare_optimizer(config)
     except (ValueError, TypeError) as error:
-        raise InputError(f"optimizer {config.optimizer!r} refuses its settings: {error}") from None
+        raise InputError(f"torch rejects the settings of optimizer {config.optimizer!r}: {error}") from None
     steps = steps_per_epoch(config)
     try:
         Schedule(config, optimizer, steps).skip_warmup()
@@ -179,6 +179,8 @@ def _try_settings(config_json: str) -> None:
         ) from None
     except ZeroDivisionError:
         total = steps * config.epochs
-        raise NotApplicableError(f"scheduler {config.scheduler!r} cannot act on a training of {total} steps") from None
+        raise NotApplicableError(
+            f"scheduler {config.scheduler!r} divides by zero with {total} training steps"
+        ) from None
     except (ValueError, TypeError) as error:
-        raise InputError(f"scheduler {config.scheduler!r} refuses its settings: {error}") from None
+        raise InputError(f"torch rejects the settings of scheduler {config.scheduler!r}: {error}") from None

@@ -1,4 +1,4 @@
-"""What the rows of the three registries have in common: a name, a description and settings with defaults."""
+"""The base class for rows of the three registries: a name, a description and settings with defaults."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from workloads.errors import InputError, did_you_mean
 from workloads.trial import Setting, Settings
 
 Default = Setting | Callable[[int], Setting]
-"""A setting's default: a value, or a function of the row's epochs where a fixed one would not act in a short run."""
+"""A setting's default: a value, or a function of the number of epochs if a fixed value would do nothing in a short
+run."""
 
 Refusals = Mapping[str, Callable[[Mapping[str, Any]], object]]
-"""Reason why a combination of settings makes no sense -> whether it does not."""
+"""Reason to refuse a combination of settings -> predicate that is true if it applies."""
 
 
 class NotApplicableError(InputError):
-    """The settings are all known and well-formed, but make no sense together; such a combination is never a trial."""
+    """All settings are known and well-formed but make no sense together; such a combination never becomes a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that a setting can be: finite, and within all bounds given."""
+    """The numbers allowed for a setting: finite and within the given bounds."""
 
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
     whole: bool = False
-    """Whole numbers only; where a setting has a number as its default, that says so already."""
+    """Whole numbers only; implied if the setting's default is a whole number."""
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -56,21 +57,21 @@ class Row:
     """One row of a registry."""
 
     name: str
-    """How configurations and the command line call it."""
+    """The name used in configurations and on the command line."""
     doc: str
-    """One line of description with its source."""
+    """One-line description with its source."""
     settings: Mapping[str, Default] = field(default_factory=dict)
-    """Setting -> default. These settings, and no others, can be given."""
+    """Setting -> default. No other settings are accepted."""
     choices: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
-    """Setting -> the values it can take, where it is not a number."""
+    """Setting -> allowed values, if it is not a number."""
     refuses: Refusals = field(default_factory=dict)
-    """The combinations of settings that make no sense: they are left out of a sweep, and counted."""
+    """Combinations of settings that make no sense: a sweep drops and counts them."""
 
     ranges: ClassVar[Mapping[str, Range]] = {}
-    """Setting -> the numbers it can be, the same in all rows of a registry."""
+    """Setting -> allowed numbers, the same for all rows of a registry."""
 
     def horizon(self, settings: Settings, epochs: int) -> int:
-        """Returns how many of a trial's epochs are the row's own: what its defaults scale with.
+        """Returns the number of epochs the row covers, which its defaults scale with.
 
         Args:
             settings: A value for each setting whose default does not scale.
@@ -89,24 +90,24 @@ _TABLES: Mapping[str, str] = {
     "optimizer": "workloads/optimizers.py",
     "scheduler": "workloads/schedulers.py",
 }
-"""Kind of row -> where its table is."""
+"""Kind of row -> the file with its table."""
 
 
 def find(kind: str, rows: Mapping[str, R], name: str) -> R:
-    """Returns the row of that name.
+    """Returns the row with that name.
 
     Raises:
-        InputError: There is none; the message lists those there are.
+        InputError: The name is unknown; the message lists the known ones.
     """
     if name not in rows:
         hint = did_you_mean(name, rows)
-        known = f"known: {', '.join(rows)} (a new one is a row in {_TABLES[kind]})"
+        known = f"known: {', '.join(rows)} (to add one, add a row to {_TABLES[kind]})"
         raise InputError(f"unknown {kind} {name!r}{hint}; {known}")
     return rows[name]
 
 
 def complete(kind: str, row: Row, given: Settings, epochs: int) -> dict[str, Setting]:
-    """Returns a value for each of a row's settings: those given, defaults for the rest.
+    """Returns a value for every setting of a row: the given ones, and defaults for the rest.
 
     Args:
         kind: "optimizer", "scheduler" or "workload", for messages.
@@ -137,7 +138,7 @@ def complete(kind: str, row: Row, given: Settings, epochs: int) -> dict[str, Set
 
 
 def _fitted(kind: str, row: Row, name: str, value: Setting, default: Setting) -> Setting:
-    """Returns a value in the type of its default, so that 1 and 1.0 are one setting and one trial id."""
+    """Returns a value cast to the type of its default, so that 1 and 1.0 give the same trial id."""
     full_name, allowed = f"{kind}.{name}", row.ranges.get(name, Range())
     if name in row.choices:
         if value in row.choices[name]:
@@ -151,7 +152,7 @@ def _fitted(kind: str, row: Row, name: str, value: Setting, default: Setting) ->
     if isinstance(default, str):
         if isinstance(value, str):
             return value
-        raise _refused(full_name, "a text", value)
+        raise _refused(full_name, "a string", value)
     if isinstance(default, tuple):
         if isinstance(value, tuple) and (value or not default):
             whole = not default or isinstance(default[0], int)

@@ -1,7 +1,7 @@
-"""Which training images an epoch shows, in which order; and how much each class counts.
+"""Which training images an epoch uses, in which order; and class weights.
 
-An epoch has as many images as without thinning or oversampling, so that its number of steps, and every schedule, is
-known beforehand: images that are drawn more often come round again, each as often as the next of its class.
+An epoch has as many images as without thinning or oversampling, so that the number of steps, and every schedule, is
+known in advance. To fill it, images are repeated, all images of a class equally often (give or take one).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Sampler:
     """Draws the training images of an epoch.
 
     Args:
-        labels: Of the images that may be trained on, (n,); positions in it are indices of images.
+        labels: Labels (n,) of the available training images, in the order of their indices.
         classes: Number of classes.
-        settings: The workload's: `thin_classes` and `thin_to` leave out images, `balance` evens the classes out.
+        settings: The workload's settings: `thin_classes` and `thin_to` drop images, `balance` balances the classes.
     """
 
     def __init__(self, labels: NDArray[np.int64], classes: int, settings: Settings) -> None:
@@ -34,9 +34,9 @@ class Sampler:
         self._sizes = [len(pool) for pool in by_class]
 
     def class_weights(self) -> Tensor | None:
-        """Returns what each class counts in the loss (classes,), 1 on average over the images, if that is asked for.
+        """Returns the weight of each class in the loss (classes,), 1 on average over the images; None if not asked for.
 
-        A class with n of the N images counts N / (C n), C being the number of classes that have any.
+        A class with n of the N images has weight N / (C n), where C is the number of classes with images.
         """
         if self._balance != "class_weights":
             return None
@@ -44,7 +44,7 @@ class Sampler:
         return torch.tensor([total / (present * size) if size else 0.0 for size in self._sizes])
 
     def order(self, generator: Generator) -> Tensor:
-        """Returns the indices of an epoch's images, in the order to train."""
+        """Returns the indices of an epoch's images in training order."""
         if self._balance != "oversample":
             return _rounds(torch.cat(self._pools).sort().values, self._count, generator)
         share, more = divmod(self._count, len(self._pools))
@@ -53,11 +53,11 @@ class Sampler:
 
 
 def thinned(labels: NDArray[np.int64], settings: Settings) -> NDArray[np.int64]:
-    """Returns the indices of the images left when the chosen classes keep a part of theirs, at least one each.
+    """Returns the indices of the images left after thinning the chosen classes, at least one per class.
 
     Args:
-        labels: Of all images.
-        settings: `thin_classes`, the classes, and `thin_to`, the part they keep.
+        labels: Labels of all images.
+        settings: `thin_classes`, the classes to thin, and `thin_to`, the fraction to keep.
     """
     keep = np.ones(len(labels), bool)
     part, chosen = settings["thin_to"], settings["thin_classes"]
@@ -70,6 +70,6 @@ def thinned(labels: NDArray[np.int64], settings: Settings) -> NDArray[np.int64]:
 
 
 def _rounds(pool: Tensor, count: int, generator: Generator) -> Tensor:
-    """Returns `count` of a pool, in random order: all of it once, then all once more, and so on."""
+    """Returns `count` items of a pool in random order: the whole pool once, then once more, and so on."""
     rounds = [pool[torch.randperm(len(pool), generator=generator)] for _ in range(math.ceil(count / len(pool)))]
     return torch.cat(rounds)[:count]

@@ -1,8 +1,8 @@
-"""SCHEDULERS: every learning-rate schedule a trial can use, one row each, and how a trial is driven by one.
+"""SCHEDULERS: every learning-rate schedule a trial can use, one row each; and `Schedule`, which applies one to a trial.
 
-Time is counted in epochs; `TrialConfig.lr` is the rate a schedule scales (for one-cycle and cyclic: its peak). Every
-row also knows `warmup_epochs`: that many epochs of linear warm-up before it, after which it starts with what is left of
-the horizon. To add a schedule, add a row.
+Schedules count epochs and scale `TrialConfig.lr` (for one-cycle and cyclic, `lr` is the peak). Every row also has the
+setting `warmup_epochs`: linear warm-up for that many epochs, after which the schedule runs over the remaining epochs.
+To add a schedule, add a row.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from workloads.rows import NotApplicableError, Range, Row
 from workloads.trial import Setting, Settings, TrialConfig, canonical_json, digest
 
 Metrics = Mapping[str, Any]
-"""What an epoch measured, by name; a metric-driven schedule reads the one it monitors, and does not act without it."""
+"""An epoch's metrics by name; a metric-driven schedule reads the one it monitors and does nothing without it."""
 
 UNSCHEDULED = "none"
-"""The row that leaves the learning rate alone."""
+"""The row that keeps the learning rate constant."""
 
 _NOT_NEGATIVE = Range(at_least=0)
 _POSITIVE = Range(above=0)
@@ -62,22 +62,22 @@ RANGES: Mapping[str, Range] = {
     "base_momentum": _BELOW_ONE,
     "max_momentum": _BELOW_ONE,
 }
-"""Setting -> the numbers it can be, in every row that has it."""
+"""Setting -> allowed numbers, for every row that has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Horizon:
-    """How long a schedule runs."""
+    """The length of a schedule."""
 
     lr: float
     """The trial's learning rate."""
     epochs: int
-    """Epochs left to it: the trial's, less those of warm-up."""
+    """The trial's epochs minus warm-up."""
     steps_per_epoch: int
-    """Training steps in each."""
+    """Training steps per epoch."""
 
     def steps(self, epochs: float) -> int:
-        """Returns a number of epochs as training steps, at least 1."""
+        """Converts epochs to training steps, at least 1."""
         return max(1, round(epochs * self.steps_per_epoch))
 
 
@@ -86,12 +86,12 @@ Build = Callable[[Optimizer, dict[str, Any], Horizon], LRScheduler]
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerRow(Row):
-    """One way to change the learning rate while training."""
+    """A learning-rate schedule."""
 
     steps_on: Literal["batch", "epoch", "metric"]
-    """After what it acts: every batch, every epoch, or every epoch on what the epoch measured."""
+    """When it steps: after every batch, after every epoch, or after every epoch depending on a metric."""
     torch_classes: tuple[type[LRScheduler], ...]
-    """The classes of `torch.optim.lr_scheduler` it is made of."""
+    """The `torch.optim.lr_scheduler` classes it uses."""
     build: Build
     """Returns torch's scheduler for an optimizer, the row's settings and a horizon."""
 
@@ -101,7 +101,7 @@ class SchedulerRow(Row):
         """Returns the epochs left after warm-up.
 
         Raises:
-            NotApplicableError: None are left.
+            NotApplicableError: No epochs are left.
         """
         warmup = settings["warmup_epochs"]
         assert isinstance(warmup, int)
@@ -122,7 +122,7 @@ def _third_rounded_up(epochs: int) -> int:
     return -(-epochs // 3)
 
 
-def _third_but_two(epochs: int) -> int:
+def _third_at_least_two(epochs: int) -> int:
     return max(2, epochs // 3)
 
 
@@ -139,7 +139,7 @@ def _half_and_three_quarters(epochs: int) -> tuple[int, ...]:
 
 
 MONITORS: Mapping[str, Literal["min", "max"]] = {"train_loss": "min", "val_loss": "min", "val_accuracy": "max"}
-"""What a plateau schedule can watch, and which way is better."""
+"""Metrics a plateau schedule can monitor -> whether lower or higher is better."""
 
 
 def _plateau(optimizer: Optimizer, s: dict[str, Any], h: Horizon) -> LRScheduler:
@@ -179,17 +179,17 @@ def _cyclic(optimizer: Optimizer, s: dict[str, Any], h: Horizon) -> LRScheduler:
 
 
 def _cycles_momentum(name: str, optimizer: Optimizer, s: dict[str, Any]) -> bool:
-    """Returns whether momentum is cycled: only one that is there, as turning one on would make another optimizer.
+    """Returns whether momentum is cycled: only if the optimizer has any, since adding it would change the optimizer.
 
     Raises:
-        NotApplicableError: A setting of that cycle is given, and none takes place.
+        NotApplicableError: A momentum setting is given, but momentum is not cycled.
     """
     momentum = optimizer.defaults.get("momentum") or optimizer.defaults.get("betas", (0,))[0]
     cycled = bool(momentum and s["cycle_momentum"])
     idle = [] if cycled else ["base_momentum", "max_momentum"] if momentum else list(_MOMENTUM_CYCLE)
     given = [setting for setting in idle if s[setting] != SCHEDULERS[name].settings[setting]]
     if given:
-        raise NotApplicableError(f"no momentum is cycled, so {' and '.join(given)} would change nothing")
+        raise NotApplicableError(f"momentum is not cycled, so setting {' and '.join(given)} has no effect")
     return cycled
 
 
@@ -199,14 +199,14 @@ _EXP_RANGE_GAMMA = 0.9
 _ROWS: tuple[SchedulerRow, ...] = (
     SchedulerRow(
         name=UNSCHEDULED,
-        doc="The learning rate stays what it is.",
+        doc="Constant learning rate.",
         steps_on="epoch",
         torch_classes=(lr_scheduler.LambdaLR,),
         build=lambda o, s, h: lr_scheduler.LambdaLR(o, lambda epoch: 1.0),
     ),
     SchedulerRow(
         name="time_based",
-        doc="Time-based decay: lr / (1 + k * epoch), from the initial rate (LambdaLR).",
+        doc="Time-based decay: lr / (1 + k * epoch) (LambdaLR).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.LambdaLR,),
         settings={"k": 0.5},
@@ -214,7 +214,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="step",
-        doc="Multiplied by gamma every step_size epochs (StepLR); a third of the horizon by default.",
+        doc="Multiplied by gamma every step_size epochs (StepLR); by default every third of the schedule.",
         steps_on="epoch",
         torch_classes=(lr_scheduler.StepLR,),
         settings={"step_size": _third, "gamma": 0.5},
@@ -230,8 +230,8 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="plateau",
-        doc="Multiplied by factor when the monitored metric has not improved for more than patience epochs "
-        "(ReduceLROnPlateau); improved means by more than threshold.",
+        doc="Multiplied by factor when the monitored metric has not improved by more than threshold for more than "
+        "patience epochs (ReduceLROnPlateau).",
         steps_on="metric",
         torch_classes=(ReduceLROnPlateau,),
         settings={
@@ -245,12 +245,12 @@ _ROWS: tuple[SchedulerRow, ...] = (
             "eps": 1e-8,
         },
         choices={"monitor": tuple(MONITORS), "threshold_mode": ("rel", "abs")},
-        refuses={"a factor of 1 changes nothing": lambda s: s["factor"] == 1},
+        refuses={"a factor of 1 has no effect": lambda s: s["factor"] == 1},
         build=_plateau,
     ),
     SchedulerRow(
         name="cosine",
-        doc="Half a cosine from the initial rate to eta_min over t_max epochs (CosineAnnealingLR, arXiv:1608.03983).",
+        doc="Cosine annealing to eta_min over t_max epochs (CosineAnnealingLR, arXiv:1608.03983).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.CosineAnnealingLR,),
         settings={"t_max": _whole, "eta_min": 0.0},
@@ -258,8 +258,8 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="one_cycle",
-        doc="Up to the trial's rate and down to almost nothing, batch by batch; momentum the other way, if there is "
-        "one (muon's two parts have one each: they stay) (OneCycleLR, arXiv:1708.07120).",
+        doc="Up to the trial's learning rate and down to almost zero, stepped every batch (OneCycleLR, "
+        "arXiv:1708.07120). Momentum is cycled inversely, if the optimizer has any (except muon, where it stays).",
         steps_on="batch",
         torch_classes=(lr_scheduler.OneCycleLR,),
         settings=_MOMENTUM_CYCLE
@@ -271,12 +271,12 @@ _ROWS: tuple[SchedulerRow, ...] = (
             "three_phase": False,
         },
         choices={"anneal_strategy": ("cos", "linear")},
-        refuses={"three phases need a pct_start of at most 0.5": lambda s: s["three_phase"] and s["pct_start"] > 0.5},
+        refuses={"three_phase needs pct_start to be at most 0.5": lambda s: s["three_phase"] and s["pct_start"] > 0.5},
         build=_one_cycle,
     ),
     SchedulerRow(
         name="multiplicative",
-        doc="The initial rate for start_epoch epochs, then multiplied by gamma before every epoch (MultiplicativeLR).",
+        doc="Constant for start_epoch epochs, then multiplied by gamma before every epoch (MultiplicativeLR).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.MultiplicativeLR,),
         settings={"start_epoch": _third, "gamma": 0.9},
@@ -286,7 +286,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="multi_step",
-        doc="Multiplied by gamma after each of milestones (MultiStepLR); after half and three quarters by default.",
+        doc="Multiplied by gamma at each milestone (MultiStepLR); by default at half and three quarters.",
         steps_on="epoch",
         torch_classes=(lr_scheduler.MultiStepLR,),
         settings={"milestones": _half_and_three_quarters, "gamma": 0.1},
@@ -302,7 +302,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="linear",
-        doc="A line from start_factor to end_factor times the initial rate over total_iters epochs (LinearLR).",
+        doc="Linear from start_factor to end_factor times the initial rate over total_iters epochs (LinearLR).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.LinearLR,),
         settings={"start_factor": 1.0, "end_factor": 0.0, "total_iters": _whole},
@@ -310,7 +310,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="polynomial",
-        doc="lr * (1 - epoch / total_iters) ** power (PolynomialLR; power 0.9 after arXiv:1606.00915).",
+        doc="lr * (1 - epoch / total_iters) ** power (PolynomialLR; power 0.9 as in arXiv:1606.00915).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.PolynomialLR,),
         settings={"total_iters": _whole, "power": 0.9},
@@ -318,8 +318,8 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="cosine_restarts",
-        doc="Half cosines, the first over t_0 epochs, each next t_mult times as long (CosineAnnealingWarmRestarts, "
-        "arXiv:1608.03983).",
+        doc="Cosine annealing with warm restarts: the first cycle takes t_0 epochs, each next one t_mult times as long "
+        "(CosineAnnealingWarmRestarts, arXiv:1608.03983).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.CosineAnnealingWarmRestarts,),
         settings={"t_0": _third_rounded_up, "t_mult": 2, "eta_min": 0.0},
@@ -329,8 +329,8 @@ _ROWS: tuple[SchedulerRow, ...] = (
     ),
     SchedulerRow(
         name="cyclic",
-        doc="Up to the trial's rate and down again, over and over, batch by batch; momentum the other way, if there is "
-        "one, as for one_cycle (CyclicLR, arXiv:1506.01186). gamma is the factor of an epoch, in mode exp_range.",
+        doc="Up to the trial's learning rate and down again, repeatedly, stepped every batch (CyclicLR, "
+        "arXiv:1506.01186). Momentum as in one_cycle. In mode exp_range, gamma is the factor per epoch.",
         steps_on="batch",
         torch_classes=(lr_scheduler.CyclicLR,),
         settings=_MOMENTUM_CYCLE
@@ -343,23 +343,25 @@ _ROWS: tuple[SchedulerRow, ...] = (
         },
         choices={"mode": ("triangular", "triangular2", "exp_range")},
         refuses={
-            "gamma acts in mode exp_range": lambda s: s["mode"] != "exp_range" and s["gamma"] != _EXP_RANGE_GAMMA,
+            "gamma has no effect unless mode is exp_range": lambda s: (
+                s["mode"] != "exp_range" and s["gamma"] != _EXP_RANGE_GAMMA
+            ),
         },
         build=_cyclic,
     ),
     SchedulerRow(
         name="sequential",
-        doc="The initial rate, then a line to end_factor times it over the last decay_epochs epochs (SequentialLR of "
-        "ConstantLR and LinearLR, arXiv:2405.18392).",
+        doc="Constant, then linear decay to end_factor times the initial rate over the last decay_epochs epochs "
+        "(SequentialLR of ConstantLR and LinearLR, arXiv:2405.18392).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.SequentialLR, lr_scheduler.ConstantLR, lr_scheduler.LinearLR),
-        settings={"decay_epochs": _third_but_two, "end_factor": 0.0},
+        settings={"decay_epochs": _third_at_least_two, "end_factor": 0.0},
         build=_sequential,
     ),
     SchedulerRow(
         name="chained",
-        doc="A line from start_factor to 1 over total_iters epochs, times gamma every epoch (ChainedScheduler of "
-        "LinearLR and ExponentialLR).",
+        doc="Linear from start_factor to 1 over total_iters epochs, and multiplied by gamma every epoch "
+        "(ChainedScheduler of LinearLR and ExponentialLR).",
         steps_on="epoch",
         torch_classes=(lr_scheduler.ChainedScheduler, lr_scheduler.LinearLR, lr_scheduler.ExponentialLR),
         settings={"start_factor": 1 / 3, "total_iters": _sixth, "gamma": 0.9},
@@ -377,12 +379,12 @@ SCHEDULERS: Mapping[str, SchedulerRow] = {row.name: _with_warmup(row) for row in
 
 
 class Schedule:
-    """Drives the hyperparameters of one optimizer through a trial.
+    """Sets an optimizer's learning rate (and momentum) throughout a trial.
 
     Args:
-        config: The trial, its settings complete.
-        optimizer: What is driven; its learning rate is set at once.
-        steps_per_epoch: Training steps in each epoch.
+        config: The trial, with all settings filled in.
+        optimizer: The optimizer; its learning rate is set immediately.
+        steps_per_epoch: Training steps per epoch.
     """
 
     def __init__(self, config: TrialConfig, optimizer: Optimizer, steps_per_epoch: int) -> None:
@@ -396,12 +398,12 @@ class Schedule:
         )
         self._warmup = config.epochs - self._horizon.epochs
         self._epoch = 0
-        # torch warns of a scheduler stepped before its optimizer; a replay does just that, and rightly.
+        # torch warns if a scheduler is stepped before its optimizer; replay() does so on purpose.
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self._scheduler = self._next_phase()
 
     def _next_phase(self) -> LRScheduler:
-        """Returns the warm-up, or the row's own scheduler once that is over."""
+        """Returns the warm-up scheduler, or the row's own scheduler after warm-up."""
         if self._epoch < self._warmup:
             return lr_scheduler.LambdaLR(self._optimizer, lambda epoch: (epoch + 1) / (self._warmup + 1))
         for group in self._optimizer.param_groups:
@@ -412,7 +414,7 @@ class Schedule:
 
     @property
     def steps_on_batches(self) -> bool:
-        """Whether this epoch's values change from batch to batch."""
+        """Whether values change from batch to batch in this epoch."""
         return self._row.steps_on == "batch" and self._epoch >= self._warmup
 
     def step_batch(self) -> None:
@@ -424,7 +426,8 @@ class Schedule:
         """Ends an epoch.
 
         Args:
-            metrics: What it measured. Without what a metric-driven schedule monitors (a forecast), it does not act.
+            metrics: The epoch's metrics. Without the monitored metric (in a forecast), a metric-driven schedule does
+                nothing.
         """
         warming_up = self._epoch < self._warmup
         self._epoch += 1
@@ -438,27 +441,27 @@ class Schedule:
                 self._scheduler.step(metrics[monitor])
 
     def replay(self, metrics: Metrics) -> None:
-        """Goes through an epoch that was trained before, so that the next one begins as it did."""
+        """Replays an epoch trained earlier, so that the next one starts with the same values."""
         for _ in range(self._horizon.steps_per_epoch if self.steps_on_batches else 0):
             self.step_batch()
         self.step_epoch(metrics)
 
     def skip_warmup(self) -> None:
-        """Goes on to the first epoch after warm-up, where the row's own scheduler takes over."""
+        """Advances to the first epoch after warm-up."""
         while self._epoch < self._warmup:
             self.step_epoch({})
 
     def values(self) -> tuple[tuple[Setting, ...], ...]:
-        """Returns what a schedule can set (learning rate, momentum, first beta), as it is now, for each group."""
+        """Returns the current learning rate, momentum and first beta of each parameter group."""
         return tuple((g["lr"], g.get("momentum"), g.get("betas", (None,))[0]) for g in self._optimizer.param_groups)
 
 
 class Trace:
-    """The hyperparameters a trial's schedule applies, epoch by epoch, without training anything.
+    """The hyperparameters that a trial's schedule applies, epoch by epoch, without training.
 
     Args:
-        config: The trial, its settings complete.
-        steps_per_epoch: Training steps in each epoch.
+        config: The trial, with all settings filled in.
+        steps_per_epoch: Training steps per epoch.
     """
 
     def __init__(self, config: TrialConfig, steps_per_epoch: int) -> None:
@@ -467,7 +470,7 @@ class Trace:
         self._next: Hashable = None
 
     def next_epoch(self) -> Hashable:
-        """Returns the values at every step of the next epoch: equal for two trials when they train it equally."""
+        """Returns the values at every step of the next epoch, in a form to compare trials by."""
         if self._next is None:
             values = self._schedule.values()
             if self._schedule.steps_on_batches:
@@ -481,18 +484,18 @@ class Trace:
         return self._next
 
     def observe(self, metrics: Metrics) -> None:
-        """Goes on to the epoch after the next, which measured these metrics."""
+        """Ends the next epoch with these metrics."""
         self.next_epoch()
         self._schedule.step_epoch(metrics)
         self._next = None
 
 
 def bare_optimizer(config: TrialConfig) -> Optimizer:
-    """Returns the trial's optimizer over two tiny parameters: its hyperparameters and nothing to train.
+    """Returns the trial's optimizer over two tiny parameters, for its hyperparameters only.
 
     Raises:
-        InputError: torch refuses a setting.
+        ValueError: torch rejects a setting.
     """
-    # Not a layer: its initial weights would come from torch's global generator, which is the caller's.
+    # Not a layer, because its initial weights would be drawn from torch's global generator.
     model = nn.ParameterList([torch.zeros(1, 1), torch.zeros(1)])
     return OPTIMIZERS[config.optimizer].build(model, config.lr, config.optimizer_settings)

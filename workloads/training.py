@@ -1,4 +1,4 @@
-"""train: one trial, from its config to its records. Knows nothing of Ray and depends on no global state."""
+"""train: trains one trial, from its config to its records. Independent of Ray and of global state."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from workloads.schedulers import Schedule
 from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json
 
 EVALUATION_BATCH = 250
-"""Images evaluated at once; part of the numbers, as sums depend on it in the last bits."""
+"""Images per evaluation batch; changing it changes the last bits of the results."""
 
 _AUGMENTATION, _NETWORK, _EVALUATION = 1, 2, 3
-"""Keep the draws of augmentation, and those inside a network, apart from those of the order."""
+"""Key parts that make the draws for augmentation, network and evaluation independent of those for the image order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """What a trial was granted, and how cuDNN may use it."""
+    """The resources granted to a trial, and the cuDNN settings."""
 
     gpu: bool = False
     """Train on the (first visible) GPU."""
     threads: int = 1
-    """CPU threads; results are bitwise equal only for equal numbers of them."""
+    """CPU threads; results are bitwise equal only for the same number of threads."""
     gpu_memory_fraction: float | None = None
-    """The share of the GPU's memory the trial may take; None for all."""
+    """The fraction of the GPU's memory the trial may use; None for all."""
     cudnn_benchmark: bool = False
-    """`torch.backends.cudnn.benchmark`: let cuDNN try which algorithm is fastest; its choice may differ each time."""
+    """`torch.backends.cudnn.benchmark`: let cuDNN pick the fastest algorithm; its choice may vary between runs."""
     cudnn_deterministic: bool = True
-    """`torch.backends.cudnn.deterministic`: only algorithms that give the same bits every time."""
+    """`torch.backends.cudnn.deterministic`: use only deterministic algorithms."""
 
     def apply(self) -> torch.device:
-        """Sets the process up and returns the device to train on."""
+        """Configures the process and returns the device to train on."""
         torch.set_num_threads(self.threads)
         if not self.gpu:
             return torch.device("cpu")
@@ -61,21 +61,21 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat:
-    """What has to be known of the images a network was trained on to show it another one."""
+    """The format of a network's training images, needed to prepare new ones."""
 
     classes: tuple[str, ...]
-    """What the network's outputs mean, in their order."""
+    """The class names, in the order of the network's outputs."""
     channels: int
     size: int
     """Height and width, in pixels."""
     mean: tuple[float, ...]
-    """Per channel, taken off the pixels scaled to [0, 1]."""
+    """Mean per channel, subtracted from pixels scaled to [0, 1]."""
     std: tuple[float, ...]
-    """Per channel, what is left is divided by it."""
+    """Standard deviation per channel, by which the result is divided."""
 
     @classmethod
     def of(cls, data: Dataset) -> ImageFormat | None:
-        """Returns the format of a data set; None if it does not say how it was normalised."""
+        """Returns the format of a data set; None if its normalisation is unknown."""
         if not data.mean:
             return None
         _, channels, size, _ = data.images.shape
@@ -83,29 +83,29 @@ class ImageFormat:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ImageFormat:
-        """Returns the format that `asdict` described."""
+        """Returns the format from the output of `asdict`."""
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What training was after an epoch: all that is needed to go on from there."""
+    """The state of training after an epoch: everything needed to resume."""
 
     config: TrialConfig
-    """What was trained, its settings complete."""
+    """The trial, with all settings filled in."""
     model: dict[str, Tensor]
     """The network's state."""
     optimizer: dict[int, dict[str, Any]]
     """The optimizer's state for each parameter; its hyperparameters follow from the schedule."""
     history: tuple[EpochRecord, ...]
-    """The records so far: a metric-driven schedule is replayed from them."""
+    """The records so far, from which a metric-driven schedule is replayed."""
     images: ImageFormat | None = None
-    """What the images were like, for those who use the network; None in old checkpoints. Going on does not need it."""
+    """The image format, for inference; None in old checkpoints. Not needed to resume."""
 
     @property
     def epoch(self) -> int:
-        """The epochs trained."""
+        """The number of epochs trained."""
         return len(self.history)
 
     def to_bytes(self) -> bytes:
@@ -125,7 +125,7 @@ class State:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> State:
-        """Returns the state that `to_bytes` wrote. Nothing but tensors and plain values is unpickled."""
+        """Returns the state from the output of `to_bytes`. Only tensors and plain values are unpickled."""
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         history = tuple(EpochRecord(**record) for record in values["history"])
         config = TrialConfig.from_json(values["config"])
@@ -140,11 +140,11 @@ class State:
 
 
 def build_model(config: TrialConfig, dataset: DatasetRow | None = None) -> nn.Module:
-    """Returns the trial's network with its initial weights, a function of the seed whatever its layers are.
+    """Returns the trial's network with its initial weights, which are a function of the seed.
 
     Args:
-        config: The trial, its settings complete.
-        dataset: What is known of the data set; None looks it up.
+        config: The trial, with all settings filled in.
+        dataset: The row of its data set; None looks it up.
     """
     workload = WORKLOADS[config.workload]
     with global_draws(config.seed, 0, _NETWORK):
@@ -166,12 +166,12 @@ def train(
     """Trains one trial, epoch by epoch.
 
     Args:
-        config: What to train.
+        config: The trial.
         images: Its data set, on the hardware's device; None loads it.
-        hardware: What to train on; None is one CPU thread.
-        start: Where to go on from, a state this trial (or one equal to it so far) had; None starts afresh.
+        hardware: What to train on; None means one CPU thread.
+        start: A state to resume from, of this trial or of one identical up to there; None starts from scratch.
         save: Called with the state after every epoch, before the epoch's record is yielded.
-        test_epochs: Evaluate the test images after these epochs too, not only after the last.
+        test_epochs: Evaluate the test images after these epochs, in addition to the last.
 
     Yields:
         A record for each epoch trained here.
@@ -192,7 +192,7 @@ def train(
         for record in history:
             schedule.replay(record.to_json())
         groups = optimizer.state_dict()["param_groups"]
-        # torch takes the tensors it is given as its own, and changes them in training.
+        # A copy, because torch keeps the given tensors and changes them in training.
         optimizer.load_state_dict({"state": copy.deepcopy(start.optimizer), "param_groups": groups})
 
     begin, _ = images.data.span("train")
@@ -203,7 +203,7 @@ def train(
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
-        # Seeded once for all steps: they draw in turn, so what a step draws is a function of seed, epoch and step.
+        # Seeded once per epoch: the steps draw in order, so a step's draws are a function of seed, epoch and step.
         with global_draws(config.seed, epoch, _NETWORK, device=images.images.device):
             trained_epoch = _train_epoch(config, epoch, step, sampler, schedule, images)
         trained = time.perf_counter()
@@ -212,8 +212,8 @@ def train(
         test = evaluate(model, images, "test") if tests else None
         evaluated = time.perf_counter()
         by_class = about_imbalance(config)
-        # Not the test loss, which a training that shares this path may ask for and this one not: no outcome of one may
-        # depend on what another looks at.
+        # Not the test loss: trials that share this path may evaluate it at different epochs, which must not change
+        # their outcome.
         for name, loss in {"training": trained_epoch.loss, "validation": val.loss}.items():
             if not math.isfinite(loss):
                 raise Diverged(f"{name} loss is {loss} in epoch {epoch}")
@@ -242,13 +242,13 @@ def train(
         history.append(record)
         if save is not None:
             tensors = {"model": model.state_dict(), "optimizer": optimizer.state_dict()["state"]}
-            # Copies: training goes on in these very tensors.
+            # A copy, because training continues in these tensors.
             save(State(config=config, history=tuple(history), images=image_format, **copy.deepcopy(tensors)))
         yield record
 
 
 def _finite(value: float | None) -> float | None:
-    """Returns a number that a record can hold: None for one that is infinite or NaN."""
+    """Returns None instead of an infinite or NaN value."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -257,19 +257,19 @@ class Images:
 
     Args:
         data: The data set.
-        device: Where its tensors go; on the CPU they share memory with the arrays.
+        device: The device of its tensors; on the CPU they share memory with the arrays.
     """
 
     def __init__(self, data: Dataset, device: torch.device) -> None:
         self.data = data
         with warnings.catch_warnings():
-            # Arrays in Ray's object store are read-only, and nothing here writes to them.
+            # Arrays in Ray's object store are read-only; we never write to them.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
             self.images = torch.from_numpy(data.images).to(device)
             self.labels = torch.from_numpy(data.labels).to(device)
 
     def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields all images (n, c, 32, 32) and labels (n,) of a split in order, at most `size` at a time."""
+        """Yields the images (n, c, 32, 32) and labels (n,) of a split in order, at most `size` at a time."""
         begin, end = self.data.span(split)
         for low in range(begin, end, size):
             high = min(low + size, end)
@@ -277,7 +277,7 @@ class Images:
 
 
 class _Step:
-    """One training step: gradient of the loss on a batch, clipped if that is asked for, and the optimizer's step."""
+    """One training step: gradient of the loss on a batch, optional clipping, and the optimizer's step."""
 
     def __init__(
         self, config: TrialConfig, model: nn.Module, optimizer: Any, class_weights: Tensor | None, device: torch.device
@@ -294,7 +294,7 @@ class _Step:
         self._clip_norm: Any = settings["clip_norm"]
 
     def __call__(self, batch: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns loss, logits and, where gradients are clipped, their norm before that: of the first evaluation."""
+        """Returns loss, logits and, if gradients are clipped, their norm before that: of the first evaluation."""
         first: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
         def closure() -> Tensor:
@@ -315,7 +315,7 @@ class _Step:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """What an epoch of training measured."""
+    """The training metrics of an epoch."""
 
     loss: float
     accuracy: float
@@ -329,7 +329,7 @@ def _train_epoch(
 ) -> _Trained:
     step.model.train()
     device = images.images.device
-    # The training split comes first, so positions in the order are indices of images.
+    # The training split comes first, so the sampler's indices are indices of images.
     order = sampler.order(generator(config.seed, epoch)).to(device)
     augment, draws = Augmentation.of(config.workload_settings), generator(config.seed, epoch, _AUGMENTATION)
     losses: list[Tensor] = []
@@ -356,14 +356,14 @@ def _train_epoch(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a network makes of a split's images, all of them."""
+    """A network's results on all images of a split."""
 
     images: int
     loss: float
-    """Mean over the images: plain cross-entropy, whatever was minimised."""
+    """Mean cross-entropy over the images, without smoothing or weights."""
     accuracy: float
     class_accuracy: tuple[float | None, ...]
-    """Of each class; None for one without images."""
+    """Accuracy of each class; None for a class without images."""
 
     @property
     def balanced_accuracy(self) -> float:
@@ -373,9 +373,9 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, images: Images, split: Split) -> Evaluation:
-    """Returns loss and accuracies over all images of a split, the model in evaluation mode, without gradients.
+    """Returns loss and accuracies over all images of a split, in evaluation mode and without gradients.
 
-    A model that draws random numbers even so is given the same ones every time.
+    A model that still draws random numbers in evaluation mode gets the same ones every time.
     """
     model.eval()
     device = images.images.device
@@ -399,11 +399,11 @@ def evaluate(model: nn.Module, images: Images, split: Split) -> Evaluation:
 
 
 def seconds_per_epoch(config: TrialConfig, hardware: Hardware) -> float:
-    """Returns about how long an epoch takes, from a few steps on made-up images.
+    """Estimates how long an epoch takes, from a few steps on made-up images.
 
     Args:
-        config: The trial, its settings complete.
-        hardware: What it would be trained on.
+        config: The trial, with all settings filled in.
+        hardware: The hardware to train on.
     """
     device = hardware.apply()
     dataset = dataset_of(config)

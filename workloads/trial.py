@@ -1,6 +1,6 @@
-"""What goes into a trial and what comes out: `TrialConfig` in, `EpochRecord` out.
+"""Input and output of a trial: `TrialConfig` in, `EpochRecord` out.
 
-Nothing is imported here but the standard library (and our error type), so that analysis can use it without torch.
+Imports only the standard library (and our error type), so that analysis can use it without torch.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ Settings = Mapping[str, Setting]
 
 Status = Literal["completed", "early_stopped", "diverged", "out_of_memory", "failed", "cancelled", "pending"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-"""Every status a trial can have, as written to `trials.parquet`."""
+"""Every trial status, as written to `trials.parquet`."""
 
 FINAL_STATUSES: frozenset[Status] = frozenset({"completed", "early_stopped", "diverged"})
-"""A trial with one of these has its answer: running the sweep again does not run it again."""
+"""A trial with one of these statuses has its result: rerunning the sweep skips it."""
 
 FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "out_of_memory"})
-"""A trial with one of these has none, for a reason that may go away (a worker, its memory): `--retry-failed` runs it
-again. If the same training turns out to be known from another trial, that is its answer too."""
+"""A trial with one of these statuses has no result, for a reason that may be transient (its worker, memory):
+`--retry-failed` reruns it. If another trial turns out to be the same training, it gets that trial's result."""
 
 SETTINGS_OF: dict[str, str] = {
     "workload": "workload_settings",
     "optimizer": "optimizer_settings",
     "scheduler": "scheduler_settings",
 }
-"""Kind of row -> the field of `TrialConfig` that holds the settings given to it."""
+"""Kind of row -> the field of `TrialConfig` that holds its settings."""
 
 
 ADDED_LATER: Mapping[str, Any] = {}
-"""Field (`init_seed`) or setting (`workload.mixup`) that was added once trials were stored -> the value at which trials
-train as they did before there was one. At that value it is no part of a trial's identity, so stored trials keep their
-ids: whoever adds a field or a setting adds a line here."""
+"""Field (`init_seed`) or setting (`workload.mixup`) added after trials had been stored -> the value that reproduces
+training as it was before. At that value it is not part of a trial's identity, so stored trials keep their ids. If you
+add a field or a setting, add an entry here."""
 
 
 def canonical_json(value: object) -> str:
-    """Returns the one JSON text of a value: keys sorted, no white space, no NaN."""
+    """Returns the canonical JSON of a value: sorted keys, no whitespace, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -56,36 +56,36 @@ def digest(text: str | bytes, length: int = 16) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """One training, completely described: equal configs train bit for bit equally on one type of machine.
+    """The complete description of a trial: equal configs train bitwise identically on the same type of machine.
 
     Raises:
-        InputError: A value is out of its range; the message names the field, the value and what is allowed.
+        InputError: A value is out of range; the message names the field, the value and what is allowed.
     """
 
     workload: str = "lenet_fashion_mnist"
-    """What is trained: the name of a row of `WORKLOADS`."""
+    """What to train: the name of a row of `WORKLOADS`."""
     workload_settings: Settings = field(default_factory=dict)
-    """Settings of the workload's row, e.g. label smoothing."""
+    """Settings of the workload, e.g. label smoothing."""
     optimizer: str = "adam"
     """The name of a row of `OPTIMIZERS`."""
     optimizer_settings: Settings = field(default_factory=dict)
-    """Settings of the optimizer's row but for its learning rate, e.g. momentum."""
+    """Settings of the optimizer except its learning rate, e.g. momentum."""
     scheduler: str = "none"
     """The name of a row of `SCHEDULERS`."""
     scheduler_settings: Settings = field(default_factory=dict)
-    """Settings of the schedule's row, e.g. its factor."""
+    """Settings of the learning-rate schedule, e.g. its factor."""
     lr: float = 0.001
-    """Initial learning rate: what the schedule scales."""
+    """Initial learning rate, which the schedule scales."""
     batch_size: int = 64
-    """Images per training step; an epoch's last batch may be smaller."""
+    """Images per training step; the last batch of an epoch may be smaller."""
     epochs: int = 30
     """Number of passes over the training images."""
     seed: int = 21
-    """Decides initial weights, order of the images, augmentation and what the network draws (dropout)."""
+    """Determines initial weights, image order, augmentation and the network's own randomness (dropout)."""
     train_limit: int | None = None
-    """Train on the first that many training images; None means all."""
+    """Number of training images to use, from the start; None means all."""
     test_every_epoch: bool = False
-    """Evaluate the test images after every epoch, not only after the last."""
+    """Evaluate on the test images after every epoch instead of only after the last."""
 
     def __post_init__(self) -> None:
         for name in SETTINGS_OF.values():
@@ -100,15 +100,15 @@ class TrialConfig:
             _check_number("train_limit", self.train_limit, int, at_least=1)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the config as plain JSON values; `from_json` is the way back."""
+        """Returns the config as plain JSON values; `from_json` is the inverse."""
         return {
             f.name: _thawed(getattr(self, f.name))
-            for f in fields(self)  # not asdict: it would copy every mapping deeply, slow for thousands of trials
+            for f in fields(self)  # not asdict: it deep-copies every mapping, which is slow for thousands of trials
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrialConfig:
-        """Returns the config that `to_json` described.
+        """Returns the config from the output of `to_json`.
 
         Raises:
             InputError: A field is unknown.
@@ -120,11 +120,11 @@ class TrialConfig:
 
     @cached_property
     def trial_id(self) -> str:
-        """16 hexadecimal digits: the hash of `identity`, the same everywhere."""
+        """16 hexadecimal digits: the hash of `identity`, the same on every machine."""
         return digest(canonical_json(self.identity()))
 
     def identity(self) -> dict[str, Any]:
-        """Returns what makes the trial what it is: `to_json` without what `ADDED_LATER` says changes nothing."""
+        """Returns the values that identify the trial: `to_json` minus `ADDED_LATER` entries at their neutral value."""
         values = self.to_json()
         for name, neutral in ADDED_LATER.items():
             kind, dot, setting = name.partition(".")
@@ -174,7 +174,7 @@ def _check_number(
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """What one epoch of one trial measured. Losses are means over images, accuracies fractions in [0, 1]."""
+    """The measurements of one epoch of one trial. Losses are means over images, accuracies are fractions in [0, 1]."""
 
     trial_id: str
     """The trial this record belongs to."""
@@ -185,35 +185,36 @@ class EpochRecord:
     lr_last: float
     """Learning rate of the epoch's last step."""
     train_loss: float
-    """Mean over the training images of what was minimised (smoothed, weighted), each as its batch was trained."""
+    """Mean training objective (with smoothing and weights) over the training images, measured while training."""
     train_accuracy: float
-    """Fraction of the training images right, measured like `train_loss`."""
+    """Accuracy on the training images, measured like `train_loss`."""
     val_loss: float
     """Mean over the validation images after the epoch."""
     val_accuracy: float
-    """Fraction of the validation images right after the epoch."""
+    """Accuracy on the validation images after the epoch."""
     test_loss: float | None
-    """Mean over the test images after the epoch; None where not evaluated, or (beside an accuracy) not finite."""
+    """Mean over the test images after the epoch; None if not evaluated, or (with a test accuracy) if not finite."""
     test_accuracy: float | None
-    """Fraction of the test images right after the epoch; None where not evaluated."""
+    """Accuracy on the test images after the epoch; None if not evaluated."""
     function_evaluations: int
-    """Forward and backward passes: one for each batch, more where an optimizer searches along a line (LBFGS)."""
+    """Forward and backward passes: one per batch, more if the optimizer performs a line search (LBFGS)."""
     train_seconds: float
-    """Wall time of the epoch's training."""
+    """Wall time of training in this epoch."""
     eval_seconds: float
-    """Wall time of its evaluations."""
+    """Wall time of evaluation in this epoch."""
     computed_by: str
     """The trial whose training this record comes from."""
     grad_norm: float | None = None
-    """Mean norm of the gradient before it was clipped; None where it is not, or not finite."""
+    """Mean gradient norm before clipping; None if gradients are not clipped or the norm is not finite."""
     val_balanced_accuracy: float | None = None
-    """Mean of the classes' accuracies on the validation images; None but for trials about imbalance."""
+    """Mean of the per-class validation accuracies; None unless classes are thinned or balanced."""
     val_class_accuracy: str | None = None
-    """Each class's accuracy on the validation images, as a JSON list (null for a class without any); None likewise."""
+    """Validation accuracy of each class, as a JSON list (null for a class without images); None unless classes are
+    thinned or balanced."""
     test_balanced_accuracy: float | None = None
-    """Like `val_balanced_accuracy`, on the test images where those were evaluated."""
+    """Like `val_balanced_accuracy`, on the test images; None if not evaluated."""
     test_class_accuracy: str | None = None
-    """Like `val_class_accuracy`, on the test images where those were evaluated."""
+    """Like `val_class_accuracy`, on the test images; None if not evaluated."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as plain JSON values."""
@@ -221,11 +222,11 @@ class EpochRecord:
 
 
 RECORD_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(EpochRecord))
-"""Names of an `EpochRecord`'s fields, in order."""
+"""Names of the fields of `EpochRecord`, in order."""
 
 TEST_FIELDS: tuple[str, ...] = tuple(name for name in RECORD_FIELDS if name.startswith("test_"))
-"""Those that hold what was measured on the test images."""
+"""The fields measured on the test images."""
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome, not an error
-    """A loss became infinite or NaN: the trial's training ends here, which is a result."""
+    """A loss became infinite or NaN: training stops here, and that is the trial's result."""

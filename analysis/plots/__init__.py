@@ -1,7 +1,7 @@
-"""The pictures of a sweep: one row a plot, one file a kind of plot.
+"""The plots of a sweep: one row per plot, one file per kind of plot.
 
-A plot is a data function, from a sweep's tables to a small tuple of numbers, and a function that draws that tuple. To
-add one, write both in a file here and add a row to `PLOTS`: report, command line and tests pick it up.
+A plot consists of a data function, which turns a sweep's tables into a small dataclass, and a function that draws it.
+To add one, write both in a file here and add a row to `PLOTS`: report, command line and tests pick it up.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from analysis.plots.style import Picture, picture
 
 @dataclass(frozen=True)
 class Plot:
-    """One kind of picture."""
+    """One kind of plot."""
 
     name: str
-    """Name of its files and of `--plot`."""
+    """Name of its files and for `--plot`."""
     caption: str
-    """What it shows, for people who were not there."""
+    """Caption, understandable on its own."""
     data: Callable[[SweepData, pl.DataFrame], Any]
-    """Sweep and its summary -> numbers with a `note`; None when the picture says nothing about this sweep."""
+    """Sweep and its summary -> numbers with a `note`; None if the plot does not apply to this sweep."""
     draw: Callable[[Any, Figure], None]
     """Draws these numbers."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture of a sweep."""
+    """A plot of a sweep."""
 
     name: str
     caption: str
@@ -59,18 +59,18 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture that could not be drawn."""
+    """A plot that could not be drawn."""
 
     name: str
     error: str
-    """What was raised, in one line."""
+    """The exception, in one line."""
     traceback: str
 
 
 PLOTS: tuple[Plot, ...] = (
     Plot(
         "seeds",
-        "Validation accuracy after the last epoch: a point for each seed, the mean and its 95% interval (Student's t).",
+        "Validation accuracy after the last epoch: a point per seed, the mean and its 95% interval (Student's t).",
         seeds.data,
         seeds.draw,
     ),
@@ -82,7 +82,7 @@ PLOTS: tuple[Plot, ...] = (
     ),
     Plot(
         "schedules",
-        "Training loss by epoch and, below, the learning rate that each schedule really applied.",
+        "Training loss by epoch and, below, the learning rate applied by each schedule.",
         applied_rates.schedules,
         applied_rates.draw,
     ),
@@ -100,43 +100,43 @@ PLOTS: tuple[Plot, ...] = (
     ),
     Plot(
         "plateau_reductions",
-        "The epochs at which the plateau schedule lowered the learning rate, the best outcome on top.",
+        "Epochs at which the plateau schedule lowered the learning rate, best result at the top.",
         plateau_reductions.data,
         plateau_reductions.draw,
     ),
     Plot(
         "plateau_extremes",
-        "Training loss and learning rate by epoch of the settings that ended best and worst.",
+        "Training loss and learning rate by epoch for the best and the worst settings.",
         applied_rates.plateau_extremes,
         applied_rates.draw,
     ),
     Plot(
         "train_loss",
-        "Mean loss over the training images, measured while training.",
+        "Mean training loss, measured while training.",
         learning_curves.data("train_loss"),
         learning_curves.draw,
     ),
     Plot(
         "val_loss",
-        "Mean loss over the validation images after each epoch.",
+        "Mean validation loss after each epoch.",
         learning_curves.data("val_loss"),
         learning_curves.draw,
     ),
     Plot(
         "train_accuracy",
-        "Fraction of the training images right, measured while training.",
+        "Training accuracy, measured while training.",
         learning_curves.data("train_accuracy"),
         learning_curves.draw,
     ),
     Plot(
         "val_accuracy",
-        "Fraction of the validation images right after each epoch.",
+        "Validation accuracy after each epoch.",
         learning_curves.data("val_accuracy"),
         learning_curves.draw,
     ),
     Plot(
         "learning_rates",
-        "Training loss by epoch and, below, the learning rate that was really applied.",
+        "Training loss by epoch and, below, the applied learning rate.",
         applied_rates.learning_rates,
         applied_rates.draw,
     ),
@@ -148,13 +148,13 @@ PLOTS: tuple[Plot, ...] = (
     ),
     Plot(
         "effects",
-        "Shares of the variance of the final validation accuracy over all finished trials, by axis and pair of axes.",
+        "Shares of the variance of the final validation accuracy over all finished trials, by axis, seed and pair.",
         effects.data,
         effects.draw,
     ),
     Plot(
         "budget",
-        "The best validation accuracy that so many trials find, drawn at random from the sweep's.",
+        "Best validation accuracy found by a given number of trials, drawn at random from the sweep.",
         budget.data,
         budget.draw,
     ),
@@ -166,12 +166,12 @@ PLOTS: tuple[Plot, ...] = (
     ),
     Plot(
         "fork_tree",
-        "Epochs that were trained once for several trials: a line is as wide as the number of trials that share it.",
+        "Epochs trained once for several trials: the wider a line, the more trials share it.",
         fork_tree.data,
         fork_tree.draw,
     ),
 )
-"""Every picture, in the order of the report."""
+"""Every plot, in the order of the report."""
 
 
 def draw_plots(
@@ -180,14 +180,14 @@ def draw_plots(
     names: Collection[str] | None = None,
     failures: list[Failure] | None = None,
 ) -> list[Drawn]:
-    """Returns the pictures that say something about a sweep, in the order of `PLOTS`.
+    """Returns the plots that apply to a sweep, in the order of `PLOTS`.
 
     Args:
         sweep: The sweep.
         summary: `summarise(sweep)`.
-        names: Only these plots; all when None.
-        failures: Receives the pictures that could not be drawn, so that one does not cost the others; when None, what
-            was raised is raised.
+        names: Only these plots; None means all.
+        failures: Receives the plots that could not be drawn, so that the others still are; if None, the exception is
+            raised.
     """
     pictures = []
     for plot in PLOTS:

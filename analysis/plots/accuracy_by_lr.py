@@ -1,4 +1,4 @@
-"""Final validation accuracy by learning rate: one line an optimizer or schedule, each at its best other settings."""
+"""Final validation accuracy by learning rate: one line per optimizer or schedule, at its best other settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Series:
     """Rates at which at least one seed diverged."""
     best_lr: float | None
     edge: Edge | None
-    """The best rate is an end of the grid: a better one may lie beyond."""
+    """Whether the best rate is at an edge of the grid: a better one may lie beyond it."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
     groups = by_family(sweep, best)
     notes = []
     if best.height < ran.height:
-        notes.append("Each point is the best of the other settings at its rate.")
+        notes.append("Each point uses the best other settings for its learning rate.")
     if len(groups) > style.MAX_LINES:
         notes.append(f"Shown: the best {style.MAX_LINES} of {len(groups)}.")
     series = tuple(_series(label, group) for label, group in groups[: style.MAX_LINES])
     if any(one.edge for one in series):
-        notes.append("A ring marks a best rate at the end of its grid: a better one may lie beyond.")
+        notes.append("Rings mark best learning rates at the edge of their grid: better ones may lie beyond it.")
     return ByRate(series, " ".join(notes))
 
 
@@ -91,7 +91,7 @@ def draw(data: ByRate, figure: Figure) -> None:
     if diverged:
         handles.append(style.cross_handle())
     if any(one.edge for one in data.series):
-        handles.append(Line2D([], [], linestyle="none", label="best at end of grid", **_RING))
+        handles.append(Line2D([], [], linestyle="none", label="best at edge of grid", **_RING))
     axes.set_xlabel("initial learning rate")
     style.title(figure, "Final validation accuracy by learning rate")
     if len(handles) > 1:

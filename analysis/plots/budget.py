@@ -18,15 +18,15 @@ _MOST_BANDS = 4
 
 @dataclass(frozen=True)
 class Group:
-    """The best of k trials of one optimizer or schedule; budgets at which most often nothing is found are left out."""
+    """The best of k trials of one optimizer or schedule; budgets that usually find nothing are dropped."""
 
     label: str
     budgets: tuple[int, ...]
     low: tuple[float | None, ...]
-    """A tenth of the draws find no more; None where they find nothing, because all diverged."""
+    """10th percentile; None if it is no result, because all drawn trials diverged."""
     median: tuple[float, ...]
     high: tuple[float, ...]
-    """Nine tenths of the draws find no more."""
+    """90th percentile."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Budget | None:
     if curves.is_empty():
         return None
     groups = sorted((_group(*part) for part in by_family(sweep, curves)), key=lambda group: -group.median[-1])
-    bands = "; bands: from a tenth to nine tenths of them" if len(groups) <= _MOST_BANDS else ""
-    note = f"Lines: median over random choices of trials{bands}."
+    bands = "; bands: 10th to 90th percentile" if len(groups) <= _MOST_BANDS else ""
+    note = f"Lines: median over random draws of trials{bands}."
     if len(groups) > style.MAX_LINES:
         note += f" Shown: the best {style.MAX_LINES} of {len(groups)}."
     return Budget(tuple(groups[: style.MAX_LINES]), note)
@@ -73,7 +73,7 @@ def draw(data: Budget, figure: Figure) -> None:
         low = [foot if value is None else value for value in group.low]
         axes.fill_between(group.budgets, low, group.high, color=handle.get_color(), alpha=0.12)
     scales.count_axis(axes, max(group.budgets[-1] for group in data.groups))
-    axes.set_xlabel("random trials you can afford")
-    style.title(figure, "What a budget of trials finds")
+    axes.set_xlabel("number of random trials")
+    style.title(figure, "Best accuracy by budget of trials")
     if len(handles) > 1:
         style.legend(figure, handles)

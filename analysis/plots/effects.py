@@ -1,4 +1,4 @@
-"""Where the differences come from: how much of the variance each axis, the seed and pairs of them explain."""
+"""Shares of the variance explained by axes, the seed and pairs of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Shares | None:
     ordered = found.sort("share", descending=True, maintain_order=True)
     shown = ordered.filter(pl.col("share") >= _SMALLEST).head(_MOST_BARS)
     left_out = ordered.height - shown.height
-    note = f"Terms left out because they are smaller: {left_out}." if left_out else ""
+    note = f"Smaller terms not shown: {left_out}." if left_out else ""
     terms = (" × ".join(axis_name(part) for part in term.split(" x ")) for term in shown["term"])
     return Shares(tuple(terms), tuple(shown["share"]), note)
 
@@ -51,4 +51,4 @@ def draw(data: Shares, figure: Figure) -> None:
     axes.set_xlim(0, max(data.shares) * 1.12)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("share of the variance of the final validation accuracy")
-    style.title(figure, "Where the differences come from")
+    style.title(figure, "Sources of variance")

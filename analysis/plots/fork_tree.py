@@ -115,9 +115,9 @@ def depth_first(parents: Mapping[str, str | None], first: Mapping[str, int]) -> 
 def most_shared(
     order: Sequence[str], parents: Mapping[str, str | None], trials: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Returns the branches to draw: whole trees, those that saved the most epochs first, none that saved nothing.
+    """Returns the branches to draw: whole trees, those that saved the most epochs first, none without savings.
 
-    Of a tree that is too large itself, the branches that the most trials share.
+    If even the first tree is too large, only its most shared branches are drawn.
 
     Args:
         order: Every branch, as `depth_first` returns them.

@@ -31,7 +31,7 @@ class Map:
     y_name: str
     y: tuple[str, ...]
     y_named: bool
-    """The rows are names, not numbers: they are read from the top."""
+    """Whether rows are names rather than numbers: the first is then at the top."""
     values: tuple[tuple[float | None, ...], ...]
     """One row for each y; None where nothing completed."""
     diverged: tuple[tuple[bool, ...], ...]
@@ -78,12 +78,12 @@ def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
 def _maps(title: str, maps: tuple[Map, ...], noise: float, note: str) -> Maps:
     values = _values(maps)
     if within_noise(values, noise):
-        note += " The cells differ by no more than chance makes of equals, which is why their colours hardly do."
+        note += " The cells differ by no more than seed noise, so their colours barely differ."
     return Maps(title, maps, noise, note)
 
 
 def within_noise(values: Sequence[float], noise: float) -> bool:
-    """Returns whether values differ by no more than equals do by chance; nothing to compare does not differ."""
+    """Whether values differ by no more than seed noise; also true for fewer than two values."""
     return len(values) < 2 or max(values) - min(values) < scales.NOISE_RANGE * noise
 
 

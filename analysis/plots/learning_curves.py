@@ -94,11 +94,11 @@ def draw(data: Curves, figure: Figure) -> None:
 
 
 _FAR = 20
-"""A curve that rises to more than so many times what is usual leaves the picture."""
+"""A curve that rises above this multiple of the usual maximum is cut off."""
 
 
 def _value_axis(axes: Axes, data: Curves) -> None:
-    """Sets up the vertical axis so that means and bands are inside, unless a curve would leave the others no room."""
+    """Sets up the vertical axis to include means and bands, except of curves that would squeeze the others."""
     label = METRICS[data.metric] + (", mean and 95% interval" if data.seeds > 1 else "")
     finite = [curve for curve in data.curves if not curve.diverged] or data.curves
     most = _FAR * float(np.quantile([max(curve.mean) for curve in finite], 0.5, method="lower"))

@@ -1,4 +1,4 @@
-"""When plateau schedules lowered the learning rate: one line a setting, a mark where the rate fell."""
+"""When plateau schedules lowered the learning rate: one row per setting, with a mark at each reduction."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _MOST_LINES = 30
 
 
 @dataclass(frozen=True)
-class Line:
-    """Settings whose trainings were the same."""
+class Row:
+    """Settings with identical training."""
 
     label: str
     epochs: int
     """Last epoch of any seed."""
     fell: tuple[tuple[int, ...], ...]
-    """For each seed the epochs that began with a lower rate than the one before."""
+    """For each seed, the epochs that began with a lower rate than the one before."""
     accuracy: float | None
-    """Mean final validation accuracy; None when every seed diverged."""
+    """Mean final validation accuracy; None if every seed diverged."""
     diverged: bool
 
 
@@ -34,7 +34,7 @@ class Line:
 class Timeline:
     """Reductions by epoch, the best outcome first."""
 
-    lines: tuple[Line, ...]
+    rows: tuple[Row, ...]
     noise: float
     """Standard error of an accuracy, from seed to seed."""
     note: str
@@ -68,8 +68,8 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
         .sort("accuracy", descending=True, nulls_last=True, maintain_order=True)
     )
     shown = settings.head(_MOST_LINES)
-    lines = tuple(
-        Line(
+    rows = tuple(
+        Row(
             describe(sweep, row["configuration"]),
             row["epochs_run"],
             tuple(map(tuple, row["fell"])),
@@ -80,29 +80,29 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
     )
     notes = []
     if settings.height < ran["configuration"].n_unique():
-        notes.append("Settings that led to the very same training share a line.")
+        notes.append("Settings with identical training share a row.")
     if shown.height < settings.height:
-        notes.append(f"Shown: the best {shown.height} of {settings.height} different trainings.")
+        notes.append(f"Shown: the best {shown.height} of {settings.height} rows.")
     if ran["seed"].n_unique() > 1:
-        notes.append("Where seeds differ, each has its own row of marks.")
-    return Timeline(lines, seed_noise(summary), " ".join(notes))
+        notes.append("Where seeds differ, each has its own line of marks.")
+    return Timeline(rows, seed_noise(summary), " ".join(notes))
 
 
 def draw(data: Timeline, figure: Figure) -> None:
     """Draws the timeline, coloured by final validation accuracy."""
-    style.size_for_rows(figure, [line.label for line in data.lines], extra=1.7, width=10)
+    style.size_for_rows(figure, [row.label for row in data.rows], extra=1.7, width=10)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours([line.accuracy for line in data.lines], data.noise)
-    for row, line in enumerate(data.lines):
-        colour = style.MUTED if line.accuracy is None else colours(line.accuracy)
-        axes.plot([1, line.epochs], [row, row], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)
-        differing = line.fell if len(set(line.fell)) > 1 else line.fell[:1]
+    colours = scales.AccuracyColours([row.accuracy for row in data.rows], data.noise)
+    for place, row in enumerate(data.rows):
+        colour = style.MUTED if row.accuracy is None else colours(row.accuracy)
+        axes.plot([1, row.epochs], [place, place], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)
+        differing = row.fell if len(set(row.fell)) > 1 else row.fell[:1]
         spread = np.linspace(-0.3, 0.3, len(differing)) if len(differing) > 1 else [0.0]
         size = max(14, 90 / len(differing))
         for offset, fell in zip(spread, differing, strict=True):
             axes.scatter(
                 fell,
-                np.full(len(fell), row + offset),
+                np.full(len(fell), place + offset),
                 marker="v",
                 s=size,
                 color=colour,
@@ -110,9 +110,9 @@ def draw(data: Timeline, figure: Figure) -> None:
                 linewidths=0.9,
                 zorder=3,
             )
-        if line.diverged:
-            style.cross(axes, line.epochs, row)
-    scales.epoch_axis(axes, max(line.epochs for line in data.lines))
-    style.rows(axes, [line.label for line in data.lines])
+        if row.diverged:
+            style.cross(axes, row.epochs, place)
+    scales.epoch_axis(axes, max(row.epochs for row in data.rows))
+    style.rows(axes, [row.label for row in data.rows])
     colours.bar(figure, axes)
     style.title(figure, "Epochs at which the plateau schedule lowered the rate (▼)")

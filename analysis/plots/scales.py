@@ -23,7 +23,7 @@ _LOG_LOSS_FROM = 5
 _STRETCH_FROM = 0.1
 """Accuracies that span at least this much are shown on an axis that is logarithmic in the error."""
 _FARTHEST_END = 5
-"""An interval that runs to no loss, or to no error, would leave no room for all else on a logarithmic axis."""
+"""Cuts off intervals that reach zero loss or zero error, which would dominate a logarithmic axis."""
 _LONGEST_UPRIGHT = 30
 """Characters of a vertical axis's label that leave room for more on the line."""
 _MOST_DIGITS, _FEWEST_USED = 2, 3
@@ -207,19 +207,19 @@ def _ticks(axes: Axes, which: Which, ticks: Sequence[float]) -> None:
 
 
 NOISE_RANGE = 4
-"""Standard errors that the best and the worst of some dozen equals are apart."""
+"""Range of a dozen or so equal configurations, in standard errors."""
 _NARROWEST = 10
-"""Standard errors that colours span at least: the best and the worst of equals look much the same."""
+"""Minimum range of the colours, in standard errors, so that seed noise is barely visible."""
 
 
 class AccuracyColours:
-    """Colours of accuracies, from dark (low) to light (high); told apart with any kind of colour vision.
+    """Colours of accuracies, from dark (low) to light (high), suitable for colour-blind readers.
 
-    The range ends at the best and begins not far below the middle one, so that a few failures do not make all others
-    look alike. It is never narrower than what chance alone makes of equals, so that noise is not coloured.
+    The range ends at the best accuracy and starts not far below the median, so that a few failures do not make the rest
+    look alike. It has a minimum width, so that seed noise is not shown as colour.
 
     Args:
-        accuracies: What is to be shown; None is left out.
+        accuracies: The accuracies to show; None is ignored.
         noise: Standard error of each, from seed to seed.
     """
 

@@ -1,4 +1,4 @@
-"""Every seed as a point, with the mean and interval of its configuration; those that share rank 1 are marked."""
+"""Every seed as a point, with the mean and interval of its configuration; rank 1 is highlighted."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
     )
     notes = []
     if any(row.rank == 1 for row in rows):
-        notes.append("Those of rank 1 cannot be told apart.")
+        notes.append("Configurations of rank 1 do not differ significantly.")
     if max(len(row.accuracies) for row in rows) == 1:
         notes.append("With one seed there is no interval.")
     if shown.height < finished.height:

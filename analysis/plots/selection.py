@@ -1,4 +1,4 @@
-"""Which configurations a picture of lines shows when there are more than can be told apart."""
+"""Selects the configurations to show if a plot would have too many lines to tell apart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Selection:
     configurations: tuple[int, ...]
     labels: tuple[str, ...]
     note: str
-    """What was left out, in a sentence; empty when nothing was."""
+    """A sentence on what is not shown; empty if everything is."""
 
 
 def families(sweep: SweepData) -> list[str]:
@@ -45,11 +45,10 @@ def by_family(sweep: SweepData, rows: pl.DataFrame) -> list[tuple[str, pl.DataFr
 
 
 def best_and_worst(sweep: SweepData, summary: pl.DataFrame, at_most: int = MAX_LINES) -> Selection:
-    """Returns the configurations that stand for a sweep.
+    """Returns representative configurations of a sweep.
 
-    With several optimizers, schedules or data sets: each combination of them at its best configuration. Otherwise all
-    configurations, those that were the same training as one. When there are still too many: the best, and the three
-    worst.
+    With several optimizers, schedules or data sets, the best configuration of each combination of them. Otherwise all
+    configurations, with identical training shown once. If these are still too many, the best and the three worst.
     """
     trained = distinct(sweep, summary)
     names = [name for name in families(sweep) if trained[name].n_unique() > 1]
@@ -79,7 +78,7 @@ def distinct(sweep: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
 def seed_noise(summary: pl.DataFrame) -> float:
     """Returns the usual standard error of a configuration's mean final validation accuracy, from seed to seed.
 
-    Where no configuration has several seeds nobody knows; `_USUAL_NOISE` is what small networks show.
+    If no configuration has several seeds, it is unknown; `_USUAL_NOISE` is typical of small networks.
     """
     errors = (
         summary.filter(pl.col("n") > 1).select(pl.col(f"{CHOICE}_sd") / pl.col("n").sqrt()).to_series().drop_nulls()
@@ -91,8 +90,8 @@ def seed_noise(summary: pl.DataFrame) -> float:
 def describe(sweep: SweepData, configurations: Sequence[int]) -> str:
     """Returns what some configurations have in common, e.g. `12 settings: patience 5, 10`.
 
-    Axes on which they take every value that the others named allow are not named. `12 of 16 settings: patience 5, 10`
-    says that they are not all with these values.
+    Axes are not named if the settings take every value compatible with the named ones. `12 of 16 settings: patience 5,
+    10` means that 16 settings have these values, and 12 of them are meant.
     """
     every = sweep.trials.unique("configuration", maintain_order=True)
     chosen = every.filter(pl.col("configuration").is_in(list(configurations)))

@@ -50,7 +50,7 @@ DARK = {
     GREEN: "#22b98d",
     RED: "#f0803c",
 }
-"""What a colour of a picture becomes where the reader prefers dark pages; the others serve both."""
+"""Replacements of colours in dark mode; other colours suit both modes."""
 
 _SETTINGS: dict[str, Any] = {
     "text.parse_math": False,  # a dollar in a label is a dollar
@@ -102,7 +102,7 @@ class Picture:
     png: bytes
     svg: bytes
     wide: bool
-    """Needs more width than others to be read."""
+    """Whether it needs more width than others to be readable."""
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Targets | None:
     return Targets(tuple(found), " ".join(filter(None, [selection.note, *censored])))
 
 
-_CENSORED = "An open triangle: fewer than half of the seeds reach that accuracy in the epochs trained."
+_CENSORED = "Open triangles: fewer than half of the seeds reach that accuracy in the epochs trained."
 
 
 def useful_targets(epochs: pl.DataFrame) -> tuple[float, ...]:

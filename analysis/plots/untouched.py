@@ -1,8 +1,8 @@
-"""Imports matplotlib without the user's settings: those are for the user's own pictures, and may be broken.
+"""Imports matplotlib without the user's settings, which may be broken.
 
-`MPLBACKEND` may name a backend that is not installed here (a notebook sets one), `MATPLOTLIBRC` a file that matplotlib
-cannot read; either ends the import. They are put back afterwards. Whoever has imported matplotlib before keeps what
-they have; `analysis.plots.style` draws with settings of its own in either case.
+`MPLBACKEND` may name a missing backend (notebooks set it), `MATPLOTLIBRC` a file that matplotlib cannot
+read; either makes the import fail. Both are restored afterwards. If matplotlib was imported before, nothing changes;
+`analysis.plots.style` uses its own settings in any case.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def import_matplotlib() -> None:
-    """Imports matplotlib, with what concerns it in the environment out of the way; does nothing if that is done."""
+    """Imports matplotlib without its environment variables; does nothing if it is already imported."""
     if "matplotlib" in sys.modules:
         return
     found = importlib.util.find_spec("matplotlib")
@@ -27,7 +27,7 @@ def import_matplotlib() -> None:
     log = logging.getLogger("matplotlib")
     level = log.level
     os.environ.update(instead)
-    log.setLevel(logging.ERROR)  # it warns of a settings folder that it cannot write to, and gets along without
+    log.setLevel(logging.ERROR)  # it warns about a read-only settings folder, which is harmless
     try:
         importlib.import_module("matplotlib.figure")
     finally:

@@ -272,7 +272,7 @@ def test_sweeps_together() -> None:
     assert data.epochs.height == 6
     assert data.trials["label"].to_list()[3] == "betas [0.8, 0.99]"
     assert data.notes == (
-        "Trials that are in more than one place and are counted once: 2.",
+        "Duplicate trials, counted only once: 2.",
         "first and second ran with different code: compare them with care.",
     )
     assert summarise(data)["n"].to_list() == [2, 1]
@@ -408,16 +408,16 @@ def test_damaged_records_are_named_and_left_out(tmp_path: Path) -> None:
     (part,) = (tmp_path / "one" / "parts").glob("epochs-*")
     part.write_bytes(part.read_bytes()[:-9])
     data = load([str(tmp_path / "one")])
-    assert data.notes == (f"{part} is damaged and was left out.",)
+    assert data.notes == (f"{part} is damaged and was skipped.",)
     assert data.epochs.is_empty()
     assert data.trials["status"].unique().to_list() == ["pending"]
     assert summarise(data)["n"].sum() == 0
 
 
 WRONG = {
-    "nothing": ([], "give at least one folder"),
-    "no such place": (["nowhere/one"], "no sweep.json in it; give the folder that a sweep wrote"),
-    "a bad name": (["results/*"], "a sweep's name is a folder name"),
+    "nothing": ([], "pass at least one folder"),
+    "no such place": (["nowhere/one"], "it has no sweep.json; pass the results folder of a sweep"),
+    "a bad name": (["results/*"], "a sweep's name must consist of letters"),
     "an unknown scheme": (["ftp://host/one"], "storage path 'ftp://host' is not usable"),
 }
 
@@ -439,10 +439,10 @@ def test_errors_keep_the_keys_of_a_uri_to_themselves(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("nowhere",), "there is no sweep at 'nowhere': no sweep.json in it; give the folder that a sweep wrote"),
-        (("torn",), "sweep.json is damaged or not forksweep's: "),
+        (("nowhere",), "no sweep found at 'nowhere': it has no sweep.json; pass the results folder of a sweep"),
+        (("torn",), "sweep.json is damaged or not written by forksweep: "),
         (("a", "--colour"), "--colour"),
-        ((), "no sweep given; give at least one folder such as results/optimizers"),
+        ((), "no sweep given; pass at least one folder such as results/optimizers"),
     ],
 )
 def test_programs_say_what_is_wrong_in_one_line(
@@ -491,7 +491,7 @@ def test_script_says_when_nothing_has_finished(tmp_path: Path) -> None:
 def test_script_ends_with_status_2(tmp_path: Path) -> None:
     ended = _script(str(tmp_path / "one"))
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("error: there is no sweep at ")
+    assert ended.stderr.startswith("error: no sweep found at ")
     assert ended.stderr.count("\n") == 1
 
 

@@ -30,8 +30,8 @@ def optimizers(
 
 
 NO_SPREAD = (
-    "Cannot tell whether other seeds would agree: a single seed has no spread, "
-    "so there is no interval and no estimate of how many seeds would decide."
+    "It is unknown whether other seeds would agree: with a single seed there is no interval "
+    "and no estimate of how many seeds would tell."
 )
 ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = {
     "one seed": (
@@ -46,7 +46,7 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         {"sgd": (None,), "adam": (0.9,)},
         (
             "adam has the highest final validation accuracy, 0.9000 (one seed); test accuracy 0.8000.",
-            "The other one is known to diverge on some seed.",
+            "The other one diverged on some seed.",
         ),
     ),
     "exactly equal": (
@@ -62,8 +62,8 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         (
             "adam has the highest final validation accuracy, 0.9020 (95% interval 0.8970 to 0.9070, 3 seeds), "
             "0.0507 more than sgd; test accuracy 0.8020.",
-            "The other 2 are shown to be worse (p < 0.05 after Holm's correction) or known to diverge on some seed; "
-            f"3 seeds can show differences of {detectable_difference(0.000577, 3):.4f} and more.",
+            "The other 2 are significantly worse (p < 0.05, Holm-corrected) or diverged on some seed; "
+            f"3 seeds can detect differences of {detectable_difference(0.000577, 3):.4f} or more.",
         ),
     ),
     "no spread": (
@@ -71,7 +71,8 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         (
             "adam has the highest final validation accuracy, 0.9050 (95% interval 0.8415 to 0.9685, 2 seeds), "
             "0.0100 more than sgd; test accuracy 0.8050.",
-            "Cannot tell it apart from sgd: they are as far apart on every seed, so no number of seeds can be named.",
+            "It is not significantly different from sgd: they differ by the same amount on every seed, so the number "
+            "of seeds needed cannot be estimated.",
         ),
     ),
     "equal on every seed": (
@@ -79,14 +80,15 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         (
             "sgd and adam have the highest final validation accuracy, 0.9000 (2 seeds); "
             "test accuracy of the first 0.8000.",
-            "Cannot tell it apart from adam: they are equal on every seed, so no number of seeds can be named.",
+            "It is not significantly different from adam: they are equal on every seed, so the number of seeds needed "
+            "cannot be estimated.",
         ),
     ),
     "all diverged somewhere": (
         {"sgd": (0.9, None), "adam": (0.8, None)},
         (
             "sgd has the highest final validation accuracy, 0.9000 (one seed); test accuracy 0.8000.",
-            "Cannot tell more: every configuration diverged on some seed, this one on 1.",
+            "No more can be said: every configuration diverged on some seed, this one on 1.",
         ),
     ),
     "all diverged": ({"sgd": (None,)}, ("Every trial that ended diverged, so there is no best one.",)),
@@ -112,14 +114,14 @@ def test_undecided_says_what_could_be_shown_and_what_it_takes() -> None:
     assert detectable_difference(0.003, 3) == pytest.approx(0.0098, abs=5e-5)
     assert seeds_to_decide(0.002, 0.003) == 20
     assert second == (
-        "Cannot tell it apart from sgd: 3 seeds can show differences of 0.0098 and more, "
-        "and about 20 seeds would decide between the two at the spread seen."
+        "It is not significantly different from sgd: 3 seeds can detect differences of 0.0098 or more, "
+        "and about 20 seeds would tell the two apart at the observed spread."
     )
 
 
 def test_two_seeds_and_many_comparisons_show_nothing() -> None:
     accuracies = {f"optimizer{i}": (0.9 - i / 1000, 0.9 + i / 500) for i in range(20)}
-    assert "2 seeds can show no difference, and about " in told(handmade_sweep(optimizers(accuracies)).data)[1]
+    assert "2 seeds can detect no difference, and about " in told(handmade_sweep(optimizers(accuracies)).data)[1]
 
 
 def test_seeds_not_in_common_cannot_be_paired() -> None:
@@ -127,7 +129,7 @@ def test_seeds_not_in_common_cannot_be_paired() -> None:
         trial.replace(seed=trial.seed + 10): result for trial, result in optimizers({"sgd": (0.8, 0.82)}).items()
     }
     assert told(handmade_sweep(results).data)[1] == (
-        "Cannot tell it apart from sgd: the two have fewer than two seeds in common."
+        "It is not significantly different from sgd: the two have fewer than two seeds in common."
     )
 
 
@@ -138,7 +140,7 @@ def test_optimizers_are_compared_at_their_best_learning_rates() -> None:
     first, _, edges = told(handmade_sweep(results).data)
     assert "0.1000 more than sgd, lr 0.2" in first
     assert edges == (
-        "Best learning rate at the edge of its grid, so that a better one may lie beyond: "
+        "Best learning rate at the edge of its grid, so a better one may lie beyond it: "
         "adam 0.1 (lowest) and sgd 0.2 (highest)."
     )
 
@@ -146,7 +148,7 @@ def test_optimizers_are_compared_at_their_best_learning_rates() -> None:
 def test_many_names_are_counted() -> None:
     accuracies = {f"optimizer{i}": (0.9 - i / 1000, 0.91 - i / 1000 + 1e-4 * (i % 3)) for i in range(8)}
     assert told(handmade_sweep(optimizers(accuracies)).data)[1].startswith(
-        "Cannot tell it apart from optimizer1, optimizer2, optimizer3 and 4 more: "
+        "It is not significantly different from optimizer1, optimizer2, optimizer3 and 4 more: "
     )
 
 
@@ -163,14 +165,14 @@ def test_nothing_finished() -> None:
 
 def test_missing_trials_are_counted() -> None:
     sentences = told(synthetic_sweep(seeds=(1, 2, 3), finished=0.5, failed=(1,)).data)
-    assert sentences[-1] == "Of 60 trials these have no result: 30 pending, 1 failed; the answer is preliminary."
+    assert sentences[-1] == "Of 60 trials, these have no result: 30 pending, 1 failed; the answer is preliminary."
     assert "preliminary" not in told(synthetic_sweep(seeds=(1, 2), failed=(1,)).data)[-1]
 
 
 def test_what_is_known_of_the_files_is_said() -> None:
     first, second = (handmade_sweep(optimizers({"adam": (0.9,)}), name, name) for name in ("one", "two"))
     assert told(combine([first.parts, second.parts]))[-2:] == (
-        "Trials that are in more than one place and are counted once: 1.",
+        "Duplicate trials, counted only once: 1.",
         "one and two ran with different code: compare them with care.",
     )
 
@@ -185,7 +187,7 @@ def test_what_was_not_compared_is_no_tie(monkeypatch: pytest.MonkeyPatch) -> Non
     second = told(handmade_sweep(results).data)[1]
     assert "lr 0.2" in second
     assert "lr 0.4" not in second
-    assert second.endswith(" Not compared: 3 that come after the best 3.")
+    assert second.endswith(" Not compared: 3 ranked below the best 3.")
     assert "more:" not in second
 
 
@@ -193,7 +195,7 @@ def test_a_configuration_behind_one_that_is_worse_is_worse() -> None:
     # nadam scatters too much for any test, but did no better than sgd
     accuracies = {"adam": (0.9, 0.902, 0.904), "sgd": (0.85, 0.851, 0.853), "nadam": (0.8, 0.1, 0.8)}
     assert told(handmade_sweep(optimizers(accuracies)).data)[1].startswith(
-        "The other 2 are shown to be worse (p < 0.05 after Holm's correction) or no better than one that is; "
+        "The other 2 are significantly worse (p < 0.05, Holm-corrected) or no better than one that is; "
     )
 
 
@@ -214,16 +216,18 @@ def test_settings_that_were_one_training_are_told_once() -> None:
         results |= optimizers({"adam": (0.9, 0.91, 0.93)}, lr=0.1 * (i + 1))
     results |= optimizers({"adam": (0.8, 0.81, 0.825)}, lr=1.0)
     first, second, *_ = told(handmade_sweep(results).data)
-    assert first.startswith("lr 0.1 (and 4 alike) has the highest")
-    assert second.startswith("The other one is shown to be worse")
+    assert first.startswith("lr 0.1 (and 4 identical) has the highest")
+    assert second.startswith("The other one is significantly worse")
 
 
-@pytest.mark.parametrize("seeds", [(1,), (1, 2, 3)])
-def test_plateau_settings_are_compared_as_such(seeds: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("seeds", "verdict"), [((1,), "It is unknown whether "), ((1, 2, 3), "It is not significantly different from ")]
+)
+def test_plateau_settings_are_compared_as_such(seeds: tuple[int, ...], verdict: str) -> None:
     first, second, *_ = told(synthetic_plateau(seeds=seeds).data)
     assert first.startswith("factor ")
-    assert second.startswith("Cannot tell")
+    assert second.startswith(verdict)
 
 
 def test_large_sweeps_are_answered() -> None:
-    assert told(synthetic_of_size(600, seeds=2, epochs=3).data)[1].startswith("Cannot tell it apart from ")
+    assert told(synthetic_of_size(600, seeds=2, epochs=3).data)[1].startswith("It is not significantly different from ")

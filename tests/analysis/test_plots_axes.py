@@ -39,7 +39,7 @@ def test_accuracy_by_learning_rate_has_one_series_for_each_optimizer_best_first(
 
 
 def test_a_best_rate_at_the_end_of_the_grid_is_told_in_the_caption():
-    assert "A ring marks" in by_rate(GRID).note
+    assert "Rings mark" in by_rate(GRID).note
     assert by_rate({t: run for t, run in GRID.items() if t.optimizer == "adam"}).note == ""
 
 
@@ -50,7 +50,7 @@ def test_accuracy_by_learning_rate_takes_the_best_of_the_other_settings():
     }
     found = by_rate(runs)
     assert [(one.lrs, one.mean) for one in found.series] == [((0.1, 0.2), (0.6, 0.8))]
-    assert found.note.startswith("Each point is the best of the other settings at its rate.")
+    assert found.note.startswith("Each point uses the best other settings for its learning rate.")
 
 
 def test_accuracy_by_learning_rate_needs_several_rates():
@@ -105,7 +105,7 @@ def test_cells_within_noise_are_said_to_be(step: float, noisy: bool):
     found = heat_map.lr_by_schedule(sweep, summarise(sweep))
     assert found is not None
     assert found.noise == pytest.approx(0.002 / 3**0.5)
-    assert ("no more than chance" in found.note) == noisy
+    assert ("no more than seed noise" in found.note) == noisy
 
 
 def test_seeds_show_equal_trainings_once():
@@ -114,7 +114,7 @@ def test_seeds_show_equal_trainings_once():
     sweep = handmade(runs)
     found = seeds.data(sweep, summarise(sweep))
     assert found is not None
-    assert [row.label for row in found.rows] == ["lr 0.1 (and 2 alike)", "lr 0.9"]
+    assert [row.label for row in found.rows] == ["lr 0.1 (and 2 identical)", "lr 0.9"]
 
 
 def test_rates_need_a_trial_that_finished():
@@ -213,7 +213,7 @@ def test_effects_are_shares_of_the_variance_the_largest_first():
     assert found is not None
     assert found.terms == ("optimizer", "learning rate")
     assert found.shares == pytest.approx((0.9, 0.1))  # 0.3 ** 2 : 0.1 ** 2
-    assert found.note == "Terms left out because they are smaller: 2."
+    assert found.note == "Smaller terms not shown: 2."
 
 
 def test_effects_need_two_things_that_vary():

@@ -82,7 +82,7 @@ def test_never_more_lines_than_can_be_told_apart_and_the_caption_says_so():
 def test_settings_that_were_the_same_training_share_a_line():
     runs = {trial(lr=0.1 * k): Run([0.5, 0.7]) for k in (1, 2, 3)} | {trial(lr=0.4): Run([0.5, 0.6])}
     found = curves(handmade(runs))
-    assert [curve.label for curve in found.curves] == ["lr 0.1 (and 2 alike)", "lr 0.4"]
+    assert [curve.label for curve in found.curves] == ["lr 0.1 (and 2 identical)", "lr 0.4"]
 
 
 def test_a_sweep_without_records_has_no_curves():
@@ -181,7 +181,7 @@ def test_epochs_to_target_are_medians_and_unreached_targets_are_marked():
     assert (adam.missed, adam.watched) == (None, 4)
     assert dict(zip(sgd.targets, sgd.epochs, strict=True))[0.8] == 2
     assert sgd.missed == min(target for target in adam.targets if target > 0.8)
-    assert "open triangle" in found.note
+    assert "Open triangles" in found.note
 
 
 def test_a_diverged_trial_is_watched_to_the_end():
@@ -245,7 +245,9 @@ def test_plateau_settings_that_never_acted_are_one_curve_that_says_so():
         for patience in (5, 6, 7)
     }
     sweep = handmade(runs)
-    assert [curve.label for curve in curves(sweep).curves] == ["patience 5 (and 2 alike: the schedule never acted)"]
+    assert [curve.label for curve in curves(sweep).curves] == [
+        "patience 5 (and 2 identical: the rate was never reduced)"
+    ]
     assert applied_rates.plateau_extremes(sweep, summarise(sweep)) is None
 
 

@@ -33,7 +33,7 @@ def test_a_line_marks_the_epochs_that_began_with_a_lower_rate():
             }
         )
     )
-    assert [(line.label, line.fell, line.accuracy, line.diverged) for line in found.lines] == [
+    assert [(line.label, line.fell, line.accuracy, line.diverged) for line in found.rows] == [
         ("patience 2", ((3,),), 0.9, False),
         ("patience 1", ((2, 3),), 0.7, False),
         ("patience 3", ((),), None, True),
@@ -43,8 +43,8 @@ def test_a_line_marks_the_epochs_that_began_with_a_lower_rate():
 def test_settings_that_were_the_same_training_share_a_line_and_are_counted():
     same = Run([0.5, 0.6, 0.7], lr=[0.1, 0.1, 0.05])
     found = timeline(handmade({plateau(1): Run([0.5, 0.6, 0.8]), plateau(2): same, plateau(3): same, plateau(4): same}))
-    assert [line.label for line in found.lines] == ["patience 1", "3 settings: patience 2, 3, 4"]
-    assert "share a line" in found.note
+    assert [line.label for line in found.rows] == ["patience 1", "3 settings: patience 2, 3, 4"]
+    assert "share a row" in found.note
 
 
 def test_every_seed_has_its_marks():
@@ -52,7 +52,7 @@ def test_every_seed_has_its_marks():
         plateau(1, seed=1): Run([0.5, 0.6], lr=[0.1, 0.05]),
         plateau(1, seed=2): Run([0.5, 0.8], lr=[0.1, 0.1]),
     }
-    (line,) = timeline(handmade(runs)).lines
+    (line,) = timeline(handmade(runs)).rows
     assert line.fell == ((2,), ())
     assert line.accuracy == 0.7
 

@@ -129,7 +129,7 @@ def test_what_did_not_complete_is_listed_with_its_reason(page: str, folder: Path
 def test_left_out_combinations_are_explained():
     spec = replace(SMALL.spec, name="left_out", left_out={"nesterov needs momentum": 7})
     text = text_of(page_of(replace(SMALL, spec=spec)))
-    assert "left_out: 7 combinations of the grid never became trials: nesterov needs momentum." in text
+    assert "left_out: 7 combinations of the grid were dropped: nesterov needs momentum." in text
 
 
 def test_provenance_and_commands_are_there(page: str, folder: Path):
@@ -174,7 +174,7 @@ def test_a_large_table_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch):
     body = re.search("<tbody>(.*?)</tbody>", page, re.S)
     assert body is not None
     assert body[1].count("<tr>") == 4
-    assert "The best 4 of 6 configurations; all of them are in summary.parquet." in text_of(page)
+    assert "The best 4 of 6 configurations; all configurations are in summary.parquet." in text_of(page)
     assert "The first 1 of 2 lines; every trial is in trials.parquet." in text_of(page)
 
 
@@ -247,7 +247,7 @@ def test_the_report_is_printed(written: Report):
     assert text.index(written.ranking["label"][0]) < text.index(written.ranking["label"][-1])
     assert re.sub(r"\s+", " ", " ".join(written.answer)) in re.sub(r"\s+", " ", text)
     assert written.files[0] in text
-    assert f"({sum(file.endswith('.png') for file in written.files)} pictures)" in text
+    assert f"({sum(file.endswith('.png') for file in written.files)} plots)" in text
 
 
 def printed(written: Report, encoding: str = "utf-8") -> str:
@@ -295,8 +295,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_other(tmp_path: Path, monkeypat
     assert [Path(file).stem for file in found.files if file.endswith(".png")] == ["accuracy_by_lr"]
     assert [(one.name, one.error) for one in found.failures] == [("seeds", "ZeroDivisionError: no picture today")]
     page = text_of((tmp_path / "small" / "report.html").read_text())
-    assert "The picture seeds could not be drawn: ZeroDivisionError: no picture today traceback Traceback" in page
-    assert "The picture seeds could not be drawn" in printed(found)
+    assert "Plot seeds could not be drawn: ZeroDivisionError: no picture today traceback Traceback" in page
+    assert "Plot seeds could not be drawn" in printed(found)
     with pytest.raises(ZeroDivisionError):
         draw_plots(SMALL.data, summarise(SMALL.data))
 
@@ -308,8 +308,8 @@ def test_equal_trainings_are_one_row():
     settings = [{"factor": 0.1, "patience": patience, "threshold": 0.1} for patience in (50, 60, 70)]
     sweep = synthetic_sweep("plateau", optimizers=("adam",), schedulers={"plateau": settings}, lrs=(0.002,), epochs=3)
     page = page_of(sweep)
-    assert "patience 50 (and 2 alike: the schedule never acted)" in page
-    assert "All 3 configurations were the same training, bit for bit, and share a row." in text_of(page)
+    assert "patience 50 (and 2 identical: the rate was never reduced)" in page
+    assert "All 3 configurations had bitwise identical training and share a row." in text_of(page)
 
 
 def test_the_script_runs_as_the_readme_says(folder: Path, written: Report):
@@ -323,11 +323,11 @@ def test_the_script_runs_as_the_readme_says(folder: Path, written: Report):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        (report, ["nowhere/small"], "there is no sweep at 'nowhere/small'"),
+        (report, ["nowhere/small"], "no sweep found at 'nowhere/small'"),
         (report, [], "no sweep given"),
         (report, ["ftp://x/small"], "storage path 'ftp://x' is not usable"),
         (plot, ["SMALL", "--plot", "pie"], "unknown plot 'pie'; known: seeds, accuracy_by_lr"),
-        (plot, ["SMALL", "--plot", "seeds", "plateau_pairs"], "plot 'plateau_pairs' says nothing about this sweep"),
+        (plot, ["SMALL", "--plot", "seeds", "plateau_pairs"], "plot 'plateau_pairs' does not apply to this sweep"),
     ],
 )
 def test_a_users_error_is_one_line(

@@ -77,9 +77,9 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--grid lr=0.1 lr=0.2": ("axis 'lr' is given twice",),
     "--dataset nope": ("unknown data set 'nope'", "fashion_mnist", "csv:PATH"),
     "--dataset csv:nope.csv": ("nope.csv cannot be read: No such file or directory", "give a CSV"),
-    "--name a/b": ("a sweep's name is a folder name of letters, digits, '.', '_' and '-' (at most 100), not 'a/b'",),
-    "--name ../up": ("a sweep's name is a folder name", "not '../up'"),
-    "--name .hidden": ("a sweep's name is a folder name", "not '.hidden'"),
+    "--name a/b": ("a sweep's name must consist of letters, digits, '.', '_' and '-' (at most 100), not 'a/b'",),
+    "--name ../up": ("a sweep's name must consist of letters", "not '../up'"),
+    "--name .hidden": ("a sweep's name must consist of letters", "not '.hidden'"),
     "--storage-path nope://bucket": ("storage path 'nope://bucket' is not usable", "s3://bucket/folder"),
     "--storage-path s3://": ("storage path 's3://' is not usable", "s3://bucket/folder"),
     "--storage-path /proc/nobody": ("cannot write to /proc/nobody/optimizers", "give another --storage-path"),
@@ -158,7 +158,7 @@ def test_not_a_command_line(line: str, call: Call, tmp_path: Path) -> None:
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a name that is no text": ({"name": 3}, "the sweep's name must be a text, not 3"),
-    "a name with a slash": ({"name": "../up"}, "a sweep's name is a folder name"),
+    "a name with a slash": ({"name": "../up"}, "a sweep's name must consist of letters"),
     "no question": ({"question": None}, "the sweep's question must be a text, not None"),
     "a mapping as grid": ({"grid": {"lr": 0.1}}, "the sweep's grid must be made with sweeps.grid"),
     "no grid": ({"grid": None}, "the sweep's grid must be made with sweeps.grid"),

@@ -73,10 +73,10 @@ def test_accuracies_by_class_are_recorded(imbalance: tuple[str, str]) -> None:
 
 
 def test_the_checks_before_the_start_say_what_they_saw(imbalance: tuple[str, str]) -> None:
-    assert "checked: loss at the start" in imbalance[1]
+    assert "preflight: initial loss" in imbalance[1]
     storage, _ = imbalance
     _, again = run_here(IMBALANCE, storage)
-    assert "checked:" not in again, "nothing is to be trained"
+    assert "preflight:" not in again, "nothing is to be trained"
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -87,7 +87,7 @@ def test_a_check_that_warns_does_not_stop_the_sweep_and_can_be_left_out(
 
     def report(config: Any, data: Any) -> list[str]:
         calls.append(data.name)
-        return ["check before the start: odd"]
+        return ["preflight: odd"]
 
     monkeypatch.setattr(preflight, "report", report)
     sweep = Sweep(name="one", question="?", grid=axis("workload", "lenet_synthetic"), lrs=(0.01,), epochs=1)
@@ -95,7 +95,7 @@ def test_a_check_that_warns_does_not_stop_the_sweep_and_can_be_left_out(
     assert (status, calls) == (0, [])
     status, text = run_here(sweep, storage, lrs=(0.01, 0.02))
     assert (status, calls) == (0, ["synthetic"])
-    assert "check before the start: odd" in text
+    assert "preflight: odd" in text
 
 
 # -- data sets ------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_a_sweep_on_ones_own_images(storage: str, tmp_path: Path) -> None:
     assert trials["dataset"].to_list() == ["csv"]
     assert trials["workload_path"].to_list() == [str(tmp_path / "own.csv")]
     Image.new("L", (16, 16), 0).save(tmp_path / "1.png")
-    with pytest.raises(ConflictError, match="holds the trial, trained on other data"):
+    with pytest.raises(ConflictError, match="holds the trial, trained on different data"):
         run_here(ONE, storage, **options)
 
 

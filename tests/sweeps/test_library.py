@@ -174,7 +174,9 @@ def test_an_error_after_training_is_a_fault_and_no_bad_input(
 def test_a_changed_training_is_refused_and_not_taken_over(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(storage, SWEEP)
     monkeypatch.setattr(fingerprint, "_trace", lambda schedule: "other values")
-    with pytest.raises(ConflictError, match=r"holds 4 of these 4 trials, trained differently: the code of the network"):
+    with pytest.raises(
+        ConflictError, match=r"holds 4 of these 4 trials, trained with different code: that of the network"
+    ):
         ask(storage)
     with pytest.raises(ConflictError, match=r"Use another --name, or --fresh to delete what is stored there"):
         ask(storage, lrs=(0.1, 0.5))
@@ -205,7 +207,7 @@ def test_a_sweep_stored_without_fingerprints_is_refused(storage: str) -> None:
         (
             ("lenet.py", "nn.Linear(84, classes),", "nn.Linear(84, classes), nn.Tanh(),"),
             {},
-            "differently: the code of the",
+            "with different code: that of the",
         ),
         (("training.py", "step.optimizer.param_groups[0]", "step.optimizer.param_groups[-1]"), {}, None),
         (None, {"ATEN_CPU_CAPABILITY": "default"}, "on another type of machine"),
@@ -281,8 +283,8 @@ def rewrite_spec(store: SweepStore, change: Callable[[dict[str, Any]], Any], *, 
     ("change", "expected"),
     [
         (lambda values: values.update(question="Why?"), "does not match its checksum"),
-        (lambda values: values.update(schema_version=0), "has schema version 0, this program writes 1"),
-        (lambda values: values.pop("sha256"), "damaged or not forksweep's"),
+        (lambda values: values.update(schema_version=0), "has schema version 0, this program needs 1"),
+        (lambda values: values.pop("sha256"), "damaged or not written by forksweep"),
     ],
 )
 def test_a_damaged_spec_is_named(change: Callable[[dict[str, Any]], Any], expected: str, storage: str) -> None:

@@ -272,7 +272,7 @@ def test_pairs_that_make_no_sense_are_counted() -> None:
         (True, 0.9),
     }
     assert len(found.trials) == 6
-    assert found.left_out == {"optimizer 'sgd': Nesterov needs a momentum above 0": 2}
+    assert found.left_out == {"optimizer 'sgd': nesterov needs momentum above 0": 2}
 
 
 def test_everything_at_once() -> None:
@@ -282,9 +282,9 @@ def test_everything_at_once() -> None:
     count = (len(applicable) - len(unscheduled)) * len(SCHEDULERS) + len(unscheduled)
     assert len(found.trials) == count
     assert found.left_out == {
-        "optimizer 'rprop' with a schedule: the learning rate is only the length of its first step": len(SCHEDULERS)
+        "optimizer 'rprop' with a schedule: its learning rate only sets the size of the first step": len(SCHEDULERS)
         - 1,
-        "optimizer 'sparse_adam': it takes sparse gradients only, and all gradients of this network are dense": len(
+        "optimizer 'sparse_adam': it only supports sparse gradients, and this network's gradients are all dense": len(
             SCHEDULERS
         ),
     }
@@ -292,7 +292,7 @@ def test_everything_at_once() -> None:
 
 def test_nothing_left() -> None:
     with pytest.raises(
-        ValueError, match=r"^no trial is left to run: optimizer 'sparse_adam': it takes sparse gradients"
+        ValueError, match=r"^no trial is left to run: optimizer 'sparse_adam': it only supports sparse gradients"
     ):
         planned(optimizers=("sparse_adam",))
     with pytest.raises(ValueError, match=r"^no trial is left to run: the grid is empty$"):

@@ -54,17 +54,17 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "blank lines": (b"\n \n,\n", f"is empty; {WANTED}"),
     "latin-1": (TEXT.encode("latin-1"), r"is not text in UTF-8 \(line 2 has the byte 0xe4\)" + SAVE),
     "UTF-16 without a mark": (TEXT.encode("utf-16-le"), r"is not text in UTF-8 \(.*\)" + SAVE),
-    "the same, no accents": (b"f\0i\0l\0e\0,\0l\0\n\0", r"is not text in UTF-8 \(it has bytes of zero\)" + SAVE),
+    "the same, no accents": (b"f\0i\0l\0e\0,\0l\0\n\0", r"is not text in UTF-8 \(it contains zero bytes\)" + SAVE),
     "UTF-16 cut short": (TEXT.encode("utf-16")[:-1], r"is not text in UTF-16 \(truncated data\)" + SAVE),
     "a workbook": (b"PK\x03\x04\x14\0\xff\xd8", r"is not text in UTF-8 \(line 1 has the byte 0xff\)" + SAVE),
     "no names": (b"a.png,cat\nb.png,dog\n", f"has no column file, label; {WANTED}, not a.png, cat"),
     "one missing": (b"file,class\n", f"has no column label; {WANTED}, not file, class"),
     "another delimiter": (b"file/label\n", f"has no column file, label; {WANTED}, not file/label"),
-    "twice": (b"file,label,Label\n", f"has 2 columns label; {WANTED}, each once"),
-    "misspelled": (b"file,label,spilt\n", "has a column spilt; call it split, or something less like it"),
+    "twice": (b"file,label,Label\n", f"has 2 columns named label; {WANTED}, each once"),
+    "misspelled": (b"file,label,spilt\n", "has a column spilt; if it is meant to be split, fix it, else rename it"),
     "a quotation mark left open": (
         b'file,label\n"a.png,cat\nb.png,dog\n',
-        r"cannot be read as CSV: unexpected end of data \(line 3\); is a quotation mark not closed\?",
+        r"cannot be read as CSV: unexpected end of data \(line 3\); is a closing quotation mark missing\?",
     ),
 }
 
@@ -92,7 +92,7 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
         (tmp_path / "gone.csv", "cannot be read: No such file or directory"),
         (tmp_path, "is a folder"),
         (Path("/dev/null"), "is not a file"),
-        (Path("a\0b"), "cannot be the name of a file"),
+        (Path("a\0b"), "is not a valid file name"),
     ):
         with pytest.raises(DataError, match=f" {what}{give}"):
             file_info(path)

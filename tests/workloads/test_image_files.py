@@ -173,9 +173,9 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
-LARGE = r"has more than [\d,]+ pixels, Pillow's limit: make it smaller"
-KIND = "is not an image of a kind that can be read, such as PNG or JPEG"
-DAMAGED = r"is not an image that can be read \(\w+: .*\)"
+LARGE = r"has more than [\d,]+ pixels, Pillow's limit: resize it"
+KIND = "is not in a supported image format such as PNG or JPEG"
+DAMAGED = r"cannot be read as an image \(\w+: .*\)"
 FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "large": ("a.png", lambda path: path.write_bytes(huge_png(14_000, 7_000)), LARGE),
     "larger": ("a.png", lambda path: path.write_bytes(huge_png(60_000, 60_000)), LARGE),
@@ -212,7 +212,7 @@ def test_whatever_a_decoder_raises_is_about_the_image(tmp_path: Path, monkeypatc
             raise kind("odd")
 
         monkeypatch.setattr(Image.Image, "convert", fail)
-        with pytest.raises(ImageError, match="is not an image that can be read"):
+        with pytest.raises(ImageError, match="cannot be read as an image"):
             small(tmp_path / "a.png", grey=True)
 
 

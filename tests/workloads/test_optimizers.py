@@ -93,7 +93,7 @@ def test_the_default_sweep_takes_the_first_four() -> None:
 IMPLEMENTATION = {"foreach", "fused", "capturable", "differentiable", "maximize"}
 """Arguments that say how a step is computed (or which way), not which step."""
 NOT_SETTINGS = {"asgd": {"t0"}}
-"""Row -> arguments that would change nothing here; the row says why."""
+"""Row -> arguments that have no effect here; the row says why."""
 
 
 @pytest.mark.parametrize("row", OPTIMIZERS.values(), ids=OPTIMIZERS)
@@ -176,7 +176,7 @@ def test_sparse_adam_takes_no_dense_gradients() -> None:
     model(torch.ones(1, 2)).sum().backward()
     with pytest.raises(RuntimeError, match="SparseAdam does not support dense gradients"):
         optimizer.step()
-    reason = "optimizer 'sparse_adam': it takes sparse gradients only, and all gradients of this network are dense"
+    reason = "optimizer 'sparse_adam': it only supports sparse gradients, and this network's gradients are all dense"
     with pytest.raises(NotApplicableError, match=f"^{reason}$"):
         resolve(TrialConfig(optimizer="sparse_adam"))
 
@@ -213,19 +213,23 @@ def test_pairs_of_settings_are_taken_or_left_out(row: OptimizerRow, monkeypatch:
 
 def test_rows_of_a_class_refuse_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OPTIMIZERS, "heavy", HEAVY)
-    with pytest.raises(NotApplicableError, match=r"^optimizer 'heavy': Nesterov needs a momentum above 0$"):
+    with pytest.raises(NotApplicableError, match=r"^optimizer 'heavy': nesterov needs momentum above 0$"):
         resolve(TrialConfig(optimizer="heavy", optimizer_settings={"nesterov": True, "momentum": 0}))
 
 
 @pytest.mark.parametrize(
     ("optimizer", "settings", "reason"),
     [
-        ("sgd", {"nesterov": True}, "optimizer 'sgd': Nesterov needs a momentum above 0"),
-        ("sgd", {"nesterov": True, "momentum": 0}, "optimizer 'sgd': Nesterov needs a momentum above 0"),
-        ("sgd_dampened", {"nesterov": True}, "optimizer 'sgd_dampened': Nesterov allows no dampening"),
-        ("sgd", {"dampening": 0.5}, "optimizer 'sgd': dampening acts on the momentum, which is 0"),
-        ("muon", {"momentum": 0}, "optimizer 'muon': Nesterov needs a momentum above 0"),
-        ("adam", {"decoupled_weight_decay": True}, "optimizer 'adam': the weight decay to decouple is 0"),
+        ("sgd", {"nesterov": True}, "optimizer 'sgd': nesterov needs momentum above 0"),
+        ("sgd", {"nesterov": True, "momentum": 0}, "optimizer 'sgd': nesterov needs momentum above 0"),
+        ("sgd_dampened", {"nesterov": True}, "optimizer 'sgd_dampened': nesterov needs zero dampening"),
+        ("sgd", {"dampening": 0.5}, "optimizer 'sgd': dampening has no effect unless momentum is above 0"),
+        ("muon", {"momentum": 0}, "optimizer 'muon': nesterov needs momentum above 0"),
+        (
+            "adam",
+            {"decoupled_weight_decay": True},
+            "optimizer 'adam': decoupled_weight_decay has no effect unless weight_decay is above 0",
+        ),
         ("rprop", {"step_min": 100}, "optimizer 'rprop': step_min is above step_max"),
     ],
 )

@@ -113,8 +113,8 @@ def refused(path: Path) -> str:
 
 def complaints(path: Path) -> list[str]:
     message = refused(path)
-    assert message.startswith("has lines that cannot be used: ")
-    return message.removeprefix("has lines that cannot be used: ").split("; ")
+    assert message.startswith("has invalid lines: ")
+    return message.removeprefix("has invalid lines: ").split("; ")
 
 
 def test_all_that_is_wrong_is_said_at_once_in_order(tmp_path: Path) -> None:
@@ -129,15 +129,15 @@ def test_all_that_is_wrong_is_said_at_once_in_order(tmp_path: Path) -> None:
     (tmp_path / "half.png").write_bytes(content[: len(content) // 2])
     Image.fromarray(np.full((9, 9), 300, np.uint16)).save(tmp_path / "deep.png")
     assert complaints(tmp_path / "images.csv") == [
-        "line 32: some/0.png is in line 2 already",
+        "line 32: some/0.png is already listed in line 2",
         "line 33: no such file gone.png",
         "line 34: no file name",
         "line 35: no label",
         "line 36: split must be one of train, val, test, not 'vla'",
-        "line 37: text.png is not an image of a kind that can be read, such as PNG or JPEG",
-        "line 38: half.png is not an image that can be read (OSError: image file is truncated)",
-        "line 39: deep.png has more than 8 bits for each channel: save it with 8",
-        "line 40: the class dawn has no training image: list more of it, or give one the split train",
+        "line 37: text.png is not in a supported image format such as PNG or JPEG",
+        "line 38: half.png cannot be read as an image (OSError: image file is truncated)",
+        "line 39: deep.png has more than 8 bits per channel: save it with 8",
+        "line 40: the class dawn has no training image: list more of its images or set one's split to train",
     ]
 
 
@@ -163,7 +163,7 @@ def test_images_that_turn_out_damaged_are_named_by_line(tmp_path: Path) -> None:
         content = (tmp_path / "some" / f"{number}.png").read_bytes()
         (tmp_path / "some" / f"{number}.png").write_bytes(content[: len(content) // 2])
     own_images(str(path))
-    assert [complaint.split(" is ")[0] for complaint in complaints(path)] == [
+    assert [complaint.split(" cannot be read as an image ")[0] for complaint in complaints(path)] == [
         "line 6: some/4.png",
         "line 9: some/7.png",
     ]
@@ -174,7 +174,7 @@ def test_huge_images_are_named_by_line_wherever_they_are(tmp_path: Path) -> None
     for number in range(20):
         (tmp_path / "some" / f"{number}.png").write_bytes(huge_png(20_000, 20_000 if number % 2 else 5_000))
     found = complaints(path)
-    assert found[0] == "line 2: some/0.png has more than 89,478,485 pixels, Pillow's limit: make it smaller"
+    assert found[0] == "line 2: some/0.png has more than 89,478,485 pixels, Pillow's limit: resize it"
     assert found[-1] == "and 10 more"
 
 
@@ -219,8 +219,8 @@ def test_an_image_is_listed_once(spelling: str, tmp_path: Path) -> None:
     path = write(tmp_path, [*many(), f"{file},day"])
     if prepare:
         prepare(tmp_path)
-    other = "" if file == "some/3.png" else ", as some/3.png"
-    assert complaints(path) == [f"line 32: {file} is in line 5 already{other}"]
+    other = "" if file == "some/3.png" else " as some/3.png"
+    assert complaints(path) == [f"line 32: {file} is already listed in line 5{other}"]
 
 
 @pytest.mark.parametrize(("kept", "listed"), [("NFC", "NFD"), ("NFD", "NFC")])
@@ -242,8 +242,8 @@ def test_a_file_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("file", "complaint"),
     [
         ("SOME/3.png", "no such file SOME/3.png"),
-        ("some/3.PNG", "no such file some/3.PNG (there is 3.png)"),
-        ("some/3.png\u200b", r"no such file 'some/3.png\u200b' (there is 3.png)"),
+        ("some/3.PNG", "no such file some/3.PNG (did you mean 3.png?)"),
+        ("some/3.png\u200b", r"no such file 'some/3.png\u200b' (did you mean 3.png?)"),
         ("~nobody.png", "no such file ~nobody.png"),
         ("some", "some is a folder"),
         ("a\0.png", None),
@@ -279,8 +279,8 @@ def test_labels_that_look_alike_are_named(label: str, other: str, tmp_path: Path
     for name in "ab":
         Image.new("L", (9, 9)).save(tmp_path / f"{name}.png")
     assert complaints(path) == [
-        f"line 32: the label {other!a} looks like {label!a} of line {2 + 20}, but is written with other characters: "
-        "write both alike"
+        f"line 32: the label {other!a} looks like {label!a} in line {2 + 20} but uses different characters: "
+        "write both the same way"
     ]
 
 
@@ -380,18 +380,18 @@ def test_trials_keep_the_absolute_path(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_other_faults_of_the_csv(tmp_path: Path) -> None:
     assert "has no column label" in refused(write(tmp_path, many(), header="file,class"))
-    assert "has no images for train" in refused(write(tmp_path, many(2)))
+    assert "has no training images" in refused(write(tmp_path, many(2)))
     assert "lists no images" in refused(write(tmp_path, []))
     assert complaints(write(tmp_path, [*many(), "a,b.png,day"])) == [
-        "line 32: more cells than columns (a name with a delimiter in it is put in quotation marks)",
+        "line 32: more cells than columns (put names that contain the delimiter in quotation marks)",
         "line 32: no such file a",
     ]
     lines = [f"{line},test" for line in many()]
     assert "has no training image" in refused(write(tmp_path, lines, header="file,label,split"))
-    assert "has one class only, day" in refused(write(tmp_path, [f"some/{number}.png,day" for number in range(9)]))
+    assert "has only one class, day" in refused(write(tmp_path, [f"some/{number}.png,day" for number in range(9)]))
     with pytest.raises(DataError, match=r"nowhere.csv cannot be read: No such file"):
         own_images(str(tmp_path / "nowhere.csv"))
     with pytest.raises(DataError, match="is a folder; give a CSV of file names and labels"):
         own_images(str(tmp_path))
-    with pytest.raises(DataError, match="no CSV is given; name one with --dataset csv:PATH"):
+    with pytest.raises(DataError, match="no CSV given; pass one with --dataset csv:PATH"):
         resolve(TrialConfig(workload="lenet_csv"))

@@ -38,7 +38,7 @@ def test_all_is_well(stripes: Dataset) -> None:
     assert seen.warnings() == [], "the sweep's slow learning rate is no fault"
     assert seen.final_loss < 0.1 < seen.start_loss
     (line,) = preflight.report(CONFIG, stripes)
-    assert line.startswith(f"checked: loss at the start {seen.start_loss:.2f} (ln 4 = 1.39), overfits one batch in ")
+    assert line.startswith(f"preflight: initial loss {seen.start_loss:.2f} (ln 4 = 1.39), overfits one batch in ")
 
 
 def test_of_the_shipped_data_within_three_seconds(dataset: Dataset) -> None:
@@ -61,13 +61,16 @@ def _sorted(data: Dataset) -> Dataset:
 FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
     "not normalised": (
         lambda data: replace(data, images=data.images * 70 + 120),
-        "the training images have mean 1",
+        "the training images are not normalised: mean 1",
     ),
-    "of another scale": (lambda data: replace(data, images=data.images * 3), "the training images have mean "),
-    "labels that mean nothing": (_all_alike, "one batch could not be overfitted: its loss went from 1."),
+    "of another scale": (
+        lambda data: replace(data, images=data.images * 3),
+        "the training images are not normalised: mean ",
+    ),
+    "labels that mean nothing": (_all_alike, "the network cannot overfit one batch: the loss went from 1."),
     "one class": (
         lambda data: replace(data, labels=np.zeros_like(data.labels)),
-        "the first batch holds one class only",
+        "the first batch contains only one class",
     ),
 }
 
@@ -75,13 +78,13 @@ FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
 @pytest.mark.parametrize(("fault", "message"), FAULTS.values(), ids=FAULTS)
 def test_faults_of_the_data(fault: Callable[[Dataset], Dataset], message: str, stripes: Dataset) -> None:
     found = preflight.report(CONFIG, fault(stripes))
-    assert any(line.startswith(f"check before the start: {message}") for line in found)
+    assert any(line.startswith(f"preflight: {message}") for line in found)
 
 
 def test_a_busy_machine_is_no_fault(stripes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "SECONDS", 0.0)
     (line,) = preflight.report(CONFIG, stripes)
-    assert "one batch not yet overfitted when 0 s were over (loss 1." in line
+    assert "did not finish overfitting one batch in 0 s (loss 1." in line
 
 
 def test_a_loss_at_the_start_that_is_too_high(stripes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +96,7 @@ def test_a_loss_at_the_start_that_is_too_high(stripes: Dataset, monkeypatch: pyt
 
     monkeypatch.setattr(preflight, "build_model", loud)
     found = preflight.check(CONFIG, stripes).warnings()
-    assert any(warning.startswith("the loss at the start is") and "ln(4) = 1.39" in warning for warning in found)
+    assert any(warning.startswith("the initial loss is") and "ln(4) = 1.39" in warning for warning in found)
 
 
 def test_images_that_are_not_shuffled(stripes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,4 +111,4 @@ def test_a_check_that_fails_stops_nothing(stripes: Dataset, monkeypatch: pytest.
         raise RuntimeError("no such\nlayer")
 
     monkeypatch.setattr(preflight, "build_model", broken)
-    assert preflight.report(CONFIG, stripes) == ["checks before the start failed: RuntimeError: no such layer"]
+    assert preflight.report(CONFIG, stripes) == ["preflight checks failed: RuntimeError: no such layer"]

@@ -74,9 +74,9 @@ def test_evaluation_mode_and_no_gradients(stripes: Images, monkeypatch: pytest.M
     ("content", "message"),
     [
         (None, "No such file"),
-        (b"", "is damaged or not a checkpoint"),
-        (b"PK\3\4 text", "is damaged or not a checkpoint of forksweep's (RuntimeError)"),
-        (b"text", "is damaged or not a checkpoint of forksweep's (IndexError)"),
+        (b"", "is damaged or not a forksweep checkpoint"),
+        (b"PK\3\4 text", "is damaged or not a forksweep checkpoint (RuntimeError)"),
+        (b"text", "is damaged or not a forksweep checkpoint (IndexError)"),
     ],
 )
 def test_checkpoints_refused(
@@ -97,7 +97,7 @@ def test_checkpoints_refused(
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"model": LeNet().state_dict()}, path)
-    with pytest.raises(ValueError, match=r"is damaged or not a checkpoint of forksweep's \(KeyError\)$"):
+    with pytest.raises(ValueError, match=r"is damaged or not a forksweep checkpoint \(KeyError\)$"):
         evaluate.load_state(path)
 
 
@@ -151,8 +151,8 @@ def test_a_command_line_that_is_not_understood(encoding: str, monkeypatch: pytes
     [
         (["resnet"], "unknown workload 'resnet'; known: lenet_fashion_mnist, lenet_mnist"),
         (["lenet_mnist", "batch_norm=7"], "workload.batch_norm must be true or false, not 7"),
-        (["lenet_mnist", "batch_norm"], "a setting is written NAME=VALUE (e.g. batch_norm=true), not 'batch_norm'"),
-        (["lenet_csv"], "no CSV is given"),
+        (["lenet_mnist", "batch_norm"], "settings must be NAME=VALUE (e.g. batch_norm=true), not 'batch_norm'"),
+        (["lenet_csv"], "no CSV given"),
         (["lenet", "--deep"], "Unrecognized options: --deep (--help explains every flag)"),
     ],
 )

@@ -235,7 +235,9 @@ def test_damaged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = small(DATASETS["mnist"])
     write(row, tmp_path, monkeypatch)
     (tmp_path / row.files[0]).write_bytes(b"\0\0\x08\x03")
-    with pytest.raises(DataError, match=r"^data set 'mnist' in .* is damaged: .*delete its files$"):
+    with pytest.raises(
+        DataError, match=r"^data set 'mnist' in .* is damaged: .*delete its files to download them again$"
+    ):
         datasets.load(row, tmp_path)
 
 

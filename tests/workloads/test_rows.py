@@ -136,7 +136,7 @@ def test_combinations_that_make_no_sense() -> None:
 def test_names_that_are_not_there() -> None:
     for kind in REGISTRIES:
         assert find(kind, {"oven": OVEN}, "oven") is OVEN
-        known = rf"^unknown {kind} 'stove'; known: oven \(a new one is a row in (\S+)\)$"
+        known = rf"^unknown {kind} 'stove'; known: oven \(to add one, add a row to (\S+)\)$"
         with pytest.raises(ValueError, match=known) as error:
             find(kind, {"oven": OVEN}, "stove")
         found = re.match(known, str(error.value))

@@ -385,7 +385,7 @@ def test_settings_refused(scheduler: str, settings: dict[str, Any], message: str
     assert not isinstance(caught.value, NotApplicableError)
 
 
-IDLE = "no momentum is cycled, so {} would change nothing"
+IDLE = "momentum is not cycled, so setting {} has no effect"
 
 
 @pytest.mark.parametrize(
@@ -415,27 +415,27 @@ IDLE = "no momentum is cycled, so {} would change nothing"
             {"cycle_momentum": False, "base_momentum": 0.8, "max_momentum": 0.9},
             "scheduler 'cyclic' with optimizer 'adam': " + IDLE.format("base_momentum and max_momentum"),
         ),
-        ("cyclic", "adam", {"gamma": 0.5}, "scheduler 'cyclic': gamma acts in mode exp_range"),
+        ("cyclic", "adam", {"gamma": 0.5}, "scheduler 'cyclic': gamma has no effect unless mode is exp_range"),
         ("cosine", "adam", {"warmup_epochs": 6}, "scheduler.warmup_epochs must be below the trial's 6 epochs, not 6"),
-        ("plateau", "adam", {"factor": 1.0}, "scheduler 'plateau': a factor of 1 changes nothing"),
-        ("one_cycle", "adam", {"pct_start": 1 / 60}, "scheduler 'one_cycle' cannot act on a training of 60 steps"),
+        ("plateau", "adam", {"factor": 1.0}, "scheduler 'plateau': a factor of 1 has no effect"),
+        ("one_cycle", "adam", {"pct_start": 1 / 60}, "scheduler 'one_cycle' divides by zero with 60 training steps"),
         (
             "one_cycle",
             "adam",
             {"three_phase": True, "pct_start": 0.6},
-            "scheduler 'one_cycle': three phases need a pct_start of at most 0.5",
+            "scheduler 'one_cycle': three_phase needs pct_start to be at most 0.5",
         ),
         (
             "step",
             "rprop",
             {},
-            "optimizer 'rprop' with a schedule: the learning rate is only the length of its first step",
+            "optimizer 'rprop' with a schedule: its learning rate only sets the size of the first step",
         ),
         (
             "none",
             "rprop",
             {"warmup_epochs": 1},
-            "optimizer 'rprop' with a schedule: the learning rate is only the length of its first step",
+            "optimizer 'rprop' with a schedule: its learning rate only sets the size of the first step",
         ),
     ],
 )
