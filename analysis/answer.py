@@ -46,12 +46,15 @@ def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, ...]:
     best, *others = compared.rows(named=True)
     if best["n"] == 0:
         return ("Every trial that ended diverged, so there is no best one.",)
-    return _best(best, others), _certainty(best, others, pairs)
-
-
-def _best(best: dict[str, Any], others: list[dict[str, Any]]) -> str:
-    mean, low, high = (best[f"{CHOICE}_{name}"] for name in ("mean", "low", "high"))
+    # Groups are named first, then what else did as well in one of them.
+    tied = trainings(ranking).filter(position=best["position"])["label"].to_list() if groups.height > 1 else []
     equal = [row["label"] for row in others if row["position"] == best["position"]]
+    equal = [label for label in dict.fromkeys([*equal, *tied]) if label != best["label"]]
+    return _best(best, others, equal), _certainty(best, others, pairs)
+
+
+def _best(best: dict[str, Any], others: list[dict[str, Any]], equal: list[str]) -> str:
+    mean, low, high = (best[f"{CHOICE}_{name}"] for name in ("mean", "low", "high"))
     behind = [row for row in others if row["position"] > best["position"] and row["n"] and not row["diverged"]]
     seeds = "one seed" if best["n"] == 1 else f"{best['n']} seeds"
     sure = f"95% interval {low:.4f} to {high:.4f}, {seeds}" if low is not None else seeds
@@ -61,7 +64,7 @@ def _best(best: dict[str, Any], others: list[dict[str, Any]]) -> str:
         lead = best["adjusted_mean"] - behind[0]["adjusted_mean"]
         text += f", {f'{lead:.4f}' if lead >= 0.00005 else 'less than 0.0001'} more than {behind[0]['label']}"
     if (test := best["final_test_accuracy_mean"]) is not None:
-        text += f"; test accuracy {'of the first ' if equal else ''}{test:.4f}"
+        text += f"; test accuracy {'of the first: ' if equal else ''}{test:.4f}"
     return f"{text}."
 
 

@@ -10,7 +10,13 @@ from workloads.trial import SETTINGS_OF
 
 _IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
 _SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
-_PHRASES = {"lr": "lr {}", "batch_size": "batch size {}", "epochs": "{} epochs", "train_limit": "{} images"}
+_PHRASES = {
+    "lr": "lr {}",
+    "batch_size": "batch size {}",
+    "epochs": "{} epochs",
+    "train_limit": "{} images",
+    "variant": "variant {}",
+}
 
 
 def with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -24,7 +30,8 @@ def with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, 
         and the axes: the columns that vary between configurations.
     """
     settings = [name for name in trials.columns if name.startswith(_SETTING_OF)]
-    identity = [*_IDENTITY, *settings]
+    trials = _with_variants(trials, [*_IDENTITY, *settings])
+    identity = [*_IDENTITY, *settings, "variant"]
     configurations = trials.select(identity).unique(maintain_order=True)
     axes = _axes(configurations, settings)
     configurations = configurations.with_columns(
@@ -33,6 +40,20 @@ def with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, 
     )
     plain = trials.drop("configuration", "label", strict=False)
     return plain.join(configurations, on=identity, how="left", nulls_equal=True, maintain_order="left"), axes
+
+
+def _with_variants(trials: pl.DataFrame, identity: Sequence[str]) -> pl.DataFrame:
+    """Returns trials with `variant`: a number where trials of equal settings were trained in different ways, else null.
+
+    Such trials (their code, data or machine changed in between) are not comparable, so they are never averaged.
+    """
+    if "fingerprint" not in trials.columns:
+        return trials.with_columns(variant=pl.lit(None, pl.Int32))
+    number = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(identity)
+    variants = trials.select(*identity, "fingerprint").unique(maintain_order=True)
+    variants = variants.with_columns(variant=pl.when(pl.len().over(identity) > 1).then(number))
+    plain = trials.drop("variant", strict=False)
+    return plain.join(variants, on=[*identity, "fingerprint"], how="left", nulls_equal=True, maintain_order="left")
 
 
 def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, ...]:
@@ -44,7 +65,7 @@ def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, .
     for kind in SETTINGS_OF:
         found += [kind] if varies(kind, None) else []
         found += [name for name in settings if name.startswith(f"{kind}_") and varies(name, kind)]
-    return (*found, *(name for name in ("lr", "batch_size", "epochs", "train_limit") if varies(name, None)))
+    return (*found, *(name for name in ("lr", "batch_size", "epochs", "train_limit", "variant") if varies(name, None)))
 
 
 def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:

@@ -100,6 +100,8 @@ def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], note
     """
     tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
     trials, axes = with_configurations(pl.concat(tables, how="diagonal_relaxed"))
+    if trials["variant"].drop_nulls().len():
+        notes = [*notes, _VARIANTS]
     once = _furthest(trials)
     if repeated := trials.height - once.height:
         notes = [*notes, f"Duplicate trials, counted only once: {repeated}."]
@@ -108,6 +110,12 @@ def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], note
     records = records.join(order, on=("trial_id", _ORIGIN), how="inner").sort("order", "epoch").drop("order", _ORIGIN)
     specs = tuple(spec for spec, _, _ in sweeps)
     return SweepData(specs, once.drop(_ORIGIN), records, axes, (*notes, *_incomparable(specs)))
+
+
+_VARIANTS = (
+    "Some configurations were trained in different ways, because their code, data or machine changed: they are listed "
+    "as variants, and not averaged."
+)
 
 
 def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:

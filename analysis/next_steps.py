@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,20 +26,25 @@ class NextStep:
     reason: str
 
 
-def next_steps(data: SweepData, summary: pl.DataFrame, location: str) -> tuple[NextStep, ...]:
+def next_steps(
+    data: SweepData, summary: pl.DataFrame, location: str, stored: Container[str] = ()
+) -> tuple[NextStep, ...]:
     """Returns suggested next steps; none for several sweeps, or if no command is stored.
 
     Args:
         data: One sweep.
         summary: `summarise(data)`.
         location: The sweep's folder or URI, without credentials.
+        stored: The sweep's files, relative to its folder.
     """
     if len(data.specs) != 1 or not data.specs[0].command:
         return ()
-    return tuple(_steps(data, summary, data.specs[0], shown(location)))
+    return tuple(_steps(data, summary, data.specs[0], shown(location), stored))
 
 
-def _steps(data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: str) -> Iterator[NextStep]:
+def _steps(
+    data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: str, stored: Container[str]
+) -> Iterator[NextStep]:
     counts = dict(data.trials.group_by("status").len().iter_rows())
     if left := counts.get("pending", 0) + counts.get("cancelled", 0):
         yield NextStep(spec.command, f"resumes the {_trials(left, 'remaining ')}")
@@ -67,7 +72,8 @@ def _steps(data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: st
             script("analysis/report.py", location, "--all"),
             f"reports everything stored here: these trials and {_trials(len(spec.library), 'other ')}",
         )
-    if weights := _weights(data, ended):
+    weights = _weights(data, ended)
+    if weights is not None and weights in stored and "://" not in location:
         yield NextStep(
             script("workloads/evaluate.py", f"{location}/{weights}"),
             "evaluates the final weights of the best configuration on all images",
@@ -88,8 +94,10 @@ def _beyond(row: dict[str, Any], data: SweepData) -> list[str]:
 
 def _weights(data: SweepData, ended: pl.DataFrame) -> str | None:
     """Returns the checkpoint of the best configuration's first trial that has one."""
-    if ended.is_empty() or any("://" in spec.name for spec in data.specs):
+    if ended.is_empty():
         return None
     best = data.trials.filter(pl.col("configuration") == ended["configuration"][0])
+    if best["workload"][0] in data.specs[0].provenance.get("added_workloads", ()):
+        return None  # a network that only the script knows
     found: list[str] = best["checkpoint"].drop_nulls().to_list()
     return found[0] if found else None

@@ -133,23 +133,24 @@ def write_report(sweeps: Sequence[str], *, everything: bool = False) -> Report:
         InputError: There is no sweep at one of these locations.
         DamagedFileError: A `sweep.json` is damaged.
     """
-    return _written(load(sweeps, everything=everything), sweeps, output_store(sweeps, everything=everything))
+    data, store = load(sweeps, everything=everything), output_store(sweeps, everything=everything)
+    return _written(data, [*sweeps, "--all"] if everything else sweeps, store)
 
 
 def report_of(store: SweepStore) -> Report:
     """Returns the report of one sweep; an earlier one is reused if nothing has changed since."""
     data = load([store.uri])
-    made_from = _made_from(store, data)
+    made_from, stored = _made_from(store, data), set(store.files())
     try:
         before = json.loads(store.read(ANSWER_FILE))
         summary = store.read_table("summary")
-        found = [file for file in before["files"] if file in set(store.files())]
+        found = [file for file in before["files"] if file in stored]
     except (FileNotFoundError, ValueError, KeyError):
         before, summary, found = {}, None, []
     if summary is None or before.get("made_from") != made_from or found != before["files"]:
         return _written(data, [store.uri], store, made_from)
     files = tuple(store.locate(file) for file in found)
-    return Report(summary, tuple(before["answer"]), files, (), next_steps(data, summary, store.location))
+    return Report(summary, tuple(before["answer"]), files, (), next_steps(data, summary, store.location, stored))
 
 
 def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
@@ -157,7 +158,7 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
 
     summary = summarise(data)
     sentences = answer(data, summary)
-    steps = next_steps(data, summary, store.location)
+    steps = () if "--all" in sweeps else next_steps(data, summary, store.location, store.files("checkpoints"))
     failures: list[Failure] = []
     pictures = in_order_of_answer(draw_plots(data, summary, failures=failures), data.specs)
     write_summary(store, data, summary)

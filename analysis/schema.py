@@ -115,6 +115,12 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("seed", pl.Int64, "random seed of initial weights, image order, augmentation and dropout"),
     Column("train_limit", pl.Int32, "number of training images used, from the start; null for all", "images"),
     Column("test_every_epoch", pl.Boolean, "whether the test images are evaluated after every epoch"),
+    Column(
+        "fingerprint",
+        pl.String,
+        "digest of what determined its numbers (data, device, how it trains); trials with different ones are never "
+        "averaged; null for sweeps of older versions",
+    ),
     Column("status", pl.String, "completed, early_stopped, diverged, out_of_memory, failed, cancelled or pending"),
     Column("error", pl.String, "why it did not complete, in one line"),
     Column("traceback", pl.String, "traceback of a failed trial"),

@@ -51,6 +51,7 @@ LONGEST_NAME = 100
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 _PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<number>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
+_SLASH_MISSING = re.compile(r"(s3|gs|gcs|hdfs|abfss?|file):/(?!/)")
 TEMPORARY = ".writing-"
 """Prefix of temporary files, which are not part of the sweep (yet)."""
 _WRITER = re.compile(rf"{re.escape(TEMPORARY)}(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-[0-9a-f]{{8}}-.+")
@@ -595,6 +596,8 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
     Raises:
         InputError: pyarrow does not support the URI.
     """
+    if _SLASH_MISSING.match(storage_path):
+        raise InputError(f"storage path {storage_path!r} looks like a URI that lacks a slash; write s3://bucket/folder")
     if "://" not in storage_path:
         return pyarrow.fs.LocalFileSystem(), str(Path(storage_path).expanduser().absolute())
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 from analysis.configurations import with_configurations
 from analysis.schema import TRIAL_COLUMNS, polars_schema, setting_columns, setting_value
 from analysis.store import SweepSpec, SweepStore
-from workloads.trial import SETTINGS_OF, TrialConfig
+from workloads.trial import SETTINGS_OF, TrialConfig, canonical_json, digest
 
 
 def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) -> pl.DataFrame:
@@ -97,14 +98,22 @@ _MEASURES = (
 _PLAIN_FIELDS = [f.name for f in fields(TrialConfig) if f.name not in SETTINGS_OF.values()]
 
 
+def comparable(fingerprint: Mapping[str, str] | None) -> str | None:
+    """Returns the digest of what determined a trial's numbers; None where that was not recorded."""
+    if fingerprint is None:
+        return None
+    return digest(canonical_json({name: value for name, value in fingerprint.items() if name != "machine"}))
+
+
 def _configs(spec: SweepSpec) -> pl.DataFrame:
     settings = setting_columns(spec.trials)
     types = {**polars_schema(TRIAL_COLUMNS), **settings}
-    plain = ["sweep", "dataset", "trial_id", *_PLAIN_FIELDS]
+    plain = ["sweep", "dataset", "trial_id", "fingerprint", *_PLAIN_FIELDS]
     rows: list[dict[str, Any]] = []
     for trial in spec.trials:
         row = {name: getattr(trial, name, None) for name in plain}
         row |= {"sweep": spec.name, "dataset": spec.datasets[trial.workload]}
+        row["fingerprint"] = comparable(spec.fingerprints.get(trial.trial_id))
         for kind, field in SETTINGS_OF.items():
             for key, value in getattr(trial, field).items():
                 row[f"{kind}_{key}"] = setting_value(value, settings[f"{kind}_{key}"])

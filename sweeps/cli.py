@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 import textwrap
@@ -26,7 +27,7 @@ from analysis.loading import combine
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from analysis.tables import publish
-from sweeps.command import command, spread, words_of
+from sweeps.command import CommandLine, command, spread, words_of
 from sweeps.forecast import forecast
 from sweeps.ledger import Ledger
 from sweeps.library import changed, merged, near, read_library, refuse_changed, take_over
@@ -46,7 +47,7 @@ from workloads.console import USAGE_ERROR, open_console, parse
 from workloads.datasets import Dataset
 from workloads.errors import InputError
 from workloads.fingerprint import Fingerprint, common, fingerprints
-from workloads.registry import WORKLOADS, dataset_of
+from workloads.registry import WORKLOADS, added_workloads, dataset_of
 from workloads.trial import FAILED_STATUSES, TrialConfig
 
 SOME_FAILED = 1
@@ -78,22 +79,26 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: The command line; None takes the process's own.
     """
     console, complaints = open_console(), open_console(stderr=True)
-    words = words_of(arguments)
+    line = CommandLine(words_of(arguments))
     try:
         with _terminable(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what libraries warn about among themselves is nothing the user can mend
             check_sweep(sweep)
-            status = run(sweep, _options(sweep, words), console, words)
+            status = run(sweep, _options(sweep, line.words), console, line)
     except KeyboardInterrupt as interrupt:
-        complaints.print(f"interrupted; {_goes_on(words)}")
+        complaints.print(f"interrupted; {line.goes_on()}")
         status = _exit_status(interrupt)
+    except BrokenPipeError:  # `... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        complaints.print(f"stopped: the output was closed; {line.goes_on()}")
+        status = SOME_FAILED
     except (StoppedError, InputError) as error:
         word = "stopped" if isinstance(error, StoppedError) else "error"
         complaints.print(f"[red]{word}:[/red] {escape(without_secrets(' '.join(str(error).split())))}")
         status = _exit_status(error)
     except Exception as error:  # noqa: BLE001 - a fault of ours, whatever it is, is shown whole
         complaints.print(without_secrets(traceback.format_exc()), markup=False)
-        complaints.print(f"This is a bug in forksweep. Everything stored is still valid; {_goes_on(words)}")
+        complaints.print(f"This is a bug in forksweep. Everything stored is still valid; {line.goes_on()}")
         status = _exit_status(error)
     sys.exit(status)
 
@@ -103,12 +108,6 @@ def _exit_status(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     return USAGE_ERROR if isinstance(error, InputError) else SOME_FAILED
-
-
-def _goes_on(words: Sequence[str]) -> str:
-    if "--fresh" in words:
-        return f"to go on, leave out --fresh: {command(words)}"
-    return "the same command goes on"
 
 
 @contextlib.contextmanager
@@ -146,14 +145,14 @@ def _in_small(options: Options) -> Options:
     return replace(options, **SMOKE_TEST, grid=grid, name=f"{options.name}-smoke-test")  # type: ignore[arg-type]
 
 
-def run(sweep: Sweep, options: Options, console: Console, words: Sequence[str] = ()) -> int:
+def run(sweep: Sweep, options: Options, console: Console, line: CommandLine | None = None) -> int:
     """Runs a sweep and returns the exit status of `main`.
 
     Args:
         sweep: What to ask.
         options: How.
         console: Where to print.
-        words: The command line that says so.
+        line: The command line that says so.
 
     Raises:
         InputError: An option is unknown or out of range, or contradicts another; what is stored cannot be compared or
@@ -162,7 +161,9 @@ def run(sweep: Sweep, options: Options, console: Console, words: Sequence[str] =
     """
     with contextlib.ExitStack() as stack:
         try:
-            asked = _ask(sweep, options, console, words, stack)
+            asked = _ask(sweep, options, console, line or CommandLine(), stack)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise InputError(str(error)) from None
         if options.plan:
@@ -186,7 +187,7 @@ class _Asked:
     placement: Placement
     options: Options
     logs: Mapping[str, Log]
-    words: Sequence[str]
+    line: CommandLine
     lock: Lock
 
     @property
@@ -195,7 +196,7 @@ class _Asked:
         return self.ledger.store
 
 
-def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str], stack: contextlib.ExitStack) -> _Asked:
+def _ask(sweep: Sweep, options: Options, console: Console, line: CommandLine, stack: contextlib.ExitStack) -> _Asked:
     """Works out what is asked and what of it is stored, and says so; on the stack are the lock and perhaps a Ray."""
     if options.smoke_test:
         options = _in_small(options)
@@ -206,6 +207,8 @@ def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str],
     store = SweepStore(options.storage_path, options.name)
     logs = open_logs(options.log, store)
     console.print(escape(sweep.question))
+    if options.smoke_test:
+        console.print("  smoke test: 2 epochs on the first 1,920 images, whatever other flags say")
     planned = plan(sweep, options)
     lock = Lock() if options.plan else stack.enter_context(locked(store, lambda text: console.print(escape(text))))
     stored = read_library(store, fresh=options.fresh)
@@ -225,11 +228,11 @@ def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str],
     asked = SweepSpec(
         name=options.name,
         question=sweep.question,
-        command=command(words),
+        command=command(line.words),
         trials=planned.trials,
         datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in planned.trials},
         fingerprint=common(planned.trials, now),
-        provenance=provenance(),
+        provenance=provenance() | {"added_workloads": sorted(added_workloads())},
         left_out=planned.left_out,
         plots=sweep.plots,
     )
@@ -237,15 +240,15 @@ def _ask(sweep: Sweep, options: Options, console: Console, words: Sequence[str],
     taken: dict[str, int] = {}
     if options.share and not options.fresh:
         taken = take_over(ledger, now, lambda text: console.print(f"[yellow]warning:[/yellow] {escape(text)}"))
-    for line in (*planned.notes, *forecast(spec, ledger, taken, placement, share=options.share).lines()):
-        console.print(f"  {escape(line)}")
+    for text in (*planned.notes, *forecast(spec, ledger, taken, placement, share=options.share).lines()):
+        console.print(f"  {escape(text)}")
     if options.fresh and ledger.stored:
         would = "would delete" if options.plan else "deletes"
         console.print(f"  --fresh {would} everything stored here: {ledger.stored:,} trials with their checkpoints")
     if spec.library:
         console.print(f"  also stored here, and kept: {len(spec.library):,} other trial{'s'[: len(spec.library) > 1]}")
     console.print(f"  results: {escape(store.location)}")
-    return _Asked(spec, ledger, placement, options, logs, words, lock)
+    return _Asked(spec, ledger, placement, options, logs, line, lock)
 
 
 def _fingerprints(
@@ -320,6 +323,8 @@ def _answer(asked: _Asked, console: Console, notifier: Notifier) -> int:
         else:
             interrupted = _train(tree, asked, console, notifier)
         return _conclude(asked, console, interrupted=interrupted)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise _stopped(f"cannot write to {ledger.store.location}: {error}") from None
 
@@ -332,7 +337,7 @@ def _conclude(asked: _Asked, console: Console, *, interrupted: bool) -> int:
     publish(ledger.store, asked.spec)
     counts = ledger.counts()
     if interrupted:
-        console.print(f"interrupted: {counts['pending']:,} trials are left; {escape(_goes_on(asked.words))}")
+        console.print(f"interrupted: {counts['pending']:,} trials are left; {escape(asked.line.goes_on())}")
         return INTERRUPTED
     # Imported while Ray ended, if anything was trained: only once there is something to show.
     from analysis.report import print_report, report_of
@@ -365,6 +370,7 @@ def _begin(asked: _Asked, console: Console) -> None:
     store, ledger = asked.store, asked.ledger
     if asked.options.fresh:
         store.clear()
+        asked.line.started_over = True
     store.write_spec(asked.spec)
     ledger.adopt()
     store.remove_damaged()
@@ -412,7 +418,7 @@ def _train(tree: ForkTree, asked: _Asked, console: Console, notifier: Notifier) 
         except StorageError as error:
             raise _stopped(error) from None
     delivered = ledger.delivered_by_training
-    ratio = f": {delivered / run.trained:.1f} times as many" if run.trained and delivered != run.trained else ""
+    ratio = f": {delivered / run.trained:.1f} times as many" if delivered > 1.05 * run.trained > 0 else ""
     console.print(f"{delivered:,} trial-epochs delivered, {run.trained:,} epochs trained{ratio}")
     return run.interrupted
 

@@ -14,6 +14,24 @@ ONCE = ("--fresh", "--retry-failed", "--plan", "--dashboard")
 """Flags that are about one run: to say them again would delete, repeat or show something again."""
 
 
+class CommandLine:
+    """The words of a command line, and whether what `--fresh` asks for has been done.
+
+    Args:
+        words: The command line.
+    """
+
+    def __init__(self, words: Sequence[str] = ()) -> None:
+        self.words = tuple(words)
+        self.started_over = False
+
+    def goes_on(self) -> str:
+        """Returns how to go on after the run has stopped."""
+        if self.started_over:
+            return f"to go on, leave out --fresh: {command(self.words)}"
+        return "the same command goes on"
+
+
 def words_of(arguments: Sequence[str] | None) -> list[str]:
     """Returns the words of a command line; None is the process's own."""
     return list(sys.argv[1:] if arguments is None else arguments)

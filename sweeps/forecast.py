@@ -93,7 +93,7 @@ def forecast(
     hardware = placement.hardware()
     seconds = None
     if left:
-        alone = in_own_process(left[0], hardware) if hardware.gpu else seconds_per_epoch(left[0], hardware)
+        alone = in_own_process(left[0], hardware) if hardware.gpu else _measured(left[0], hardware)
         seconds = None if alone is None else alone / min(_lanes(placement), len(left))
     return Forecast(
         trials=len(spec.trials),
@@ -106,6 +106,13 @@ def forecast(
         most=count_epochs(apart(members, ledger.metric_driven), share=share, checkpoints=stored),
         seconds=seconds,
     )
+
+
+def _measured(trial: TrialConfig, hardware: Hardware) -> float | None:
+    try:
+        return seconds_per_epoch(trial, hardware)
+    except Exception:  # noqa: BLE001 - a network that raises fails its trial, which says why
+        return None
 
 
 def in_own_process(trial: TrialConfig, hardware: Hardware) -> float | None:

@@ -20,7 +20,8 @@ from workloads import datasets
 from workloads.console import complaining, parse
 from workloads.datasets import DATA_ROOT, Split
 from workloads.errors import InputError
-from workloads.registry import dataset_of
+from workloads.registry import WORKLOADS, dataset_of
+from workloads.rows import find
 from workloads.training import Evaluation, Images, State, build_model, evaluate
 
 
@@ -69,6 +70,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if arguments.gpu and not torch.cuda.is_available():
             raise InputError("--gpu was given, but torch finds no GPU")
         state = load_state(Path(arguments.checkpoint))
+        find("workload", WORKLOADS, state.config.workload)  # a network that only some script adds is not known here
         device = torch.device("cuda" if arguments.gpu else "cpu")
         images = Images(datasets.load(dataset_of(state.config), Path(arguments.data_root)), device)
         config = state.config

@@ -189,4 +189,4 @@ def draw(data: Tree, figure: Figure) -> None:
     style.rows(axes, labels, right=True)
     colours.bar(figure, axes)
     ratio = data.delivered / data.trained
-    style.title(figure, f"{data.trained:,} epochs trained for {data.delivered:,} delivered: {ratio:.1f} times fewer")
+    style.title(figure, f"{data.trained:,} epochs trained for {data.delivered:,} delivered (ratio {ratio:.1f})")

@@ -53,7 +53,7 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         {"sgd": (0.9,), "adam": (0.9,), "nadam": (0.8,)},
         (
             "sgd and adam have the highest final validation accuracy, 0.9000 (one seed), 0.1000 more than nadam; "
-            "test accuracy of the first 0.8000.",
+            "test accuracy of the first: 0.8000.",
             NO_SPREAD,
         ),
     ),
@@ -79,7 +79,7 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         {"sgd": (0.9, 0.9), "adam": (0.9, 0.9)},
         (
             "sgd and adam have the highest final validation accuracy, 0.9000 (2 seeds); "
-            "test accuracy of the first 0.8000.",
+            "test accuracy of the first: 0.8000.",
             "It is not significantly different from adam: they are equal on every seed, so the number of seeds needed "
             "cannot be estimated.",
         ),
