@@ -81,6 +81,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--name ../up": ("a sweep's name must consist of letters", "not '../up'"),
     "--name .hidden": ("a sweep's name must consist of letters", "not '.hidden'"),
     "--storage-path nope://bucket": ("storage path 'nope://bucket' is not usable", "s3://bucket/folder"),
+    "--storage-path s3:/bucket/x": ("storage path 's3:/bucket/x' looks like a URI that lacks a slash",),
     "--storage-path s3://": ("storage path 's3://' is not usable", "s3://bucket/folder"),
     "--storage-path /proc/nobody": ("cannot write to /proc/nobody/optimizers", "give another --storage-path"),
     "--cpus-per-trial -1": ("--cpus-per-trial must be 0 or more, not -1",),
@@ -284,6 +285,14 @@ def test_a_signal_before_anything_has_started(
     assert (outcome.status, outcome.err) == (130, "interrupted; the same command goes on\n")
     assert signal.getsignal(signal.SIGTERM) is before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_nobody_reads_on_is_no_fault(tmp_path: Path) -> None:
+    for flags in ("--help", "--plan"):
+        command = f"{sys.executable} {ROOT / 'sweeps' / 'optimizers.py'} {flags} | head -c 1"
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert "Traceback" not in done.stderr
+        assert "bug in forksweep" not in done.stderr
 
 
 # -- what can be asked ----------------------------------------------------------------------------------------------

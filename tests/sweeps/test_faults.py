@@ -139,7 +139,7 @@ def test_a_full_disk_is_a_clear_error_and_the_sweep_goes_on_after_space_is_made(
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(disk)], check=False).returncode:
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
-        with pytest.raises(StoppedError, match=r"No space left.*the same command goes on"):
+        with pytest.raises(StoppedError, match=r"No space left.*run the same command to continue"):
             run_here(SWEEP, str(disk), train_limit=TRAIN_LIMIT)
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         end_here(str(disk))

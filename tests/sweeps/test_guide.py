@@ -157,7 +157,7 @@ def test_data_that_is_not_there_is_said_before_anything_starts(storage: str, mon
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    with pytest.raises(DataError, match=r"^data set 'kmnist' needs files .*put there: KMNIST/raw/train-images"):
+    with pytest.raises(DataError, match=r"^data set 'kmnist' needs files that are not in .*: KMNIST/raw/train-images"):
         run_here(ONE, storage, dataset="kmnist", data_root=f"{storage}/data")
     assert not (Path(storage) / "one").exists()
 

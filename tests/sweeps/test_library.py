@@ -168,6 +168,26 @@ def test_an_error_after_training_is_a_fault_and_no_bad_input(
     assert "This is a bug in forksweep. Everything stored is still valid" in said
 
 
+def test_trials_of_different_trainings_are_never_averaged(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seed of before a change and two of after it, both stored: seen together, they are two configurations."""
+    store = fill(storage, replace(SWEEP, schedulers=("none",), lrs=(0.1,)))
+    spec = store.read_spec()
+    assert spec is not None
+    (before,) = spec.trials
+    later = tuple(before.replace(seed=seed) for seed in (1, 2))
+    changed = {**spec.fingerprints[before.trial_id], "training": "another"}
+    store.append_epochs([row for trial in later for row in records_of(trial)])
+    store.append_statuses([TrialStatus(trial_id=t.trial_id, status="completed", epochs_run=3) for t in later])
+    prints = {**spec.fingerprints, **{trial.trial_id: changed for trial in later}}
+    store.write_spec(replace(spec, trials=later, library=(before,), fingerprints=prints))
+    found = load([store.uri], everything=True)
+    rows = found.trials.select("seed", "variant", "configuration").sort("seed").rows()
+    assert rows == [(1, 1, 0), (2, 1, 0), (21, 2, 1)]
+    assert found.trials["label"].unique().sort().to_list() == ["variant 1", "variant 2"]
+    assert "listed as variants, and not averaged" in found.notes[0]
+    assert load([store.uri]).trials["variant"].null_count() == 2, "the question itself is about one training"
+
+
 # -- what cannot be compared ----------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from tests.sweeps.runs import run_script, table_of
+from sweeps.grid import axis
+from sweeps.sweep import Sweep
+from tests.sweeps.runs import run_here, run_script, table_of
 from workloads.datasets import DatasetRow
 from workloads.registry import SETTINGS, WORKLOADS, WorkloadRow, added_workloads
 from workloads.trial import Settings
@@ -62,3 +65,16 @@ def test_only_added_rows_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert added_workloads() == {"mine": row}
     assert row.settings == {**SETTINGS, "width": 64}, "what every workload can be set to comes on top"
     assert row.choices.keys() == WORKLOADS["lenet_synthetic"].choices.keys()
+
+
+def test_a_network_that_raises_is_planned_all_the_same(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with it is its trials' outcome, and no fault of the plan."""
+
+    def wrong(dataset: DatasetRow, settings: Settings) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3, 4))
+
+    monkeypatch.setitem(WORKLOADS, "wrong", WorkloadRow(name="wrong", doc="-", dataset="synthetic", model=wrong))
+    sweep = Sweep(name="wrong", question="?", grid=axis("workload", "wrong"), lrs=(0.1,), epochs=1)
+    status, text = run_here(sweep, storage, plan=True)
+    assert status == 0
+    assert "epochs to train: 1\n" in text, "how long it takes cannot be measured"
