@@ -106,8 +106,8 @@ def merged(asked: SweepSpec, stored: SweepSpec | None, ledger: Ledger, now: Fing
     prints = {trial_id: print_.to_json() for trial_id, print_ in now.items()}
     if stored is None:
         return replace(asked, fingerprints=prints)
-    # How a trial trained is what was recorded then; that the type of machine has another name since does not matter.
-    before = {i: p for i, p in stored.fingerprints.items() if ledger.holds(i)}
+    # A trial that has numbers keeps what was recorded when they were made; one that has none is made now.
+    before = {i: p for i, p in stored.fingerprints.items() if ledger.holds(i) and (i not in now or ledger.known.get(i))}
     ids = {trial.trial_id for trial in asked.trials}
     others = (trial for trial in stored.trials + stored.library if trial.trial_id not in ids)
     library = tuple(trial for trial in others if ledger.holds(trial.trial_id))

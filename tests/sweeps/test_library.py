@@ -18,7 +18,8 @@ from rich.console import Console
 from analysis.loading import load
 from analysis.store import DamagedFileError, SweepStore, TrialStatus
 from sweeps import cli
-from sweeps.library import ConflictError
+from sweeps.ledger import Ledger
+from sweeps.library import ConflictError, changed, merged, refuse_changed
 from sweeps.placement import Placement
 from sweeps.sweep import Sweep, plan
 from tests.sweeps.runs import ROOT, without_ray
@@ -175,10 +176,10 @@ def test_trials_of_different_trainings_are_never_averaged(storage: str, monkeypa
     assert spec is not None
     (before,) = spec.trials
     later = tuple(before.replace(seed=seed) for seed in (1, 2))
-    changed = {**spec.fingerprints[before.trial_id], "training": "another"}
+    since = {**spec.fingerprints[before.trial_id], "training": "another"}
     store.append_epochs([row for trial in later for row in records_of(trial)])
     store.append_statuses([TrialStatus(trial_id=t.trial_id, status="completed", epochs_run=3) for t in later])
-    prints = {**spec.fingerprints, **{trial.trial_id: changed for trial in later}}
+    prints = {**spec.fingerprints, **{trial.trial_id: since for trial in later}}
     store.write_spec(replace(spec, trials=later, library=(before,), fingerprints=prints))
     found = load([store.uri], everything=True)
     rows = found.trials.select("seed", "variant", "configuration").sort("seed").rows()
@@ -202,6 +203,30 @@ def test_a_changed_training_is_refused_and_not_taken_over(storage: str, monkeypa
         ask(storage, lrs=(0.1, 0.5))
     assert "taken over" not in ask(storage, name="sibling", plan=True)
     assert "epochs to train" in ask(storage, lrs=(0.5,), plan=True), "a question that needs none of them"
+
+
+def test_a_trial_that_failed_without_numbers_is_made_anew_once_its_code_has_changed(storage: str) -> None:
+    sweep = replace(SWEEP, schedulers=("none",), lrs=(0.1,))
+    (trial,) = plan(sweep, sweep.default_options()).trials
+    now = fingerprint.fingerprints([trial], Placement().hardware())
+    then = {**now[trial.trial_id].to_json(), "training": "with a bug"}
+    store = SweepStore(storage, "s")
+    spec = cli.SweepSpec(
+        name="s",
+        question="?",
+        command="",
+        trials=(trial,),
+        datasets={},
+        fingerprint={},
+        fingerprints={trial.trial_id: then},
+    )
+    store.write_spec(spec)
+    store.append_statuses([TrialStatus(trial_id=trial.trial_id, status="failed", epochs_run=0)])
+    differences = changed(spec, now)
+    ledger = Ledger(store, [trial], changed=differences)
+    refuse_changed(ledger, differences)
+    assert ledger.open == [trial]
+    assert merged(spec, spec, ledger, now).fingerprints == {trial.trial_id: now[trial.trial_id].to_json()}
 
 
 def test_other_threads_are_refused(storage: str) -> None:
