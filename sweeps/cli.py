@@ -318,7 +318,7 @@ def _answer(asked: _Asked, console: Console, notifier: Notifier) -> int:
     interrupted = False
     try:
         if tree.done:
-            _begin(asked, console)
+            _begin(asked)
             ledger.flush()
         else:
             interrupted = _train(tree, asked, console, notifier)
@@ -365,7 +365,7 @@ _MOST_REASONS = 5
 """Why trials failed: printed up to that many; all are in the report."""
 
 
-def _begin(asked: _Asked, console: Console) -> None:
+def _begin(asked: _Asked) -> None:
     """Writes what is asked; from here on the sweep is stored."""
     store, ledger = asked.store, asked.ledger
     if asked.options.fresh:
@@ -399,7 +399,7 @@ def _train(tree: ForkTree, asked: _Asked, console: Console, notifier: Notifier) 
                     console.print(f"  Ray's dashboard: {dashboard}")
                 session.check_placement(placement)
                 session.check_storage(ledger.store)
-                _begin(asked, console)
+                _begin(asked)
                 with Progress(console, labels) as progress:
                     run = Run(
                         tree,

@@ -103,12 +103,12 @@ def merged(asked: SweepSpec, stored: SweepSpec | None, ledger: Ledger, now: Fing
         ledger: What is known.
         now: How the trials asked for would train.
     """
-    prints = {trial_id: print_.to_json() for trial_id, print_ in now.items()}
+    ids = {trial.trial_id for trial in asked.trials}
+    prints = {trial_id: print_.to_json() for trial_id, print_ in now.items() if trial_id in ids}
     if stored is None:
         return replace(asked, fingerprints=prints)
-    # A trial that has numbers keeps what was recorded when they were made; one that has none is made now.
-    before = {i: p for i, p in stored.fingerprints.items() if ledger.holds(i) and (i not in now or ledger.known.get(i))}
-    ids = {trial.trial_id for trial in asked.trials}
+    # What is not asked for keeps what was recorded, and so does what has numbers; an asked one without is made now.
+    before = {i: p for i, p in stored.fingerprints.items() if ledger.holds(i) and (i not in ids or ledger.known.get(i))}
     others = (trial for trial in stored.trials + stored.library if trial.trial_id not in ids)
     library = tuple(trial for trial in others if ledger.holds(trial.trial_id))
     kept = ids | {trial.trial_id for trial in library}

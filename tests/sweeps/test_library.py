@@ -229,6 +229,24 @@ def test_a_trial_that_failed_without_numbers_is_made_anew_once_its_code_has_chan
     assert merged(spec, spec, ledger, now).fingerprints == {trial.trial_id: now[trial.trial_id].to_json()}
 
 
+def test_another_question_never_renews_the_fingerprint_of_numbers_it_does_not_ask_for(storage: str) -> None:
+    """A longer trial is asked for, whose shorter one was trained by code that has changed since."""
+    sweep = replace(SWEEP, schedulers=("none",), lrs=(0.1,))
+    store = fill(storage, sweep)
+    spec = store.read_spec()
+    assert spec is not None
+    (short,) = spec.trials
+    then = {**spec.fingerprints[short.trial_id], "training": "before the change"}
+    stored = replace(spec, fingerprints={short.trial_id: then})
+    longer = short.replace(epochs=4)
+    now = fingerprint.fingerprints([longer, short], Placement().hardware())
+    ledger = Ledger(store, [longer], changed=changed(stored, now))
+    found = merged(replace(spec, trials=(longer,)), stored, ledger, now)
+    assert found.library == (short,)
+    assert found.fingerprints[short.trial_id] == then
+    assert changed(found, now) == {short.trial_id: now[short.trial_id].difference(then)}
+
+
 def test_other_threads_are_refused(storage: str) -> None:
     fill(storage, SWEEP)
     with pytest.raises(ConflictError, match="trained on cpu, 1 thread, now cpu, 2 threads"):
