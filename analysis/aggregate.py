@@ -21,13 +21,13 @@ import polars.selectors as cs
 import tyro
 from rich.markup import escape
 
-from analysis.censored import epochs_to_target, median_epochs, usual_targets
-from analysis.compare import pairwise, shared_ranks
 from analysis.configurations import with_trainings
-from analysis.footing import adjusted_means
-from analysis.intervals import describe
 from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.schema import METRICS, SCHEMA_VERSION, STATISTICS, SUMMARY_COLUMNS, TARGET_COLUMNS, Metric
+from analysis.statistics.censored import epochs_to_target, median_epochs, usual_targets
+from analysis.statistics.compare import pairwise, shared_ranks
+from analysis.statistics.footing import adjusted_means
+from analysis.statistics.intervals import describe
 from analysis.store import SweepStore
 from workloads.console import complaining, parse
 
@@ -96,7 +96,7 @@ def compare(data: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
             configurations of each data set are compared, with a correction for comparing all of them.
 
     Returns:
-        The columns of `analysis.compare.PAIR_COLUMNS`.
+        The columns of `analysis.statistics.compare.PAIR_COLUMNS`.
     """
     return pl.concat([pairs for pairs, _ in _compared(outcomes(data), summary)])
 

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from analysis.aggregate import CHOICE, MOST_COMPARED, compare
-from analysis.compare import LEVEL, detectable_difference, seeds_to_decide
 from analysis.configurations import trainings
 from analysis.loading import SweepData
+from analysis.statistics.compare import LEVEL, detectable_difference, seeds_to_decide
 
 MOST_NAMED = 3
 """Configurations or groups named in a sentence; the others are counted."""

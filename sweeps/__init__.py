@@ -1,8 +1,38 @@
-"""Which trials run, and where: sweep scripts, their algebra, the fork tree and Ray Tune."""
+"""Which trials run, and where: questions, policies, the fork tree, the ledger and Ray Tune.
 
+What a script of one's own imports is here:
+
+    from sweeps import Sweep, axis, chain, main, product
+"""
+
+import importlib
 import sys
 from importlib import util
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweeps.cli import main
+    from sweeps.question.grid import axis, chain, product, zipped
+    from sweeps.question.sweep import Sweep
+
+__all__ = ["Sweep", "axis", "chain", "main", "product", "zipped"]
+
+_HOME = {
+    "Sweep": "sweeps.question.sweep",
+    "axis": "sweeps.question.grid",
+    "chain": "sweeps.question.grid",
+    "main": "sweeps.cli",
+    "product": "sweeps.question.grid",
+    "zipped": "sweeps.question.grid",
+}
+"""Name -> its module, imported when the name is asked for: a worker needs none of them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sweeps' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def _take_the_packages_beside() -> None:

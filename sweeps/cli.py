@@ -27,21 +27,21 @@ from analysis.loading import combine
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from analysis.tables import publish
-from sweeps.command import CommandLine, command, spread, words_of
-from sweeps.forecast import forecast
-from sweeps.ledger import Ledger
-from sweeps.library import changed, merged, near, read_library, refuse_changed, take_over
-from sweeps.live import Live, Log, open_logs
-from sweeps.lock import Lock, locked
-from sweeps.notify import Notifier, check_url
-from sweeps.options import Options
-from sweeps.placement import Placement, check_storage_path, in_ray_job, usable_cores
-from sweeps.progress import Progress
-from sweeps.provenance import provenance
-from sweeps.sweep import Sweep, check_sweep, plan
-from sweeps.trajectories import ForkTree
+from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.library import changed, merged, near, read_library, refuse_changed, take_over
+from sweeps.ledger.lock import Lock, locked
+from sweeps.ledger.provenance import provenance
+from sweeps.question.command import CommandLine, command, spread, words_of
+from sweeps.question.options import Options
+from sweeps.question.sweep import Sweep, check_sweep, plan
+from sweeps.sharing.tree import ForkTree
+from sweeps.tuning.driver import Run
 from sweeps.tuning.errors import PlacementError, StorageError
-from sweeps.tuning.run import Run
+from sweeps.tuning.placement import Placement, check_storage_path, in_ray_job, usable_cores
+from sweeps.watching.forecast import forecast
+from sweeps.watching.live import Live, Log, open_logs
+from sweeps.watching.notify import Notifier, check_url
+from sweeps.watching.progress import Progress
 from workloads import datasets, preflight
 from workloads.console import USAGE_ERROR, open_console, parse
 from workloads.datasets import Dataset

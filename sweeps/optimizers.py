@@ -6,8 +6,7 @@ SGD, SGD with momentum, RMSprop and Adam, each over its grid of learning rates, 
 one seed. About 8 minutes on 2 cores; `--more-seeds 4` adds four seeds, and with them intervals.
 """
 
-from sweeps.cli import main
-from sweeps.sweep import Sweep
+from sweeps import Sweep, main
 
 SWEEP = Sweep(
     name="optimizers",

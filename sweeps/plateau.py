@@ -11,9 +11,7 @@ Out come the ranking, a heat map over each pair of settings, when each setting l
 the curves of the best and the worst.
 """
 
-from sweeps.cli import main
-from sweeps.grid import axis, product
-from sweeps.sweep import Sweep
+from sweeps import Sweep, axis, main, product
 
 SWEEP = Sweep(
     name="plateau",

@@ -11,8 +11,7 @@ Out come the ranking, the training loss by epoch above the learning rate that ea
 several learning rates, the final validation accuracy by learning rate and schedule.
 """
 
-from sweeps.cli import main
-from sweeps.sweep import Sweep
+from sweeps import Sweep, main
 
 SWEEP = Sweep(
     name="schedulers",

@@ -68,7 +68,7 @@ def ray_cluster() -> Iterator[None]:
     and with a token.
     """
     # Sets Ray's environment before it is imported.
-    from sweeps.placement import Placement
+    from sweeps.tuning.placement import Placement
     from sweeps.tuning.session import ray_session
 
     with pytest.MonkeyPatch.context() as environment:

@@ -12,7 +12,7 @@ import pytest
 import tyro
 
 from sweeps import cli
-from sweeps.options import Options
+from sweeps.question.options import Options
 
 ROOT = Path(__file__).parents[1]
 NOT_OURS = {"results", "build", "node_modules"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.budget import best_after
 from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import by_family, families
+from analysis.statistics.budget import best_after
 
 _FEWEST_TRIALS = 3
 _MOST_BANDS = 4

@@ -8,10 +8,10 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from analysis.effects import variance_shares
 from analysis.loading import SweepData
 from analysis.plots import style
 from analysis.plots.selection import axis_name
+from analysis.statistics.effects import variance_shares
 
 _MOST_BARS = 15
 _SMALLEST = 0.0005

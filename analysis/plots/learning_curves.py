@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.intervals import mean_intervals
 from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import Selection, best_and_worst
+from analysis.statistics.intervals import mean_intervals
 
 METRICS = {
     "train_loss": "training loss",

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.censored import epochs_to_target, median_epochs
 from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import best_and_worst
+from analysis.statistics.censored import epochs_to_target, median_epochs
 
 _MOST_TARGETS = 14
 

@@ -20,8 +20,8 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from sweeps.tuning.driver import MAX_FAILURES, ROOM_TO_GROW, Run
 from sweeps.tuning.errors import StorageError
-from sweeps.tuning.run import MAX_FAILURES, ROOM_TO_GROW, Run
 from sweeps.tuning.session import check_placement, grows, slots
 from sweeps.tuning.worker import Train, train_path
 from workloads.datasets import Dataset

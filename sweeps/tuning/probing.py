@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import ray
 
-from sweeps.placement import Placement
+from sweeps.tuning.placement import Placement
 from workloads.fingerprint import Probes, probe
 from workloads.registry import WORKLOADS, WorkloadRow, added_workloads
 from workloads.training import Hardware

@@ -26,8 +26,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.store import TEMPORARY, SweepStore
-from sweeps.placement import Placement, in_ray_job, usable_cores
 from sweeps.tuning.errors import PlacementError
+from sweeps.tuning.placement import Placement, in_ray_job, usable_cores
 
 ANSWER_SECONDS = 5.0
 """How long a cluster may take to answer; Ray itself gives up after two minutes, and then ends the process."""

@@ -7,8 +7,8 @@ from synthetic import handmade_sweep, synthetic_of_size, synthetic_plateau, synt
 
 from analysis.aggregate import summarise
 from analysis.answer import answer
-from analysis.compare import detectable_difference, seeds_to_decide
 from analysis.loading import SweepData, combine
+from analysis.statistics.compare import detectable_difference, seeds_to_decide
 from workloads.trial import TrialConfig
 
 

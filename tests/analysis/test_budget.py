@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from synthetic import synthetic_sweep
 
-from analysis.budget import QUANTILES, best_after, best_of
+from analysis.statistics.budget import QUANTILES, best_after, best_of
 
 POOLS = {
     "three": (0.3, 0.1, 0.2),

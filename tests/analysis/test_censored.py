@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import scipy.stats
 
-from analysis.censored import LADDER, epochs_to_target, median_epochs, reached_share, usual_targets
+from analysis.statistics.censored import LADDER, epochs_to_target, median_epochs, reached_share, usual_targets
 
 
 def times(*rows: tuple[int, bool], configuration: int = 0) -> pl.DataFrame:

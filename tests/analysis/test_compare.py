@@ -9,7 +9,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.compare import (
+from analysis.schema import polars_schema
+from analysis.statistics.compare import (
     ENOUGH_SEEDS,
     MOST_SEEDS,
     PAIR_COLUMNS,
@@ -21,7 +22,6 @@ from analysis.compare import (
     seeds_to_decide,
     shared_ranks,
 )
-from analysis.schema import polars_schema
 
 
 def compared(*rows: tuple[float, ...], family: int = 0) -> pl.DataFrame:

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from synthetic import synthetic_sweep
 
-from analysis.effects import MOST_LEVELS, REST, variance_shares
 from analysis.loading import SweepData
+from analysis.statistics.effects import MOST_LEVELS, REST, variance_shares
 
 
 def sweep(rows: list[tuple[str, float, int, float]], statuses: list[str] | None = None) -> SweepData:
@@ -112,7 +112,7 @@ def test_many_learning_rates_are_binned() -> None:
 def test_an_axis_of_one_level_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     # all trials with the optimizer sgd failed: what is left varies by rate and seed only, four cells together
     rows = [("adam", lr, seed, 0.9 + lr * seed) for lr in (0.1, 0.2) for seed in (1, 2)] + [("sgd", 0.1, 1, 0.5)]
-    monkeypatch.setattr("analysis.effects.MOST_CELLS", 4)
+    monkeypatch.setattr("analysis.statistics.effects.MOST_CELLS", 4)
     found = variance_shares(sweep(rows, ["completed"] * 4 + ["failed"]))
     assert found is not None
     assert found["term"].to_list() == ["lr", "seed", "lr x seed", REST]

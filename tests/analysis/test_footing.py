@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.footing import adjusted_means
+from analysis.statistics.footing import adjusted_means
 
 NAN = np.nan
 

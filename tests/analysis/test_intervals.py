@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from analysis.intervals import describe, interquartile_mean, mean_intervals
+from analysis.statistics.intervals import describe, interquartile_mean, mean_intervals
 
 
 def interval(*values: float) -> tuple[float, float]:

@@ -3,8 +3,8 @@ import pytest
 from handmade import Run, handmade
 
 from analysis.aggregate import summarise
-from analysis.intervals import mean_intervals
 from analysis.plots import accuracy_by_lr, budget, effects, heat_map, parallel_coordinates, seeds
+from analysis.statistics.intervals import mean_intervals
 from workloads.trial import TrialConfig
 
 

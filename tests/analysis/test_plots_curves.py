@@ -4,12 +4,12 @@ from handmade import Run, handmade
 from matplotlib.figure import Figure
 
 from analysis.aggregate import summarise
-from analysis.intervals import mean_intervals
 from analysis.loading import SweepData
 from analysis.plots import applied_rates, learning_curves, targets
 from analysis.plots.learning_curves import Curves
 from analysis.plots.selection import best_and_worst, describe
 from analysis.plots.style import MAX_LINES
+from analysis.statistics.intervals import mean_intervals
 from workloads.trial import TrialConfig
 
 

@@ -7,8 +7,8 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from analysis import sequences
-from analysis.sequences import (
+from analysis.statistics import sequences
+from analysis.statistics.sequences import (
     DIFFER,
     EQUAL,
     UNKNOWN,

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
-from sweeps.provenance import provenance
+from sweeps.ledger.provenance import provenance
 
 FOLDER = Path(__file__).parent / "results"
 

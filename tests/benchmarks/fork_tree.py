@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from sweeps.ledger import sharing_group
-from sweeps.trajectories import ForkTree, Member
+from sweeps.ledger.ledger import sharing_group
+from sweeps.sharing.tree import ForkTree, Member
 from tests.benchmarks import figures
 from workloads.registry import resolve, steps_per_epoch
 from workloads.schedulers import Trace

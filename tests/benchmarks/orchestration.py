@@ -23,7 +23,7 @@ from typing import Any
 import tyro
 
 from analysis.store import SweepStore
-from sweeps.provenance import ROOT as PACKAGE
+from sweeps.ledger.provenance import ROOT as PACKAGE
 from tests.benchmarks import figures, stand_ins
 
 ROOT = PACKAGE.parent

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import polars as pl
 import tyro
 
-from analysis.intervals import mean_intervals
-from analysis.sequences import intervals, seeds_to_decide
+from analysis.statistics.intervals import mean_intervals
+from analysis.statistics.sequences import intervals, seeds_to_decide
 from sweeps.policies.race import Course, run
 from tests.benchmarks import figures
 

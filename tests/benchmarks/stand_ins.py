@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 
 from analysis.store import SweepSpec, SweepStore
-from sweeps.ledger import Ledger
-from sweeps.placement import Placement
-from sweeps.progress import Progress
-from sweeps.trajectories import Delivery, ForkTree
+from sweeps.ledger.ledger import Ledger
+from sweeps.sharing.tree import Delivery, ForkTree
+from sweeps.tuning.driver import Run
 from sweeps.tuning.execution import run_tree
-from sweeps.tuning.run import Run
+from sweeps.tuning.placement import Placement
 from sweeps.tuning.session import ray_session, slots
+from sweeps.watching.progress import Progress
 from workloads.optimizers import OPTIMIZERS
 from workloads.registry import dataset_of, resolve
 from workloads.training import State, build_model

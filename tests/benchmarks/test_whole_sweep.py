@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.sweep import plan
+from sweeps.question.sweep import plan
 from tests.benchmarks import usual, whole_sweep
 from tests.benchmarks.watched import Usage
 from workloads.registry import resolve

@@ -25,8 +25,8 @@ from typing import Any
 import tyro
 
 from analysis.store import SweepStore
-from sweeps.provenance import ROOT as PACKAGE
-from sweeps.sweep import plan
+from sweeps.ledger.provenance import ROOT as PACKAGE
+from sweeps.question.sweep import plan
 from tests.benchmarks import figures, usual
 from tests.benchmarks import training_step as step
 from tests.benchmarks.training_step import Task

@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 from analysis.store import SweepStore
 from sweeps.cli import INTERRUPTED
-from sweeps.sweep import Sweep
+from sweeps.question.sweep import Sweep
 from tests.sweeps.runs import measured, run_here, statuses
 
 ARGUMENTS = (

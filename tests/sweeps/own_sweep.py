@@ -1,8 +1,6 @@
 """Does weight decay help, and does it matter whether it is decoupled?"""
 
-from sweeps.cli import main
-from sweeps.grid import axis, chain, product
-from sweeps.sweep import Sweep
+from sweeps import Sweep, axis, chain, main, product
 
 decays = axis("optimizer.weight_decay", 1e-4, 1e-3, 1e-2)
 

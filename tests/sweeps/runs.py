@@ -18,7 +18,7 @@ from rich.console import Console
 
 from analysis.store import SweepStore
 from sweeps import cli
-from sweeps.sweep import Sweep
+from sweeps.question.sweep import Sweep
 from workloads.trial import EpochRecord, TrialConfig
 
 MEASURED = ["lr", "lr_last", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
@@ -80,7 +80,7 @@ def write_script(folder: Path, sweep: str, before: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "script.py"
     path.write_text(
-        f"from sweeps.cli import main\nfrom sweeps.sweep import Sweep\n{textwrap.dedent(before)}\n"
+        f"from sweeps.cli import main\nfrom sweeps.question.sweep import Sweep\n{textwrap.dedent(before)}\n"
         f"if __name__ == '__main__':\n    main(Sweep({sweep}))\n"
     )
     return path

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from sweeps import cli
-from sweeps.grid import axis
 from sweeps.optimizers import SWEEP
-from sweeps.options import Options
-from sweeps.placement import usable_cores
-from sweeps.sweep import Sweep
+from sweeps.question.grid import axis
+from sweeps.question.options import Options
+from sweeps.question.sweep import Sweep
+from sweeps.tuning.placement import usable_cores
 from workloads.optimizers import OPTIMIZERS
 from workloads.schedulers import SCHEDULERS
 
@@ -161,8 +161,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a name that is no text": ({"name": 3}, "the sweep's name must be a text, not 3"),
     "a name with a slash": ({"name": "../up"}, "a sweep's name must consist of letters"),
     "no question": ({"question": None}, "the sweep's question must be a text, not None"),
-    "a mapping as grid": ({"grid": {"lr": 0.1}}, "the sweep's grid must be made with sweeps.grid"),
-    "no grid": ({"grid": None}, "the sweep's grid must be made with sweeps.grid"),
+    "a mapping as grid": ({"grid": {"lr": 0.1}}, "the sweep's grid must be made with sweeps.question.grid"),
+    "no grid": ({"grid": None}, "the sweep's grid must be made with sweeps.question.grid"),
     "an unknown axis": ({"grid": axis("optimiser", "adam")}, "unknown axis 'optimiser'"),
     "a setting nobody has": ({"grid": axis("scheduler.gama", 0.1)}, "has no setting 'gama'"),
     "an unknown optimizer": ({"optimizers": ("adamm",)}, "unknown optimizer 'adamm'"),
@@ -220,7 +220,7 @@ def test_refusing_starts_nothing(tmp_path: Path) -> None:
     code = """
 import sys
 from sweeps import cli
-from sweeps.grid import axis
+from sweeps.question.grid import axis
 from sweeps.optimizers import SWEEP
 for line in sys.argv[1:]:
     try:

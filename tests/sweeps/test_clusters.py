@@ -21,14 +21,14 @@ from polars.testing import assert_frame_equal
 from rich.console import Console
 
 from analysis.store import SweepStore
-from sweeps.ledger import Ledger
-from sweeps.placement import Placement
-from sweeps.progress import Progress
-from sweeps.sweep import Sweep
-from sweeps.trajectories import ForkTree
+from sweeps.ledger.ledger import Ledger
+from sweeps.question.sweep import Sweep
+from sweeps.sharing.tree import ForkTree
 from sweeps.tuning import execution, session
+from sweeps.tuning.driver import Run
 from sweeps.tuning.errors import PlacementError
-from sweeps.tuning.run import Run
+from sweeps.tuning.placement import Placement
+from sweeps.watching.progress import Progress
 from tests.sweeps.runs import (
     files_with,
     finish,

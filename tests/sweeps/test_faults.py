@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from sweeps.cli import INTERRUPTED, StoppedError
-from sweeps.grid import axis
-from sweeps.lock import LockedError
-from sweeps.sweep import Sweep
+from sweeps.ledger.lock import LockedError
+from sweeps.question.grid import axis
+from sweeps.question.sweep import Sweep
 from sweeps.tuning import execution
 from tests.sweeps.faults import (
     ARGUMENTS,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.grid import FIELDS, Grid, axis, chain, check_axis, parse_axis, product, to_config, zipped
+from sweeps.question.grid import FIELDS, Grid, axis, chain, check_axis, parse_axis, product, to_config, zipped
 from workloads.trial import SETTINGS_OF, Setting, TrialConfig
 
 NAMES = ["lr", "epochs", "optimizer", "optimizer.weight_decay", "scheduler.factor", "workload.smoothing"]

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from analysis.store import SweepStore
-from sweeps.grid import axis, product
-from sweeps.sweep import Sweep
+from sweeps.question.grid import axis, product
+from sweeps.question.sweep import Sweep
 from tests.sweeps.runs import MEASURED, run_here, table_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

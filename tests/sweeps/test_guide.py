@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sweeps.grid import axis, chain, product
-from sweeps.library import ConflictError
-from sweeps.options import Keep
-from sweeps.sweep import Sweep, plan
+from sweeps.ledger.library import ConflictError
+from sweeps.question.grid import axis, chain, product
+from sweeps.question.options import Keep
+from sweeps.question.sweep import Sweep, plan
 from tests.sweeps.runs import epochs_of, run_here, table_of
 from workloads import datasets, preflight
 from workloads.datasets import SYNTHETIC, DataError

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from analysis.store import SweepStore, TrialStatus
-from sweeps.ledger import Ledger
-from sweeps.trajectories import Delivery, Member
+from sweeps.ledger.ledger import Ledger
+from sweeps.sharing.tree import Delivery, Member
 from tests.sweeps.runs import made_up_record
 from workloads.registry import resolve
 from workloads.trial import Status, TrialConfig

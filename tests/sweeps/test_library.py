@@ -18,10 +18,10 @@ from rich.console import Console
 from analysis.loading import load
 from analysis.store import DamagedFileError, SweepStore, TrialStatus
 from sweeps import cli
-from sweeps.ledger import Ledger
-from sweeps.library import ConflictError, changed, merged, refuse_changed
-from sweeps.placement import Placement
-from sweeps.sweep import Sweep, plan
+from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.library import ConflictError, changed, merged, refuse_changed
+from sweeps.question.sweep import Sweep, plan
+from sweeps.tuning.placement import Placement
 from tests.sweeps.runs import ROOT, without_ray
 from workloads import fingerprint
 from workloads.errors import InputError
@@ -290,7 +290,7 @@ def test_what_training_does_decides_and_not_how_it_is_written(
         path.write_text(before.replace(change[1], change[2], 1))
     script = tmp_path / "project" / "s.py"
     script.write_text(
-        "from sweeps.cli import main\nfrom sweeps.sweep import Sweep\n"
+        "from sweeps.cli import main\nfrom sweeps.question.sweep import Sweep\n"
         f"main(Sweep(name='s', question='?', schedulers={SWEEP.schedulers}, lrs={SWEEP.lrs}, epochs=3))\n"
     )
     found = subprocess.run(

@@ -13,12 +13,13 @@ import polars as pl
 import pytest
 
 from analysis.store import SweepStore, TrialStatus
-from sweeps import cli, live
-from sweeps.grid import axis, product
-from sweeps.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
-from sweeps.placement import Placement
-from sweeps.sweep import Sweep
+from sweeps import cli
+from sweeps.question.grid import axis, product
+from sweeps.question.sweep import Sweep
 from sweeps.tuning.errors import PlacementError
+from sweeps.tuning.placement import Placement
+from sweeps.watching import live
+from sweeps.watching.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
 from tests.sweeps.runs import epochs_of, free_port, made_up_record, run_here, table_of
 from workloads.registry import resolve
 from workloads.trial import TrialConfig

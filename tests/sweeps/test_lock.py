@@ -12,13 +12,12 @@ import pytest
 from rich.console import Console
 
 from analysis.store import LOCK_FILE, SweepStore, TrialStatus
-from sweeps import lock
-from sweeps.ledger import Ledger
-from sweeps.lock import Lock, LockedError
-from sweeps.placement import Placement
-from sweeps.progress import Progress
-from sweeps.trajectories import ForkTree
-from sweeps.tuning.run import Run
+from sweeps.ledger.ledger import Ledger, lock
+from sweeps.ledger.lock import Lock, LockedError
+from sweeps.sharing.tree import ForkTree
+from sweeps.tuning.driver import Run
+from sweeps.tuning.placement import Placement
+from sweeps.watching.progress import Progress
 from tests.sweeps.runs import made_up_record
 from workloads.trial import TrialConfig
 
@@ -27,7 +26,7 @@ from workloads.trial import TrialConfig
 def store(storage: str, monkeypatch: pytest.MonkeyPatch) -> SweepStore:
     """A store whose lock is an object, with times that a test can wait for."""
     for name, seconds in {"RENEW": 0.1, "WATCH": 0.8, "LOOK": 0.05, "SETTLE": 0.2}.items():
-        monkeypatch.setattr(f"sweeps.lock.{name}_SECONDS", seconds)
+        monkeypatch.setattr(f"sweeps.ledger.lock.{name}_SECONDS", seconds)
     return SweepStore(storage, "s")
 
 
@@ -98,7 +97,7 @@ def test_a_suspended_run_finds_another_in_its_place_and_leaves_its_lock_alone(
         theirs = b'{"owner": "another", "renewals": 1}'
         store.write(LOCK_FILE, theirs)
         # Asked before its thread has looked: the time that has passed is enough to make it look itself.
-        monkeypatch.setattr("sweeps.lock._time", lambda: now + 2 * lock.WATCH_SECONDS)
+        monkeypatch.setattr("sweeps.ledger.lock._time", lambda: now + 2 * lock.WATCH_SECONDS)
         assert suspended.lost()
     assert store.read(LOCK_FILE) == theirs
 
@@ -119,7 +118,7 @@ def test_storage_that_does_not_answer_is_no_loss(store: SweepStore, monkeypatch:
 
     with lease(store) as held:
         with monkeypatch.context() as outage:
-            outage.setattr("sweeps.lock._content", silent)
+            outage.setattr("sweeps.ledger.lock._content", silent)
             time.sleep(0.3)
             assert not held.lost()
         time.sleep(0.3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from polars.testing import assert_frame_equal
 
-from sweeps.sweep import Sweep
+from sweeps.question.sweep import Sweep
 from tests.sweeps.runs import finish, measured, run_here, start, statuses, write_script
 
 ARGUMENTS = (

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sweeps import notify
-from sweeps.notify import Notifier, check_url
-from sweeps.sweep import Sweep
+from sweeps.question.sweep import Sweep
+from sweeps.watching import notify
+from sweeps.watching.notify import Notifier, check_url
 from tests.sweeps.runs import run_here
 
 

@@ -18,8 +18,8 @@ from polars.testing import assert_frame_equal
 
 from analysis.loading import open_store
 from analysis.store import TEMPORARY, SweepStore, TrialStatus, without_secrets
-from sweeps.lock import LockedError, locked
-from sweeps.sweep import Sweep
+from sweeps.ledger.lock import LockedError, locked
+from sweeps.question.sweep import Sweep
 from tests.sweeps.runs import finish, free_port, measured, run_here, start, statuses, table_of, write_script
 
 SECRET = "not-for-anybodys-eyes"
@@ -27,8 +27,8 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-user", "AWS_SECRET_ACCESS_KEY": SECRET
 ARGUMENTS = "name='s', question='Does it end as it should?', lrs=(0.01, 0.02), epochs=6"
 FLAGS = ("--train-limit", "3200")
 SHORT_TIMES = """
-    import sweeps.lock
-    sweeps.lock.RENEW_SECONDS, sweeps.lock.SETTLE_SECONDS = 0.5, 0.2
+    import sweeps.ledger.lock
+    sweeps.ledger.lock.RENEW_SECONDS, sweeps.ledger.lock.SETTLE_SECONDS = 0.5, 0.2
 """
 
 
@@ -116,8 +116,8 @@ def test_a_sweep_survives_a_killed_driver(
     assert 0 < len(store.read_epochs()) < 12, "killed too late to mean anything"
     assert ".lock" in store.files()
     # Nobody waits 20 seconds here to see that a run is dead.
-    monkeypatch.setattr("sweeps.lock.WATCH_SECONDS", 2.5)
-    monkeypatch.setattr("sweeps.lock.RENEW_SECONDS", 0.5)
+    monkeypatch.setattr("sweeps.ledger.lock.WATCH_SECONDS", 2.5)
+    monkeypatch.setattr("sweeps.ledger.lock.RENEW_SECONDS", 0.5)
     # The workers of this Ray may know no credentials but those of the URI.
     status, output = run_here(sweep, with_credentials(bucket), train_limit=3200, max_concurrent=1)
     assert status == 0, output
@@ -132,7 +132,7 @@ def test_a_sweep_survives_a_killed_driver(
 
 
 def test_a_run_whose_clock_is_two_minutes_ahead_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.lock.RENEW_SECONDS", 0.5)
+    monkeypatch.setattr("sweeps.ledger.lock.RENEW_SECONDS", 0.5)
     said: list[str] = []
     with locked(SweepStore(bucket, "s")) as lock:
         ahead = time.time() + 120

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from sweeps.grid import axis
-from sweeps.sweep import Sweep
+from sweeps.question.grid import axis
+from sweeps.question.sweep import Sweep
 from tests.sweeps.runs import run_here, run_script, table_of
 from workloads.datasets import DatasetRow
 from workloads.registry import SETTINGS, WORKLOADS, WorkloadRow, added_workloads
@@ -19,8 +19,8 @@ SCRIPT = """
 from torch import nn
 
 from sweeps.cli import main
-from sweeps.grid import axis
-from sweeps.sweep import Sweep
+from sweeps.question.grid import axis
+from sweeps.question.sweep import Sweep
 from workloads.registry import WORKLOADS, WorkloadRow
 
 

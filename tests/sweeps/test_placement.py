@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sweeps.forecast import START_SECONDS, Forecast, _lanes, in_own_process
-from sweeps.options import Options
-from sweeps.placement import Placement, check_storage_path, cpu_quotas, usable_cores
+from sweeps.question.options import Options
 from sweeps.tuning import session
 from sweeps.tuning.errors import PlacementError
+from sweeps.tuning.placement import Placement, check_storage_path, cpu_quotas, usable_cores
+from sweeps.watching.forecast import START_SECONDS, Forecast, _lanes, in_own_process
 from tests.sweeps.runs import ROOT
 from workloads.errors import InputError
 from workloads.registry import resolve
@@ -65,14 +65,14 @@ def test_a_system_without_control_groups(tmp_path: Path) -> None:
 def test_at_least_one_core_and_no_more_than_granted(
     quotas: list[float], cores: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.placement.cpu_quotas", lambda: quotas)
+    monkeypatch.setattr("sweeps.tuning.placement.cpu_quotas", lambda: quotas)
     assert usable_cores() == cores or cores is None
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
 def test_one_core_of_several() -> None:
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-    code += "from sweeps.placement import usable_cores; print(usable_cores())"
+    code += "from sweeps.tuning.placement import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "1\n", done.stderr
 
@@ -92,7 +92,7 @@ def test_one_core_of_several() -> None:
     ids=str,
 )
 def test_how_many_train_at_once(placement: Placement, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.forecast.usable_cores", lambda: 8)
+    monkeypatch.setattr("sweeps.watching.forecast.usable_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert _lanes(placement) == expected
 

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from analysis.store import SweepStore
-from sweeps.ledger import Ledger
-from sweeps.placement import Placement
-from sweeps.progress import Progress
-from sweeps.trajectories import ForkTree
-from sweeps.tuning.run import Run
+from sweeps.ledger.ledger import Ledger
+from sweeps.sharing.tree import ForkTree
+from sweeps.tuning.driver import Run
+from sweeps.tuning.placement import Placement
+from sweeps.watching.progress import Progress
 from workloads.trial import TrialConfig
 
 

@@ -11,8 +11,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis.store import SweepStore
-from sweeps.grid import axis, chain, product
-from sweeps.sweep import Sweep
+from sweeps.question.grid import axis, chain, product
+from sweeps.question.sweep import Sweep
 from tests.sweeps.runs import epochs_of, measured, run_here, table_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

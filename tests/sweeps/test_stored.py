@@ -11,8 +11,8 @@ import pytest
 
 from analysis.store import RETRY_SECONDS, SweepStore, patiently
 from sweeps import cli
-from sweeps.lock import LockedError, locked
-from sweeps.sweep import Sweep
+from sweeps.ledger.lock import LockedError, locked
+from sweeps.question.sweep import Sweep
 
 SWEEP = Sweep(name="s", question="What is there?", schedulers=("none", "step"), lrs=(0.01, 0.1), epochs=3)
 

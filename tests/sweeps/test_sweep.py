@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import sweeps
-from sweeps.grid import axis, chain, product
-from sweeps.sweep import FLAG_OF_AXIS, Plan, Sweep, plan
+from sweeps.question.grid import axis, chain, product
+from sweeps.question.sweep import FLAG_OF_AXIS, Plan, Sweep, plan
 from tests.sweeps import own_sweep
 from workloads.errors import InputError
 from workloads.optimizers import OPTIMIZERS

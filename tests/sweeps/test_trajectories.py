@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.trajectories import Delivery, ForkTree, Member, apart, count_epochs
+from sweeps.sharing.tree import Delivery, ForkTree, Member, apart, count_epochs
 
 
 @dataclass(frozen=True)

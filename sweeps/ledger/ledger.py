@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from analysis.store import Checkpoint, SweepStore, TrialStatus
-from sweeps.live import Live
-from sweeps.options import Keep
-from sweeps.trajectories import CheckpointKey, Delivery, ForkTree, Member
+from sweeps.question.options import Keep
+from sweeps.sharing.tree import CheckpointKey, Delivery, ForkTree, Member
+from sweeps.watching.live import Live
 from workloads.registry import steps_per_epoch
 from workloads.schedulers import SCHEDULERS, Trace
 from workloads.trial import (

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.store import Checkpoint
-from sweeps.ledger import Ledger
-from sweeps.lock import Lock
-from sweeps.notify import Notifier
-from sweeps.options import Keep
-from sweeps.placement import Placement
-from sweeps.progress import Progress
-from sweeps.trajectories import CheckpointKey, ForkTree, Path
+from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.lock import Lock
+from sweeps.question.options import Keep
+from sweeps.sharing.tree import CheckpointKey, ForkTree, Path
 from sweeps.tuning.job import Job
+from sweeps.tuning.placement import Placement
+from sweeps.watching.notify import Notifier
+from sweeps.watching.progress import Progress
 from workloads.trial import Status
 
 ROOM_TO_GROW = 200

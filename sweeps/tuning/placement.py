@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.options import Options
+from sweeps.question.options import Options
 from workloads.errors import InputError
 from workloads.training import Hardware
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What each trial gets, and where; the fields are described in `sweeps.options`."""
+    """What each trial gets, and where; the fields are described in `sweeps.question.options`."""
 
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 import torch
 
 from analysis.store import SweepSpec
-from sweeps.ledger import Ledger
-from sweeps.placement import Placement, usable_cores
-from sweeps.progress import duration
-from sweeps.trajectories import apart, count_epochs
+from sweeps.ledger.ledger import Ledger
+from sweeps.sharing.tree import apart, count_epochs
+from sweeps.tuning.placement import Placement, usable_cores
+from sweeps.watching.progress import duration
 from workloads.training import Hardware, seconds_per_epoch
 from workloads.trial import FAILED_STATUSES, TrialConfig
 

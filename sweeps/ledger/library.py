@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from analysis.store import DamagedFileError, SweepSpec, SweepStore
-from sweeps.ledger import Ledger, sharing_group
+from sweeps.ledger.ledger import Ledger, sharing_group
 from workloads.errors import InputError
 from workloads.fingerprint import Fingerprint
 from workloads.trial import TrialConfig

@@ -1,0 +1,1 @@
+"""What the numbers say and how surely: pure functions of arrays and tables."""
