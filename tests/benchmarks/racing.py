@@ -24,8 +24,8 @@ import polars as pl
 import tyro
 
 from analysis.statistics.intervals import mean_intervals
+from analysis.statistics.rounds import Course, run
 from analysis.statistics.sequences import intervals, seeds_to_decide
-from sweeps.policies.race import Course, run
 from tests.benchmarks import figures
 
 Array = npt.NDArray[np.float64]

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.statistics.rounds import run
 from sweeps.policies import Decision, Grid, Outcome, Policy, Race, Results
 from sweeps.policies.policy import results
-from sweeps.policies.race import run, seed_order
+from sweeps.policies.race import seed_order
 from workloads.errors import InputError
 from workloads.trial import TrialConfig
 
