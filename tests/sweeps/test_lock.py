@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from analysis.store import LOCK_FILE, SweepStore, TrialStatus
-from sweeps.ledger.ledger import Ledger, lock
+from sweeps.ledger import lock
+from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.lock import Lock, LockedError
 from sweeps.sharing.tree import ForkTree
 from sweeps.tuning.driver import Run

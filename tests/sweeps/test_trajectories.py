@@ -112,7 +112,9 @@ class StandInRunner:
         self.trained: Counter[tuple[Hashable, Applied]] = Counter()
         self.checkpoints: dict[tuple[str, int], Applied] = {}
         self.finished: set[str] = set()
+        self.stopped: set[str] = set()
         self.running: dict[str, tuple[Applied, StandInTrace]] = {}
+        self.told: dict[str, list[int]] = {}
         for news in tree.walk_known():
             assert isinstance(news, Delivery)
             self.deliver(news)
@@ -134,15 +136,16 @@ class StandInRunner:
         trace = StandInTrace(self.trials[path.leader.trial_id].schedule)
         for epoch in range(len(applied)):
             trace.observe(measured(path.leader.group, applied[: epoch + 1]))
-        self.running[path.leader.trial_id] = (applied, trace)
+        self.running[path.name] = (applied, trace)
+        self.told[path.name] = path.test_epochs()
         return True
 
     def train_one(self) -> None:
         leader = self.chance.choice(sorted(self.running))
         applied, trace = self.running[leader]
-        path = next(path for path in self.tree.paths if path.leader.trial_id == leader)
+        path = next(path for path in self.tree.paths if path.name == leader)
         group, before, epoch = path.leader.group, path.anchor, path.epoch + 1
-        tests = 1.0 if epoch in path.test_epochs() else None
+        tests = 1.0 if epoch in self.told[leader] else None
         applied = (*applied, trace.next_epoch())
         self.trained[group, applied] += 1
         record = {**measured(group, applied), "computed_by": leader, "test_loss": tests}
@@ -150,8 +153,8 @@ class StandInRunner:
         self.running[leader] = (applied, trace)
         self.checkpoints[leader, epoch] = applied
         delivery = self.tree.advance(leader, record)
-        assert delivery is not None
-        self.deliver(delivery)
+        if delivery is not None:
+            self.deliver(delivery)
         if before is not None and not self.tree.needs(before):
             del self.checkpoints[before]
         if not self.tree.is_live(leader):
@@ -387,3 +390,150 @@ def test_count_epochs_takes_metric_driven_schedules_as_never_acting_or_as_alone(
     members = [t.member() for t in trials]
     assert count_epochs(members) == 10
     assert count_epochs(apart(members, lambda m: True)) == 40
+
+
+# -- trials that are added and stopped while others are trained ------------------------------------------------------
+
+
+def growing(chance: random.Random, slots: int) -> StandInRunner:
+    """A runner without trials, whose tree sees the checkpoints there are."""
+    runner = StandInRunner([], ForkTree([]), chance, slots)
+    runner.tree = ForkTree([], checkpoints=runner.checkpoints)
+    return runner
+
+
+def add(runner: StandInRunner, trials: list[Trial]) -> None:
+    """Adds trials to a running tree, and with them all others of their groups, with what is known of them by now."""
+    runner.trials |= {trial.name: trial for trial in trials}
+    runner.records |= {trial.name: [] for trial in trials}
+    groups = {trial.group for trial in trials}
+    runner.tree.add(
+        replace(
+            trial.member(),
+            epochs=len(runner.records[name]) if name in runner.stopped else trial.epochs,
+            known=tuple(runner.records[name]),
+            wanted=name not in runner.finished | runner.stopped,
+        )
+        for name, trial in runner.trials.items()
+        if trial.group in groups and (runner.records[name] or name not in runner.stopped)
+    )
+    for news in runner.tree.walk_known():
+        assert isinstance(news, Delivery)
+        runner.deliver(news)
+
+
+def stop(runner: StandInRunner, name: str) -> None:
+    anchors = {path.anchor for path in runner.tree.paths}
+    runner.tree.stop(name)
+    runner.stopped.add(name)
+    for leader in [leader for leader in runner.running if not runner.tree.is_live(leader)]:
+        del runner.running[leader]  # its worker is told to end
+    for anchor in anchors:
+        if anchor is not None and not runner.tree.needs(anchor):
+            runner.checkpoints.pop(anchor, None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rounds=st.lists(st.tuples(sweeps(), st.integers(0, 25)), min_size=2, max_size=4),
+    seed=st.integers(0, 999),
+    slots=st.integers(1, 4),
+)
+def test_what_comes_late_shares_what_is_known_and_what_is_being_trained(
+    rounds: list[tuple[list[Trial], int]], seed: int, slots: int
+) -> None:
+    """Trained twice is only the way back to a checkpoint that nobody needed any more, or one epoch for its test."""
+    chance = random.Random(seed)
+    runner = growing(chance, slots)
+    again: set[tuple[Hashable, Applied]] = set()
+    everything: list[Trial] = []
+    for number, (trials, epochs) in enumerate(rounds):
+        trials = [replace(trial, name=f"r{number}{trial.name}") for trial in trials]
+        again |= trained_again(runner, trials)
+        add(runner, trials)
+        everything += trials
+        runner.run(epochs)
+    runner.run()
+    for trial in everything:
+        assert [plain(r) for r in runner.records[trial.name]] == [record for _, record in trial.alone()]
+        assert runner.records[trial.name][-1]["test_loss"] is not None
+    assert runner.finished == {trial.name for trial in everything}
+    assert set(runner.trained) == distinct(everything)
+    assert {node for node, times in runner.trained.items() if times > 1} <= again
+
+
+def trained_again(runner: StandInRunner, late: list[Trial]) -> set[tuple[Hashable, Applied]]:
+    """What may have to be trained again for late trials: the ways known by now that they go, but not from a checkpoint.
+
+    Those that are the same as a training under way start from where that is; all of it is known.
+    """
+    reached = {
+        (path.leader.group, runner.trials[path.name].alone()[path.epoch - 1][0])
+        for path in runner.tree.paths
+        if path.epoch
+    }
+    stored = {(runner.trials[name].group, applied) for (name, _), applied in runner.checkpoints.items()} | reached
+    found = set()
+    for trial in late:
+        way = [(trial.group, applied) for applied, _ in trial.alone()]
+        end = next((i for i, node in enumerate(way) if node not in runner.trained), len(way))
+        end = min(end, len(way) - 1)  # known by then, but maybe without the test results it needs
+        start = next((i for i in range(end, 0, -1) if way[i - 1] in stored), 0)
+        found |= {*way[start:end], way[-1]}
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    trials=sweeps(),
+    more=sweeps(),
+    seed=st.integers(0, 999),
+    slots=st.integers(1, 4),
+    moments=st.lists(st.integers(0, 8), min_size=1, max_size=5),
+)
+def test_a_trial_that_is_stopped_costs_nobody_anything(
+    trials: list[Trial], more: list[Trial], seed: int, slots: int, moments: list[int]
+) -> None:
+    chance = random.Random(seed)
+    runner = growing(chance, slots)
+    add(runner, trials)
+    for number, epochs in enumerate(moments):
+        runner.run(epochs)
+        if going := sorted(set(runner.trials) - runner.finished - runner.stopped):
+            stop(runner, chance.choice(going))
+        if number == 1:
+            add(runner, [replace(trial, name=f"m{trial.name}") for trial in more])
+    runner.run()
+    assert runner.finished == set(runner.trials) - runner.stopped
+    for name, trial in runner.trials.items():
+        got = [plain(record) for record in runner.records[name]]
+        assert got == [record for _, record in trial.alone()][: len(got)]
+        assert name in runner.stopped or len(got) == trial.epochs
+    if len(moments) == 1:
+        needed = distinct([trial for trial in trials if trial.name not in runner.stopped])
+        before = {node for node, _ in runner.trained.items()} - needed
+        assert set(runner.trained.values()) <= {1}
+        assert len(before) <= moments[0], "what only the stopped trial needs is not trained after it has been stopped"
+
+
+def test_what_comes_late_joins_the_training_that_is_the_same() -> None:
+    runner = growing(random.Random(0), 1)
+    add(runner, [Trial("first", 0, 6, Fixed((1,)))])
+    runner.run(3)
+    add(runner, [Trial("same", 0, 9, Fixed((1,))), Trial("parts", 0, 5, Fixed((1, 1, 1, 1, 2)))])
+    assert [len(runner.records[name]) for name in ("same", "parts")] == [3, 3]
+    runner.run()
+    assert runner.trained.total() == 6 + 3 + 1
+    assert [record["computed_by"] for record in runner.records["same"]] == ["first"] * 6 + ["same"] * 3
+
+
+def test_a_leader_that_is_stopped_leads_on_those_that_need_its_training() -> None:
+    runner = growing(random.Random(0), 1)
+    add(runner, [Trial("long", 0, 9, Fixed((1,))), Trial("short", 0, 4, Fixed((1,)))])
+    runner.run(2)
+    stop(runner, "long")
+    runner.run()
+    assert runner.trained.total() == 4
+    assert len(runner.records["long"]) == 2
+    assert {record["computed_by"] for record in runner.records["short"]} == {"long"}
+    assert runner.tree.done
