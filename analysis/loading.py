@@ -60,6 +60,17 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
     return combine(parts, notes)
 
 
+def labels(spec: SweepSpec) -> dict[str, str]:
+    """Returns what a person calls each trial of a sweep: the settings that vary, and the seed if that does."""
+    epochs, statuses = (pl.DataFrame(schema=polars_schema(columns)) for columns in (EPOCH_COLUMNS, STATUS_COLUMNS))
+    trials = combine([(spec, epochs, statuses)]).trials
+    seeds = trials["seed"].n_unique() > 1
+    return {
+        row["trial_id"]: f"{row['label']}, seed {row['seed']}" if seeds else row["label"]
+        for row in trials.select("trial_id", "label", "seed").iter_rows(named=True)
+    }
+
+
 def open_store(sweep: str) -> SweepStore:
     """Returns the store of a sweep given by its folder or URI.
 

@@ -100,6 +100,16 @@ STATUS_COLUMNS: tuple[Column, ...] = (
 )
 """Status changes of trials in order; merged into `trials.parquet`."""
 
+DECISION_COLUMNS: tuple[Column, ...] = (
+    Column("policy", pl.String, "hash of the policy that decided: of what it compares, and how"),
+    Column("number", pl.Int32, "counted from 0, in the order in which they were taken"),
+    Column("over", pl.Boolean, "whether nothing more was to be trained"),
+    Column("reason", pl.String, "why, in words"),
+    Column("add", pl.String, "the trials it added, as a JSON list"),
+    Column("stop", pl.String, "the trials it stopped, each with the reason, as a JSON object"),
+)
+"""What a policy decided (`sweeps/policies/`), in order."""
+
 TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("sweep", pl.String, "name of the sweep"),
     Column("trial_id", pl.String, "hash of everything that defines the trial"),

@@ -5,6 +5,7 @@ A sweep lives in `<storage path>/<name>/`, on a local disk or behind any `pyarro
     sweep.json                      the question: its trials, and the provenance of the numbers
     parts/epochs-<number>-<sha>.parquet     records in the order they arrived
     parts/statuses-<number>-<sha>.parquet   status changes of trials
+    parts/decisions-<number>-<sha>.parquet  what a policy decided to train next, and why
     checkpoints/<trial>/<epoch>-<sha>.pt  checkpoints to resume from
     epochs.parquet, trials.parquet  tables for users and tools, built from the parts
 
@@ -39,7 +40,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from analysis.schema import EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Column, polars_schema
+from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Column, polars_schema
 from workloads.errors import InputError
 from workloads.trial import Status, TrialConfig, canonical_json, digest
 
@@ -49,7 +50,7 @@ LOCK_FILE = ".lock"
 LONGEST_NAME = 100
 """Maximum length of a sweep's name."""
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
-_PART = re.compile(r"(?P<kind>epochs|statuses)-(?P<number>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
+_PART = re.compile(r"(?P<kind>epochs|statuses|decisions)-(?P<number>\d+)-(?P<sha>[0-9a-f]{16})\.parquet")
 _CHECKPOINT = re.compile(r"(?P<trial>[0-9a-f]{16})/(?P<epoch>\d+)-(?P<sha>[0-9a-f]{16})\.pt")
 _SLASH_MISSING = re.compile(r"(s3|gs|gcs|hdfs|abfss?|file):/(?!/)")
 TEMPORARY = ".writing-"
@@ -122,6 +123,11 @@ class SweepSpec:
     """Reason -> number of combinations of the grid dropped for it."""
     plots: tuple[str, ...] = ()
     """Names of the plots that show the answer."""
+    care: float | None = None
+    """The smallest difference that matters; None if any does."""
+    race: Mapping[str, Any] | None = None
+    """How a race goes: which `policy` (its decisions are stored under that), hash of the `configurations`, order of
+    `seeds`, `level`, seeds to `start` with; None for a sweep of fixed trials."""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -186,6 +192,7 @@ class _Kind:
 _KINDS: Mapping[str, _Kind] = {
     "epochs": _Kind(columns=EPOCH_COLUMNS, key=("trial_id", "epoch"), keep="first"),
     "statuses": _Kind(columns=STATUS_COLUMNS, key=("trial_id",), keep="last"),
+    "decisions": _Kind(columns=DECISION_COLUMNS, key=("policy", "number"), keep="first"),
 }
 
 
@@ -363,6 +370,10 @@ class SweepStore:
         rows = [vars(status) | {"sweep": self.name} for status in statuses]
         self._append("statuses", pl.DataFrame(rows, schema=polars_schema(STATUS_COLUMNS)))
 
+    def append_decisions(self, decisions: Sequence[Mapping[str, Any]]) -> None:
+        """Adds decisions of a policy (`DECISION_COLUMNS`), as one part."""
+        self._append("decisions", pl.DataFrame(list(decisions), schema=polars_schema(DECISION_COLUMNS)))
+
     def _append(self, kind: str, frame: pl.DataFrame) -> None:
         if frame.is_empty():
             return
@@ -386,6 +397,10 @@ class SweepStore:
     def read_statuses(self) -> pl.DataFrame:
         """Returns the last status of every trial that has one."""
         return self._read_kind("statuses")
+
+    def read_decisions(self) -> pl.DataFrame:
+        """Returns every decision once; of those with the same policy and number the first counts."""
+        return self._read_kind("decisions")
 
     def _read_kind(self, kind: str) -> pl.DataFrame:
         for _ in range(_LOOKS):

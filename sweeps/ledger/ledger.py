@@ -7,14 +7,16 @@ turns out to have been the same training, and `--retry-failed` trains again only
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from analysis.store import Checkpoint, SweepStore, TrialStatus
+from sweeps.policies import Decision, Outcome
 from sweeps.question.options import Keep
 from sweeps.sharing.tree import CheckpointKey, Delivery, ForkTree, Member
 from sweeps.watching.live import Live
@@ -65,7 +67,7 @@ class Ledger:
     def __init__(
         self,
         store: SweepStore,
-        trials: Sequence[TrialConfig],
+        trials: Sequence[TrialConfig] = (),
         *,
         library: Sequence[TrialConfig] = (),
         changed: Collection[str] = (),
@@ -74,17 +76,24 @@ class Ledger:
         keep: Keep = "final",
     ) -> None:
         self.store = store
-        self.trials = {trial.trial_id: trial for trial in trials}
-        self._library = {trial.trial_id: trial for trial in library}
+        self.trials: dict[str, TrialConfig] = {}
+        """Those asked for so far, by id."""
+        self._library: dict[str, TrialConfig] = {}
         self._new_records: list[Mapping[str, Any]] = []
         self._new_statuses: list[TrialStatus] = []
+        self._new_decisions: list[Mapping[str, Any]] = []
         self._flushed = time.monotonic()
         self.live = Live({})
         """Where records go besides the store, as they come in."""
         records = store.read_epochs()
-        statuses = [] if fresh else _stored_statuses(store)
-        self._stored = {*records["trial_id"].unique(), *(status.trial_id for status in statuses)}
-        self.known = {} if fresh else _known_records(records, [*self.trials, *self._library])
+        before = {status.trial_id: status for status in _stored_statuses(store)}
+        self._stored = {*records["trial_id"].unique(), *before}
+        self._records_before = records.clear() if fresh else records
+        self._statuses_before = {} if fresh else before
+        self._fresh = fresh
+        self._retry_failed = retry_failed
+        self.known: dict[str, tuple[Mapping[str, Any], ...]] = {}
+        """The records that trials had when they were asked for."""
         self.statuses: dict[str, TrialStatus] = {}
         self.kept_checkpoints: Counter[str] = Counter()
         """Checkpoint -> for how many trials it stays, as their final or their best so far."""
@@ -93,26 +102,55 @@ class Ledger:
         self._adopted: list[_Adopted] = []
         self.delivered_by_training = 0
         """Trial-epochs that came from epochs trained in this run."""
-        self._delivered = Counter({trial_id: len(known) for trial_id, known in self.known.items()})
+        self._delivered: Counter[str] = Counter()
+        self._last: dict[str, Any] = {}
         self.checkpoints: dict[CheckpointKey, Checkpoint] = (
             {} if fresh else {(c.trial_id, c.epoch): c for c in store.list_checkpoints()}
         )
         """Those that are stored."""
-        ours = self.trials.keys() | self._library.keys()
-        for status in statuses:
-            holds = len(self.known.get(status.trial_id, ())) >= status.epochs_run
-            ended = status.status in FINAL_STATUSES or (status.status in FAILED_STATUSES and not retry_failed)
-            if status.trial_id not in ours:
-                self._keep_weights(status)  # it is stored, and stays so
-            elif holds and ended and status.trial_id not in changed:
-                self._note(status)
-        for trial_id in self.trials:
-            if keep in BEST_KEPT and self.is_open(trial_id):
+        for status in self._statuses_before.values():
+            self._keep_weights(status)
+        self.add(trials, library=library, changed=changed)
+
+    def add(
+        self, trials: Sequence[TrialConfig], *, library: Sequence[TrialConfig] = (), changed: Collection[str] = ()
+    ) -> None:
+        """Takes in more trials that are asked for.
+
+        Args:
+            trials: The trials; those that have been asked for before stay as they are.
+            library: As above, of these.
+            changed: As above, of these.
+        """
+        new = {trial.trial_id: trial for trial in trials if trial.trial_id not in self.trials}
+        near = {
+            t.trial_id: t for t in library if t.trial_id not in self.trials.keys() | new.keys() | self._library.keys()
+        }
+        self.trials |= new
+        self._library = {i: trial for i, trial in self._library.items() if i not in new} | near
+        ours = [*new, *near]
+        found = _known_records(self._records_before, ours)
+        self.known |= found
+        for trial_id, records in found.items():
+            self._delivered[trial_id] = len(records)
+            self._last[trial_id] = records[-1]["val_accuracy"]
+        for trial_id in ours:
+            status = self._statuses_before.get(trial_id)
+            if status is None:
+                continue
+            holds = len(self.known.get(trial_id, ())) >= status.epochs_run
+            ended = status.status in FINAL_STATUSES or (status.status in FAILED_STATUSES and not self._retry_failed)
+            if holds and ended and trial_id not in changed:
+                self.statuses[trial_id] = status
+            else:
+                self._give_up_weights(status)
+        for trial_id in new:
+            if self._keep in BEST_KEPT and self.is_open(trial_id):
                 for record in self.known.get(trial_id, ()):
                     self._note_best(trial_id, record, None)
-        for trial_id in self._library.keys() - self.statuses.keys():
+        for trial_id in near.keys() - self.statuses.keys():
             self._keep_way(trial_id)
-        for trial_id, trial in self.trials.items():
+        for trial_id, trial in new.items():
             # A run killed between a trial's last record and its status leaves a complete trial without one.
             if trial_id not in self.statuses and len(self.known.get(trial_id, ())) == trial.epochs:
                 self._complete(trial_id)
@@ -127,6 +165,13 @@ class Ledger:
     def stored(self) -> int:
         """How many trials anything is stored of."""
         return len(self._stored)
+
+    def ended_before(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+        """Returns those of some trials that have their result from an earlier run, asked for or not."""
+        counts = dict(self._records_before.group_by("trial_id").len().iter_rows())
+        before = self._statuses_before
+        ended = {i for i, s in before.items() if s.status in FINAL_STATUSES and counts.get(i, 0) >= s.epochs_run}
+        return [trial for trial in trials if trial.trial_id in ended]
 
     def is_open(self, trial_id: str) -> bool:
         """Whether a trial still has to be trained."""
@@ -148,6 +193,13 @@ class Ledger:
         """How many trial-epochs there is a record for."""
         return sum(self._delivered[trial_id] for trial_id in self.trials)
 
+    def ended(self) -> Iterator[tuple[TrialConfig, Outcome]]:
+        """Yields the trials asked for that have ended, and how: what policies decide by."""
+        for trial_id, status in self.statuses.items():
+            if trial_id in self.trials:
+                value = self._last.get(trial_id) if status.status == "completed" else None
+                yield self.trials[trial_id], Outcome(value=value, diverged=status.status == "diverged")
+
     def metric_driven(self, member: Member) -> bool:
         """Whether a trial's schedule watches a metric, so that nobody knows beforehand what it does."""
         return SCHEDULERS[self._config(member.trial_id).scheduler].steps_on == "metric"
@@ -159,25 +211,58 @@ class Ledger:
         """Returns the fork tree of the trials, from what is stored."""
         return ForkTree(self.members(), share=share, checkpoints=self.checkpoints)
 
-    def members(self) -> list[Member]:
-        """Returns the trials as the fork tree sees them; those of the library only pass on what they know."""
-        asked = [self._member(trial, wanted=self.is_open(trial_id)) for trial_id, trial in self.trials.items()]
-        return asked + [self._member(trial, wanted=False) for trial in self._library.values()]
+    def members(self, trials: Iterable[TrialConfig] | None = None) -> list[Member]:
+        """Returns trials as the fork tree sees them; those of the library only pass on what they know.
 
-    def _member(self, trial: TrialConfig, *, wanted: bool) -> Member:
-        status = self.statuses.get(trial.trial_id)
+        Args:
+            trials: Those just added: with them come all others of their groups, with what is known of them by now. None
+                for all.
+        """
+        asked, library = self.trials.values(), self._library.values()
+        if trials is None:
+            return [*(self._member(trial) for trial in asked), *(self._member(t, wanted=False) for t in library)]
+        new = {trial.trial_id for trial in trials}
+        groups = {sharing_group(trial) for trial in trials}
+        found = [trial for trial in (*asked, *library) if sharing_group(trial) in groups]
+        if others := [trial.trial_id for trial in found if trial.trial_id not in new]:
+            self.flush()
+            self.known |= _known_records(self.store.read_epochs(), others)
+        return [self._member(trial, wanted=trial.trial_id in self.trials) for trial in found]
+
+    def _member(self, trial: TrialConfig, *, wanted: bool = True) -> Member:
+        status, known = self.statuses.get(trial.trial_id), self.known.get(trial.trial_id, ())
+        stopped = status is not None and status.status == "early_stopped"
         return Member(
             trial_id=trial.trial_id,
             group=sharing_group(trial),
-            epochs=trial.epochs,
+            epochs=len(known) if stopped else trial.epochs,
             trace=lambda: Trace(trial, steps_per_epoch(trial)),
             tests=lambda epoch: trial.test_every_epoch or epoch == trial.epochs,
-            known=self.known.get(trial.trial_id, ()),
+            known=known,
             diverged=status is not None and status.status == "diverged",
-            wanted=wanted,
+            wanted=wanted and self.is_open(trial.trial_id),
         )
 
     # -- writing ----------------------------------------------------------------------------------------------------
+
+    def decided(self, policy: str, number: int, decision: Decision) -> None:
+        """Notes a decision; it is written after all that it was taken from."""
+        values = {
+            name: value if isinstance(value, (str, bool)) else json.dumps(value)
+            for name, value in decision.to_json().items()
+        }
+        self._new_decisions.append({"policy": policy, "number": number, **values})
+        self.flush()
+
+    def decisions(self, policy: str | None) -> list[Decision]:
+        """Returns the stored decisions of a policy, in order; None for one whose decisions are not."""
+        if self._fresh or policy is None:
+            return []
+        rows = self.store.read_decisions().filter(policy=policy).sort("number").select("add", "stop", "over", "reason")
+        return [
+            Decision.from_json(row | {"add": json.loads(row["add"]), "stop": json.loads(row["stop"])})
+            for row in rows.iter_rows(named=True)
+        ]
 
     def learn(self, news: Delivery | tuple[Member, ...]) -> None:
         """Takes in what known records mean for other trials (`ForkTree.walk_known`)."""
@@ -205,6 +290,7 @@ class Ledger:
                 row |= dict.fromkeys(TEST_FIELDS)
             self._new_records.append(row)
             self._delivered[member.trial_id] += 1
+            self._last[member.trial_id] = row["val_accuracy"]
             self.live.record(row)
             if self._keep in BEST_KEPT:
                 self._note_best(member.trial_id, row, checkpoint)
@@ -263,6 +349,7 @@ class Ledger:
         self.known[trial_id] = tuple(rows)
         self._new_records += rows
         self._delivered[trial_id] = len(rows)
+        self._last[trial_id] = rows[-1]["val_accuracy"]
         path = theirs.statuses[trial_id].checkpoint
         ours = None
         if path is not None and self._keep != "none":
@@ -293,6 +380,11 @@ class Ledger:
         self.statuses[status.trial_id] = status
         self._keep_weights(status)
 
+    def _give_up_weights(self, status: TrialStatus) -> None:
+        for path in (status.checkpoint, status.best_checkpoint):
+            if path is not None:
+                self._release(path)
+
     def _keep_weights(self, status: TrialStatus) -> None:
         if status.checkpoint is not None:
             self.kept_checkpoints[status.checkpoint] += 1
@@ -312,6 +404,9 @@ class Ledger:
         if self._new_statuses:
             self.store.append_statuses(self._new_statuses)
             self._new_statuses = []
+        if self._new_decisions:
+            self.store.append_decisions(self._new_decisions)
+            self._new_decisions = []
 
 
 def sharing_group(trial: TrialConfig) -> str:

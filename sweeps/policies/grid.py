@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sweeps.policies.policy import Decision, Results, configuration_id
+from sweeps.policies.policy import Decision, Results
 from workloads.trial import TrialConfig
 
 
@@ -13,8 +14,20 @@ class Grid:
     """Trains all its trials, whatever the results."""
 
     trials: tuple[TrialConfig, ...]
+    policy_id: None = None
 
     def decide(self, known: Results) -> Decision:
-        """Returns all trials that have not ended; nothing follows."""
-        add = tuple(trial for trial in self.trials if trial.seed not in known.get(configuration_id(trial), {}))
-        return Decision(add=add, over=True, reason=f"all {len(self.trials):,} trials of the grid, whatever the results")
+        """Returns all trials; nothing follows."""
+        return Decision(
+            add=self.trials, over=True, reason=f"all {len(self.trials):,} trials of the grid, whatever the results"
+        )
+
+    def ordered(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+        """Returns trials as they come: in the order of the grid."""
+        return list(trials)
+
+    def to_json(self) -> None:
+        """Returns nothing: a grid is its trials."""
+
+    def outlook(self, known: Results) -> None:
+        """Returns nothing: all there is to train is known."""

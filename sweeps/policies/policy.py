@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from analysis.statistics.outlook import Outlook
 from workloads.errors import InputError
 from workloads.trial import TrialConfig
 
@@ -80,5 +81,18 @@ class Decision:
 class Policy(Protocol):
     """Decides what to train next."""
 
+    @property
+    def policy_id(self) -> str | None:
+        """What its decisions are stored under: a hash of what it compares, and how; None if they need not be stored."""
+
     def decide(self, known: Results) -> Decision:
         """Returns what to do next, given all results there are; asked when all that was asked for has ended."""
+
+    def ordered(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+        """Returns trials in the order of the tables, which depends on nothing but the trials."""
+
+    def to_json(self) -> Mapping[str, Any] | None:
+        """Returns what a report has to know of it as plain JSON values; None for nothing."""
+
+    def outlook(self, known: Results) -> Outlook | None:
+        """Returns what lies ahead, by what is known; None where that is known exactly."""

@@ -8,36 +8,25 @@ spent. How that is found, and how sure it is: `analysis.statistics.rounds`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from analysis.statistics.outlook import Outlook, outlook
 from analysis.statistics.rounds import START, Course, Event, run
-from analysis.statistics.sequences import LEVEL, seeds_to_decide
+from analysis.statistics.sequences import LEVEL
 from sweeps.policies.policy import Decision, Results, configuration_id
 from workloads.errors import InputError
-from workloads.trial import TrialConfig
+from workloads.trial import TrialConfig, canonical_json, digest
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 COLLAPSE = 10.0
 """How many usual deviations below its own median a configuration's result counts as a seed it fails on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """What certainty will cost, if means and deviations stay what they are."""
-
-    in_question: int
-    """Configurations that are compared yet, the leader among them."""
-    seeds: int | None
-    """How many more seeds the last of them needs; None where that cannot be told (equal means, and no care)."""
-    trials: int
-    """How many more trials that takes, the budget's end included."""
-    trial_epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,39 +111,32 @@ class Race:
         groups = None if self.groups is None else np.unique(self.groups, return_inverse=True)[1].tolist()
         return run(values, ended, diverged, groups, care=self.care, level=self.level, start=self.start, looks=looks)
 
-    def forecast(self, known: Results) -> Forecast:
+    def outlook(self, known: Results) -> Outlook:
         """Returns what certainty will cost from here on."""
-        course = self.course(known)
-        open_ = [one for one, standing in enumerate(course.standings) if standing == "in question"]
         epochs = [one.epochs for one in self.configurations]
-        rows = np.nonzero(course.asked)[0]
-        if course.over or course.leader is None or not course.round:
-            return Forecast(
-                in_question=0 if course.over else len(self.configurations),
-                seeds=0 if course.over else None,
-                trials=len(rows),
-                trial_epochs=sum(epochs[row] for row in rows),
-            )
-        values = self._values(known)[:, : course.round]
-        left = len(self.seeds) - course.round
-        further: dict[int, int | None] = {}
-        for one in open_:
-            differences = values[course.leader] - values[one]
-            differences = differences[~np.isnan(differences)]
-            deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-            needed = seeds_to_decide(float(differences.mean()), deviation, course.level, self.care, course.prior)
-            further[one] = None if needed is None else max(needed - len(differences), 1)
-        outside = [one for one in open_ if self.groups is None or self.groups[one] != self.groups[course.leader]]
-        longest = max((left + 1 if further[one] is None else further[one] or 0 for one in outside), default=0)
-        trials = {one: min(further[one] or left, longest, left) for one in open_}
-        trials[course.leader] = min(longest, left)
-        known_all = all(further[one] is not None for one in outside)
-        return Forecast(
-            in_question=len(open_) + 1,
-            seeds=longest if known_all else None,
-            trials=sum(trials.values()),
-            trial_epochs=sum(epochs[one] * count for one, count in trials.items()),
-        )
+        return outlook(self.course(known), self._values(known), epochs, self.groups, self.care)
+
+    @property
+    def policy_id(self) -> str:
+        """A hash of what is compared, and how; not of the budget."""
+        return digest(canonical_json([list(self._ids), self.groups, self.care, self.level, self.seeds[: self.start]]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the race as plain JSON values, without its configurations, which are those of the sweep."""
+        return {
+            "policy": self.policy_id,
+            "configurations": configurations_digest(self.configurations),
+            "seeds": list(self.seeds),
+            "level": self.level,
+            "start": self.start,
+        }
+
+    def ordered(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+        """Returns trials by configuration, and the seeds of each in the order in which they are used."""
+        row = {name: place for place, name in enumerate(self._ids)}
+        column = {seed: place for place, seed in enumerate(self.seeds)}
+        last = len(column)
+        return sorted(trials, key=lambda t: (row[configuration_id(t)], column.get(t.seed, last), t.seed))
 
     def collapsed(self, known: Results) -> dict[int, tuple[int, ...]]:
         """Returns configurations that fail on some seeds, and those: results far below what they reach on most.
@@ -230,17 +212,24 @@ class Race:
         return f"The budget ends here, {seeds}: {leader} leads, and cannot be told apart from {len(others):,}{where}."
 
 
-def seed_order(known: Results, most: int) -> tuple[int, ...]:
+def configurations_digest(configurations: Iterable[TrialConfig]) -> str:
+    """Returns a hash of configurations, whatever their seeds and order."""
+    return digest(canonical_json(sorted(configuration_id(one) for one in configurations)))
+
+
+def seed_order(known: Results, most: int, *, first: Iterable[int] = (), asked: Iterable[int] = ()) -> tuple[int, ...]:
     """Returns the seeds of a race in the order in which to use them; to be stored with it when it starts.
 
     Args:
         known: The results that are there when it starts: seeds that most configurations have come first.
         most: Seeds that a configuration may have at most. A larger number only adds to the end.
+        first: Seeds that come before those.
+        asked: Seeds that come after those; then 1, 2, 3, ...
     """
     counts = Counter(seed for by_seed in known.values() for seed in by_seed)
-    order = sorted(counts, key=lambda seed: (-counts[seed], seed))
-    order += [seed for seed in range(1, most + len(order) + 1) if seed not in counts]
-    return tuple(order[:most])
+    order = dict.fromkeys([*first, *sorted(counts, key=lambda seed: (-counts[seed], seed)), *asked])
+    more = [seed for seed in range(1, most + len(order) + 1) if seed not in order]
+    return (*order, *more)[:most]
 
 
 MOST_NAMED = 3

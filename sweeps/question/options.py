@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
@@ -56,6 +56,16 @@ class Options:
     test_every_epoch: Annotated[bool, _switch("only after the last")] = False
     """Evaluate the test images after every epoch."""
 
+    decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
+    """Train seeds where they are needed, until it is decided which configuration is best: all begin with 3, the next go
+    to those that could still be the best. The same command goes on, with a larger budget too."""
+    care: Annotated[float | None, _flag("X", "every difference matters")] = None
+    """The smallest difference in accuracy that matters to you, e.g. 0.003: closer ones are practically equal."""
+    max_seeds: Annotated[int | None, _flag("N", "30")] = None
+    """With --decide: at most that many seeds for a configuration."""
+    hours: Annotated[float | None, _flag("X", "as long as it takes")] = None
+    """With --decide: start nothing that would end later than that many hours after the start of this run."""
+
     cpus_per_trial: Annotated[float, _flag("X")] = 1.0
     """CPU cores of a trial. Its number of threads follows from it, and the last bits from those."""
     gpus_per_trial: Annotated[float, _flag("X")] = 0.0
@@ -94,3 +104,16 @@ class Options:
     """End a training as failed if an epoch takes longer than that."""
     smoke_test: Annotated[bool, _switch("the sweep in full size")] = False
     """Try the whole path in under a minute: 2 epochs on 1,920 images, results under NAME-smoke-test."""
+
+
+SMOKE_TEST = {"epochs": 2, "train_limit": 1920}
+"""What `--smoke-test` makes of a sweep, whatever flags and `--grid` say."""
+SMOKE_TEST_SEEDS = 4
+"""Of a race, at most so many seeds."""
+
+
+def in_small(options: Options) -> Options:
+    """Returns the options of a smoke test of what is asked for."""
+    grid = tuple(text for text in options.grid if text.partition("=")[0].strip() not in SMOKE_TEST)
+    small: dict[str, Any] = dict(SMOKE_TEST) | ({"max_seeds": SMOKE_TEST_SEEDS} if options.decide else {})
+    return replace(options, **small, grid=grid, name=f"{options.name}-smoke-test")

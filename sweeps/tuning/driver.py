@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.store import Checkpoint
@@ -38,6 +38,7 @@ class Run:
         ledger: Where records and statuses go.
         placement: What each trial gets.
         progress: What a person watches.
+        more: Asked with the epochs trained so far, once all is trained: whether it has added more to the tree.
         fail_fast: Whether the first failure ends the run.
         keep: Which checkpoints stay when nothing goes on from them.
         notifier: Whom the first failure is told; None for nobody.
@@ -52,6 +53,7 @@ class Run:
         placement: Placement,
         progress: Progress,
         *,
+        more: Callable[[int], bool] = lambda trained: False,
         fail_fast: bool = False,
         keep: Keep = "final",
         notifier: Notifier | None = None,
@@ -63,6 +65,7 @@ class Run:
         self.store = ledger.store
         self.placement = placement
         self.progress = progress
+        self._more = more
         self.fail_fast = fail_fast
         self.keep = keep
         self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
@@ -81,6 +84,8 @@ class Run:
         """Tune's name for a training -> its path."""
         self._places: dict[str, Mapping[str, Any]] = {}
         """Tune's name -> where it is trained, once a worker has taken it up; the others wait for room."""
+        self._needless: set[str] = set()
+        """Tune's names of the trainings that nobody needs any more: all their trials were stopped."""
         self.out_of_memory: set[str] = set()
         """Tune's names of the trainings whose worker last died as its node had no memory left."""
         self.trained = 0
@@ -103,7 +108,7 @@ class Run:
             return None
         self._leaders[tune_id] = path
         return Job(
-            config=self.ledger.trials[path.leader.trial_id],
+            config=self.ledger.trials[path.name],
             known=path.epoch,
             ancestors=tuple(self.checkpoints[key] for key in path.ancestors() if key in self.checkpoints),
             test_epochs=tuple(path.test_epochs()),
@@ -115,6 +120,25 @@ class Run:
             gpus=self.placement.gpus_per_trial or None,
             timeout=self.placement.trial_timeout,
         )
+
+    def is_over(self) -> bool:
+        """Whether nothing more is to be started: all is trained and nothing is added, or the run is to end."""
+        return self.stopping or (self.tree.done and not self._more(self.trained))
+
+    def stop(self, trial_id: str, why: str) -> None:
+        """Gives a trial up; a worker that trains for nobody else is ended after its next epoch.
+
+        Args:
+            trial_id: The trial.
+            why: In a sentence, for people.
+        """
+        self.ledger.set_status(trial_id, "early_stopped", error=why)
+        self.tree.stop(trial_id)
+        self._needless |= {i for i, path in self._leaders.items() if not self.tree.is_live(path.name)}
+
+    def is_needless(self, tune_id: str) -> bool:
+        """Whether nobody needs a training any more."""
+        return tune_id in self._needless
 
     def interrupt(self) -> None:
         """A person or a job server wants the run to end."""
@@ -140,7 +164,7 @@ class Run:
     def take_in(self, tune_id: str, result: Mapping[str, Any]) -> None:
         """Takes in what a worker reported."""
         path = self._leaders.get(tune_id)
-        if path is None or self._lost():
+        if path is None or tune_id in self._needless or self._lost():
             return
         if "end" in result:
             self._end(tune_id, path, result)
@@ -148,13 +172,13 @@ class Run:
             self._record(path, result["record"], result["checkpoint"], self._place(tune_id))
         else:
             self._places[tune_id] = result["place"]
-            self.progress.started(path.leader.trial_id, len(path.members))
+            self.progress.started(path.name, len(path.members))
         self.show()
 
     def _record(
         self, path: Path, record: Mapping[str, Any], checkpoint_path: str | None, place: Mapping[str, Any]
     ) -> None:
-        leader = path.leader.trial_id
+        leader = path.name
         checkpoint = None
         if checkpoint_path is not None:
             checkpoint = Checkpoint(leader, record["epoch"], checkpoint_path)
@@ -178,7 +202,7 @@ class Run:
         return {**place, "neighbours": list(self._places.values()).count(place) - 1}
 
     def _end(self, tune_id: str, path: Path, result: Mapping[str, Any]) -> None:
-        leader, before = path.leader.trial_id, path.anchor
+        leader, before = path.name, path.anchor
         place = self._place(tune_id)
         if result["end"] == "storage":
             self.storage_error, self.stopping = result["error"], True
@@ -187,11 +211,13 @@ class Run:
             for member in self.tree.diverge(leader):
                 self.ledger.set_status(member.trial_id, "diverged", error=result["error"], **place)
         else:
-            self.tree.drop(leader)
-            self.ledger.set_status(leader, result["end"], error=result["error"], traceback=result["traceback"], **place)
-            self._tell(leader, result["error"])
-            self.notifier.failure(self.ledger.counts(), result["error"])
-            self.stopping |= self.fail_fast
+            failed = self.tree.drop(leader)
+            if failed is not None:
+                details = {"error": result["error"], "traceback": result["traceback"]}
+                self.ledger.set_status(leader, result["end"], **details, **place)
+                self._tell(leader, result["error"])
+                self.notifier.failure(self.ledger.counts(), result["error"])
+                self.stopping |= self.fail_fast
         self._drop_checkpoint(before)
         self._forget(tune_id)
 
@@ -206,7 +232,7 @@ class Run:
         path = self._leaders.get(tune_id)
         if path is None:
             return
-        if self.tree.is_live(path.leader.trial_id) and not self.stopping and not self._lost():
+        if self.tree.is_live(path.name) and not self.stopping and not self._lost():
             message = f"the worker died {MAX_FAILURES + 1} times" if error else "the worker ended without a result"
             end: Status = "failed"
             if tune_id in self.out_of_memory:
@@ -235,7 +261,7 @@ class Run:
         path = self._leaders.pop(tune_id, None)
         self._places.pop(tune_id, None)
         if path is not None:
-            self.progress.ended(path.leader.trial_id)
+            self.progress.ended(path.name)
 
     def _drop_checkpoint(self, key: CheckpointKey | None) -> None:
         """Deletes a checkpoint that nobody could go on from, unless it is to be kept."""

@@ -37,7 +37,7 @@ class _Paths(Searcher):  # type: ignore[misc]
         self._run = run
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._run.stopping or self._run.tree.done:
+        if self._run.is_over():
             finished: str = Searcher.FINISHED
             return finished
         job = self._run.next_job(trial_id)
@@ -61,7 +61,7 @@ class _Paths(Searcher):  # type: ignore[misc]
 
 
 class _Stop(Stopper):  # type: ignore[misc]
-    """Ends Tune when the run is to stop; asked again and again, also while no records come in, writes those due.
+    """Ends trainings that nobody needs, and Tune when the run is to stop; asked again and again, writes records due.
 
     Not a callback of Tune's: for a single one it imports every logger it knows, if installed (MLflow: 0.7 s).
     """
@@ -70,7 +70,7 @@ class _Stop(Stopper):  # type: ignore[misc]
         self._run = run
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return self._run.is_needless(trial_id)
 
     def stop_all(self) -> bool:
         return self._run.beat()

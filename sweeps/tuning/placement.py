@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from sweeps.question.options import Options
 from workloads.errors import InputError
 from workloads.training import Hardware
@@ -26,11 +28,6 @@ class Placement:
     cudnn_deterministic: bool = True
     trial_timeout: float | None = None
 
-    @classmethod
-    def of(cls, options: Options) -> Placement:
-        """Returns the placement that a command line asks for."""
-        return cls(**{name: getattr(options, name) for name in cls.__dataclass_fields__})
-
     @property
     def is_here(self) -> bool:
         """Whether trials train on the cores of this very machine, so that this process can tell how they train."""
@@ -45,6 +42,34 @@ class Placement:
             cudnn_benchmark=self.cudnn_benchmark,
             cudnn_deterministic=self.cudnn_deterministic,
         )
+
+
+def placement_of(options: Options) -> Placement:
+    """Returns what each trial gets.
+
+    Raises:
+        InputError: The flags are out of range, or ask for more than this machine has.
+    """
+    for flag, value, allowed in (
+        ("--cpus-per-trial", options.cpus_per_trial, "0 or more"),
+        ("--gpus-per-trial", options.gpus_per_trial, "0 or more"),
+        ("--max-concurrent", options.max_concurrent, "1 or more"),
+        ("--trial-timeout", options.trial_timeout, "1 or more"),
+    ):
+        if value is not None and not float(allowed[0]) <= value < float("inf"):
+            raise InputError(f"{flag} must be {allowed}, not {value:g}")
+    if options.gpus_per_trial > 1 and options.gpus_per_trial % 1:
+        raise InputError(
+            f"--gpus-per-trial must be a fraction below 1 or a whole number, not {options.gpus_per_trial:g}"
+        )
+    if options.address is None and not in_ray_job():
+        for flag, wanted, there, what in (
+            ("--cpus-per-trial", options.cpus_per_trial, usable_cores(), "CPU cores"),
+            ("--gpus-per-trial", options.gpus_per_trial, torch.cuda.device_count(), "GPUs"),
+        ):
+            if wanted > there:
+                raise InputError(f"{flag} {wanted:g} asks for more than this machine has: {there} {what}")
+    return Placement(**{name: getattr(options, name) for name in Placement.__dataclass_fields__})
 
 
 def in_ray_job() -> bool:

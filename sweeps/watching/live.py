@@ -79,9 +79,10 @@ class Live:
         known: Mapping[str, Sequence[Record]],
         statuses: Mapping[str, TrialStatus],
     ) -> None:
-        """Takes in the trials, and what is known of them from before."""
-        self._trials = {trial.trial_id: trial for trial in trials}
-        for trial_id in self._trials:
+        """Takes in trials, and what is known of them from before."""
+        new = {trial.trial_id: trial for trial in trials}
+        self._trials |= new
+        for trial_id in new:
             if self._logs and (trial_id in known or trial_id in statuses):
                 self._later(partial(self._begin, trial_id, known.get(trial_id, ())))
                 if trial_id in statuses:

@@ -15,8 +15,8 @@ import psutil
 from polars.testing import assert_frame_equal
 
 from analysis.store import SweepStore
-from sweeps.cli import INTERRUPTED
 from sweeps.question.sweep import Sweep
+from sweeps.runner import INTERRUPTED
 from tests.sweeps.runs import measured, run_here, statuses
 
 ARGUMENTS = (

@@ -31,7 +31,7 @@ def run_here(sweep: Sweep, storage: str, **options: Any) -> tuple[int, str]:
     """Runs a sweep in this process, on the Ray that is there; returns the exit status and what it printed."""
     text = io.StringIO()
     chosen = replace(sweep.default_options(), storage_path=storage, **options)
-    status = cli.run(sweep, chosen, Console(file=text, width=200))
+    status = cli.carry_out(sweep, chosen, Console(file=text, width=200))
     return status, text.getvalue()
 
 

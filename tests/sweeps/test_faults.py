@@ -16,10 +16,10 @@ import polars as pl
 import psutil
 import pytest
 
-from sweeps.cli import INTERRUPTED, StoppedError
 from sweeps.ledger.lock import LockedError
 from sweeps.question.grid import axis
 from sweeps.question.sweep import Sweep
+from sweeps.runner import INTERRUPTED, StoppedError
 from sweeps.tuning import execution
 from tests.sweeps.faults import (
     ARGUMENTS,

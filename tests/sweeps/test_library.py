@@ -16,11 +16,12 @@ import pytest
 from rich.console import Console
 
 from analysis.loading import load
-from analysis.store import DamagedFileError, SweepStore, TrialStatus
+from analysis.store import DamagedFileError, SweepSpec, SweepStore, TrialStatus
 from sweeps import cli
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.library import ConflictError, changed, merged, refuse_changed
 from sweeps.question.sweep import Sweep, plan
+from sweeps.runner import StoppedError
 from sweeps.tuning.placement import Placement
 from tests.sweeps.runs import ROOT, without_ray
 from workloads import fingerprint
@@ -45,7 +46,7 @@ def fill(storage: str, sweep: Sweep) -> SweepStore:
     """Stores a sweep as if it had been trained to its end."""
     store = SweepStore(storage, sweep.name)
     trials = plan(sweep, sweep.default_options()).trials
-    spec = cli.SweepSpec(
+    spec = SweepSpec(
         name=sweep.name,
         question=sweep.question,
         command="",
@@ -64,7 +65,7 @@ def ask(storage: str, sweep: Sweep = SWEEP, **options: Any) -> str:
     """Runs a sweep that has nothing to train, or only its plan, and returns what it printed."""
     text = io.StringIO()
     chosen = replace(sweep.default_options(), storage_path=storage, **options)
-    assert cli.run(sweep, chosen, Console(file=text, width=500)) == 0
+    assert cli.carry_out(sweep, chosen, Console(file=text, width=500)) == 0
     return text.getvalue()
 
 
@@ -81,7 +82,7 @@ def test_a_report_that_cannot_be_written_is_no_fault_of_the_command(storage: str
     store = fill(storage, SWEEP)
     in_the_way = Path(store.root, "plots")
     in_the_way.write_text("")
-    with pytest.raises(cli.StoppedError, match=r"^cannot write to .*; everything stored is still valid; fix that"):
+    with pytest.raises(StoppedError, match=r"^cannot write to .*; everything stored is still valid; fix that"):
         ask(storage)
     in_the_way.unlink()
     assert "everything is done: nothing to train" in ask(storage)
@@ -211,7 +212,7 @@ def test_a_trial_that_failed_without_numbers_is_made_anew_once_its_code_has_chan
     now = fingerprint.fingerprints([trial], Placement().hardware())
     then = {**now[trial.trial_id].to_json(), "training": "with a bug"}
     store = SweepStore(storage, "s")
-    spec = cli.SweepSpec(
+    spec = SweepSpec(
         name="s",
         question="?",
         command="",

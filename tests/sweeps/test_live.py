@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from analysis.store import SweepStore, TrialStatus
-from sweeps import cli
 from sweeps.question.grid import axis, product
 from sweeps.question.sweep import Sweep
 from sweeps.tuning.errors import PlacementError
@@ -21,6 +20,7 @@ from sweeps.tuning.placement import Placement
 from sweeps.watching import live
 from sweeps.watching.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
 from tests.sweeps.runs import epochs_of, free_port, made_up_record, run_here, table_of
+from workloads.errors import InputError
 from workloads.registry import resolve
 from workloads.trial import TrialConfig
 
@@ -266,7 +266,7 @@ def test_a_start_that_fails_leaves_no_folder(ray_cluster: None, storage: str, mo
         raise PlacementError("no room")
 
     monkeypatch.setattr("sweeps.tuning.session.check_placement", no_room)
-    with pytest.raises(cli.UsageError, match="no room"):
+    with pytest.raises(InputError, match="no room"):
         # One trial is taken over from the sibling, and would be logged at once.
         run_here(sweep, storage, preflight=False, train_limit=320, name="other", log=("tensorboard",))
     assert [path.name for path in Path(storage).iterdir()] == ["logged"]

@@ -163,6 +163,8 @@ def test_seeds_that_are_there_come_first() -> None:
     known: Results = {"a": {21: Outcome(value=0.1), 3: Outcome(value=0.1)}, "b": {21: Outcome(value=0.1)}}
     assert seed_order(known, 5) == (21, 3, 1, 2, 4)
     assert seed_order({}, 3) == (1, 2, 3)
+    assert seed_order({}, 3, asked=(21,)) == (21, 1, 2)
+    assert seed_order(known, 4, first=(7,), asked=(8, 3)) == (7, 21, 3, 8)
 
 
 @pytest.mark.parametrize(

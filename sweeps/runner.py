@@ -1,0 +1,489 @@
+"""A question in, a `Result` out: prints nothing unless it is given a console, and exits nowhere.
+
+result = run(SWEEP)
+result.report.answer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from analysis.loading import labels
+from analysis.store import SweepSpec, SweepStore
+from analysis.tables import publish
+from sweeps.ledger.ledger import Ledger
+from sweeps.ledger.library import changed, merged, near, read_library, refuse_changed, take_over
+from sweeps.ledger.lock import Lock, locked
+from sweeps.ledger.provenance import provenance
+from sweeps.policies import Decision, Grid, Policy, configuration_id, results
+from sweeps.question.command import CommandLine, command
+from sweeps.question.options import Options, in_small
+from sweeps.question.race import check_race, configurations_of, race_of
+from sweeps.question.sweep import Sweep, check_sweep, plan
+from sweeps.sharing.tree import ForkTree
+from sweeps.tuning.driver import Run
+from sweeps.tuning.errors import PlacementError, StorageError
+from sweeps.tuning.placement import check_storage_path, placement_of
+from sweeps.watching.forecast import forecast, outlook_lines
+from sweeps.watching.live import Live, open_logs
+from sweeps.watching.notify import Notifier, check_url
+from sweeps.watching.progress import Progress, duration
+from workloads import datasets, preflight
+from workloads.console import USAGE_ERROR
+from workloads.datasets import Dataset
+from workloads.errors import InputError
+from workloads.fingerprint import Fingerprint, common, fingerprints
+from workloads.registry import WORKLOADS, added_workloads, dataset_of
+from workloads.trial import FAILED_STATUSES, Status, TrialConfig
+
+if TYPE_CHECKING:
+    from analysis.report import Report
+
+
+SOME_FAILED = 1
+INTERRUPTED = 130
+
+
+def exit_status(error: BaseException) -> int:
+    """Returns the exit status that an exception means."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return USAGE_ERROR if isinstance(error, InputError) else SOME_FAILED
+
+
+class StoppedError(Exception):
+    """A sweep could not go on; what it has stored is valid, and the same command goes on from there."""
+
+
+def _stopped(reason: object) -> StoppedError:
+    return StoppedError(f"{reason}; everything stored is still valid; fix that, then run the same command to continue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What came out of a sweep; all of it is stored."""
+
+    store: SweepStore
+    """Where."""
+    spec: SweepSpec
+    """What was asked."""
+    counts: Mapping[Status, int]
+    """How many trials have each status."""
+    failures: Mapping[str, int]
+    """Why trials failed -> how many."""
+    decisions: tuple[Decision, ...]
+    """What a race decided so far, in order; none for a sweep of fixed trials."""
+    interrupted: bool
+    """Whether a signal ended the run before all was trained."""
+    delivered: int
+    """Trial-epochs that came from epochs trained in this run."""
+    trained: int
+    """Epochs trained in this run."""
+
+    @property
+    def exit_status(self) -> int:
+        """What a process exits with: 0 when every trial has its result, 1 when some lack it, 130 when interrupted."""
+        if self.interrupted:
+            return INTERRUPTED
+        return SOME_FAILED if self.failures or self.counts["cancelled"] else 0
+
+    @cached_property
+    def report(self) -> Report:
+        """The answer: ranking, sentences, files and next steps; it is written where it is not up to date."""
+        from analysis.report import report_of
+
+        try:
+            return report_of(self.store)
+        except InputError as error:
+            raise RuntimeError("what could be trained could not be reported") from error
+
+
+def run(sweep: Sweep, options: Options | None = None, console: Console | None = None) -> Result:
+    """Trains what a question needs, and returns what came out.
+
+    Args:
+        sweep: What to ask.
+        options: How; None for the sweep's own.
+        console: Where to show how it goes; None for nowhere.
+
+    Raises:
+        InputError: An option is unknown or out of range, or contradicts another; what is stored cannot be compared or
+            not be read; another run of the sweep is at work.
+        StoppedError: The sweep could not go on.
+    """
+    check_sweep(sweep)
+    with asking(sweep, options or sweep.default_options(), console=console) as asked:
+        return asked.answer()
+
+
+@contextlib.contextmanager
+def asking(
+    sweep: Sweep, options: Options, line: CommandLine | None = None, console: Console | None = None
+) -> Iterator[Asked]:
+    """Works out what is asked and what of it is stored; until the end of the context, nobody else writes there.
+
+    Raises:
+        InputError: As `run`.
+    """
+    console = console or Console(file=io.StringIO(), quiet=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            asked = Asked(sweep, options, line or CommandLine(), console, stack)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise InputError(str(error)) from None
+        yield asked
+
+
+class Asked:
+    """A question at work: what is asked, what is known of it, and what is to be trained.
+
+    Args:
+        sweep: What to ask.
+        options: How.
+        line: The command line that says so.
+        console: Where to show how it goes.
+        stack: Takes the lock, and perhaps a Ray.
+    """
+
+    def __init__(
+        self, sweep: Sweep, options: Options, line: CommandLine, console: Console, stack: contextlib.ExitStack
+    ) -> None:
+        self.options = options = in_small(options) if options.smoke_test else options
+        self.line, self.console, self._stack = line, console, stack
+        if options.notify is not None:
+            check_url(options.notify)
+        check_storage_path(options)
+        self.placement = placement_of(options)
+        self.store = SweepStore(options.storage_path, options.name)
+        self._logs = open_logs(options.log, self.store)
+        self._show(sweep.question)
+        if options.smoke_test:
+            self._show("  smoke test: 2 epochs on the first 1,920 images, whatever other flags say")
+        planned = plan(sweep, options)
+        check_race(planned, options)
+        self._lock = Lock() if options.plan else stack.enter_context(locked(self.store, self._show))
+        self._stored = read_library(self.store, fresh=options.fresh)
+        self._now: dict[str, Fingerprint] = {}
+        self._taken: Counter[str] = Counter()
+        self._tree: ForkTree | None = None
+        self._begun = False
+        self._labels: dict[str, str] = {}
+        self.ledger = Ledger(
+            self.store, retry_failed=options.retry_failed, fresh=options.fresh, keep=options.keep_checkpoints
+        )
+        self._question = SweepSpec(
+            name=options.name,
+            question=sweep.question,
+            command=command(line.words),
+            trials=(),
+            datasets={},
+            fingerprint={},
+            provenance=provenance() | {"added_workloads": sorted(added_workloads())},
+            left_out=planned.left_out,
+            plots=sweep.plots,
+            care=options.care,
+        )
+        self.policy: Policy = Grid(trials=planned.trials)
+        if options.decide:
+            self._add(self.ledger.ended_before(self._stored_of(configurations_of(planned))))
+            self.policy = race_of(sweep, planned, options, self._stored, results(self.ledger.ended()))
+        self.decisions = self.ledger.decisions(self.policy.policy_id)
+        self._noted = len(self.decisions)
+        self._over = False
+        for decision in self.decisions:
+            self._add(decision.add)
+        while not self.ledger.open and not self._over:
+            self._decide()
+        self._ahead = forecast(self.spec, self.ledger, self._taken, self.placement, share=options.share)
+        self._notes = planned.notes
+        self._check_hours()
+
+    def lines(self) -> list[str]:
+        """Returns what is asked and what lies ahead, for people."""
+        found = [*self._notes, *self._ahead.lines(), *self._outlook(self._ahead.seconds)]
+        if self.options.fresh and self.ledger.stored:
+            would = "would delete" if self.options.plan else "deletes"
+            found.append(
+                f"--fresh {would} everything stored here: {self.ledger.stored:,} trials with their checkpoints"
+            )
+        if library := self.spec.library:
+            found.append(f"also stored here, and kept: {len(library):,} other trial{'s'[: len(library) > 1]}")
+        return [*found, f"results: {self.store.location}"]
+
+    # -- what is asked ----------------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> SweepSpec:
+        """What is asked, as far as it is known by now."""
+        # However the trials came in: a race that was killed and resumed has the same tables.
+        trials = self.policy.ordered(self.ledger.trials.values())
+        question = replace(
+            self._question,
+            trials=tuple(trials),
+            datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in trials},
+            fingerprint=common(trials, self._now),
+            race=self.policy.to_json(),
+        )
+        return merged(question, self._stored, self.ledger, self._now)
+
+    def _stored_of(self, configurations: Sequence[TrialConfig]) -> list[TrialConfig]:
+        """Returns the stored trials of some configurations."""
+        ids = {configuration_id(trial) for trial in configurations}
+        stored = self._stored.trials + self._stored.library if self._stored else ()
+        return [trial for trial in stored if configuration_id(trial) in ids]
+
+    def _add(self, trials: Sequence[TrialConfig]) -> None:
+        """Takes in trials that are asked for, and what is stored of them here and in other sweeps."""
+        new = [trial for trial in trials if trial.trial_id not in self.ledger.trials]
+        neighbours = near(new, self._stored)
+        self._fingerprint([*new, *neighbours])
+        differences = changed(self._stored, self._now)
+        library = [t for t in neighbours if t.trial_id in self._now and t.trial_id not in differences]
+        self.ledger.add(new, library=library, changed=differences)
+        refuse_changed(self.ledger, differences)
+        if self.options.share and not self.options.fresh:
+            self._taken.update(take_over(self.ledger, self._now, self._warn))
+
+    def _fingerprint(self, trials: Sequence[TrialConfig]) -> None:
+        """Finds how trials would train; not where only a cluster could tell and nothing is to be trained."""
+        # Seeds of a configuration train in the same way: what a race adds has been probed.
+        alike = {configuration_id(trial): self._now[i] for i, trial in self.ledger.trials.items() if i in self._now}
+        self._now |= {t.trial_id: alike[configuration_id(t)] for t in trials if configuration_id(t) in alike}
+        left = [trial for trial in trials if trial.trial_id not in self._now]
+        hardware, root = self.placement.hardware(), Path(self.options.data_root)
+        if not left:
+            return
+        if self.placement.is_here:
+            self._now |= fingerprints(left, hardware, root)
+        elif not self.options.plan:
+            from sweeps.tuning import session
+            from sweeps.tuning.probing import probe_there
+
+            with _refusing_placement():
+                self._stack.enter_context(session.ray_session(self.placement))
+                session.check_placement(self.placement)
+                self._now |= fingerprints(left, hardware, root, probe_there(left, self.placement))
+
+    # -- what is decided --------------------------------------------------------------------------------------------
+
+    def _decide(self, seconds: float | None = None, until: float | None = None) -> None:
+        """Asks the policy what to train next, and takes it in.
+
+        Args:
+            seconds: What an epoch takes; None where that is not known yet.
+            until: When the time given ends, by the clock of `time.monotonic`; None if it does not.
+        """
+        decision = self.policy.decide(results(self.ledger.ended()))
+        takes = sum(trial.epochs for trial in decision.add) * (seconds or 0.0)
+        if until is not None and not decision.over and time.monotonic() + takes > until:
+            end = f"The time given ends here: the next round takes about {duration(takes)}."
+            decision = Decision(over=True, reason=f"{decision.reason} {end}")
+        self._over = decision.over
+        if not decision.over or decision not in self.decisions[-1:]:
+            self.decisions.append(decision)
+        self._add(decision.add)
+
+    def _go_on(self, seconds: float | None = None, until: float | None = None) -> bool:
+        """Takes in what the policy decides, once all has ended; returns whether there is more to train.
+
+        Args:
+            seconds: As of `_decide`.
+            until: As of `_decide`.
+        """
+        tree = self._tree
+        assert tree is not None
+        while tree.done and not self._over:
+            before = set(self.ledger.trials)
+            self._decide(seconds, until)
+            self._note(seconds)
+            new = [trial for trial_id, trial in self.ledger.trials.items() if trial_id not in before]
+            self.ledger.adopt()
+            self.ledger.live.begin(new, self.ledger.known, self.ledger.statuses)
+            self._labels.update(labels(self.spec))
+            tree.add(self.ledger.members(new))
+            for news in tree.walk_known():
+                self.ledger.learn(news)
+        return not tree.done
+
+    def _note(self, seconds: float | None) -> None:
+        """Stores what was decided, and what is asked with it, and says so."""
+        for number, decision in list(enumerate(self.decisions))[self._noted :]:
+            if self.policy.policy_id is not None:
+                self.ledger.decided(self.policy.policy_id, number, decision)
+                self._show(f"  {decision.reason}")
+        if self._noted and not self._over:
+            for line in self._outlook(seconds):
+                self._show(f"  {line}")
+        self._noted = len(self.decisions)
+        self.store.write_spec(self.spec)
+
+    def _outlook(self, seconds: float | None) -> list[str]:
+        outlook = self.policy.outlook(results(self.ledger.ended()))
+        return [] if outlook is None or self._over else outlook_lines(outlook, seconds)
+
+    def _check_hours(self) -> None:
+        """Refuses a time in which not even the trials asked for now can be trained."""
+        hours, takes = self.options.hours, self._ahead.least * (self._ahead.seconds or 0.0)
+        if hours is not None and takes > hours * 3600:
+            raise InputError(
+                f"--hours {hours:g} is not enough for the first round, which takes about {duration(takes)}: give more "
+                "hours, or ask for fewer configurations or epochs"
+            )
+
+    # -- what is trained --------------------------------------------------------------------------------------------
+
+    def answer(self) -> Result:
+        """Trains what is open, and writes what came out.
+
+        Raises:
+            InputError: There is no room for the trials.
+            StoppedError: The sweep could not go on.
+        """
+        notifier = Notifier(self.options.notify, self.store.name, self.store.location)
+        try:
+            result = self._answer(notifier)
+            if not result.interrupted:
+                assert result.report
+        except BaseException as error:
+            notifier.end(self.ledger.counts(), exit_status(error))
+            raise
+        notifier.end(result.counts, result.exit_status)
+        return result
+
+    def _answer(self, notifier: Notifier) -> Result:
+        ledger = self.ledger
+        # What it takes in before the sweep begins, it writes then.
+        ledger.live = Live(self._logs, complain=self._warn)
+        ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
+        self._tree = ForkTree(ledger.members(), share=self.options.share, checkpoints=ledger.checkpoints)
+        for news in self._tree.walk_known():
+            ledger.learn(news)
+        interrupted, trained = False, 0
+        try:
+            if self._tree.done:
+                self._begin()
+            if not self._tree.done or self._go_on():
+                interrupted, trained = self._train(self._tree, notifier)
+            ledger.flush()
+            self.store.remove_half_written()
+            self.store.compact()
+            spec = self.spec
+            publish(self.store, spec)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _stopped(f"cannot write to {self.store.location}: {error}") from None
+        failed = (ledger.statuses[i] for i in ledger.trials if i in ledger.statuses)
+        return Result(
+            store=self.store,
+            spec=spec,
+            counts=ledger.counts(),
+            failures=Counter(one.error or "no reason known" for one in failed if one.status in FAILED_STATUSES),
+            decisions=tuple(self.decisions) if self.policy.policy_id is not None else (),
+            interrupted=interrupted,
+            delivered=ledger.delivered_by_training,
+            trained=trained,
+        )
+
+    def _begin(self) -> None:
+        """Writes what is asked; from here on the sweep is stored."""
+        if self._begun:
+            return
+        self._begun = True
+        if self.options.fresh:
+            self.store.clear()
+            self.line.started_over = True
+        self._note(self._ahead.seconds)
+        self.ledger.adopt()
+        self.store.remove_damaged()
+        self.store.remove_half_written()
+        self.ledger.live.start()
+
+    def _train(self, tree: ForkTree, notifier: Notifier) -> tuple[bool, int]:
+        """Trains what is open; returns whether a signal ended it, and how many epochs were trained."""
+        # Ray takes a second to import, only once there is something to train; and seconds to start, most of them
+        # waiting: the rest is made ready meanwhile.
+        from sweeps.tuning import session
+
+        placement, ledger = self.placement, self.ledger
+        with ThreadPoolExecutor(max_workers=1) as meanwhile, _refusing_placement():
+            prepared = meanwhile.submit(self._prepare)
+            meanwhile.submit(importlib.import_module, "sweeps.tuning.execution")
+            try:
+                with session.ray_session(placement) as dashboard:
+                    from sweeps.tuning import execution
+
+                    data, lines = prepared.result()
+                    for line in lines:
+                        self._show(line)
+                    if dashboard is not None:
+                        self._show(f"  Ray's dashboard: {dashboard}")
+                    session.check_placement(placement)
+                    session.check_storage(ledger.store)
+                    self._begin()
+                    started, hours = time.monotonic(), self.options.hours
+                    until = None if hours is None else started + hours * 3600
+
+                    def more(trained: int) -> bool:
+                        seconds = (time.monotonic() - started) / trained if trained else self._ahead.seconds
+                        return self._go_on(seconds, until)
+
+                    with Progress(self.console, self._labels) as progress:
+                        run = Run(
+                            tree,
+                            ledger,
+                            placement,
+                            progress,
+                            more=more,
+                            fail_fast=self.options.fail_fast,
+                            keep=self.options.keep_checkpoints,
+                            notifier=notifier,
+                            lock=self._lock,
+                            machine=None if placement.is_here else self.spec.fingerprint["machine"],
+                        )
+                        execution.run_tree(run, data=data)
+                    if not run.interrupted:  # statistics and pictures take a second to import, and Ray two to end
+                        meanwhile.submit(importlib.import_module, "analysis.report")
+            except StorageError as error:
+                raise _stopped(error) from None
+        return run.interrupted, run.trained
+
+    def _prepare(self) -> tuple[dict[str, Dataset], Sequence[str]]:
+        """Returns the data sets by name, and what the checks before the start have to say; labels the trials."""
+        left = self.ledger.open
+        rows = {row.name: row for row in map(dataset_of, left)}
+        data = {name: datasets.load(row, Path(self.options.data_root)) for name, row in rows.items()}
+        first = left[0]
+        self._labels.update(labels(self.spec))
+        return data, preflight.report(first, data[dataset_of(first).name]) if self.options.preflight else ()
+
+    # -- what is shown ----------------------------------------------------------------------------------------------
+
+    def _show(self, text: str) -> None:
+        self.console.print(escape(text))
+
+    def _warn(self, text: str) -> None:
+        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
+@contextlib.contextmanager
+def _refusing_placement() -> Iterator[None]:
+    try:
+        yield
+    except PlacementError as error:
+        raise InputError(str(error)) from None
