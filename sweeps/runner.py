@@ -37,7 +37,7 @@ from sweeps.sharing.tree import ForkTree
 from sweeps.tuning.driver import Run
 from sweeps.tuning.errors import PlacementError, StorageError
 from sweeps.tuning.placement import check_storage_path, placement_of
-from sweeps.watching.forecast import forecast, outlook_lines
+from sweeps.watching.forecast import forecast, outlook_line
 from sweeps.watching.live import Live, open_logs
 from sweeps.watching.notify import Notifier, check_url
 from sweeps.watching.progress import Progress, duration
@@ -334,7 +334,7 @@ class Asked:
 
     def _outlook(self, seconds: float | None) -> list[str]:
         outlook = self.policy.outlook(results(self.ledger.ended()))
-        return [] if outlook is None or self._over else outlook_lines(outlook, seconds)
+        return [] if outlook is None or self._over else [outlook_line(outlook, seconds)]
 
     def _check_hours(self) -> None:
         """Refuses a time in which not even the trials asked for now can be trained."""
@@ -436,12 +436,11 @@ class Asked:
                     session.check_placement(placement)
                     session.check_storage(ledger.store)
                     self._begin()
-                    started, hours = time.monotonic(), self.options.hours
-                    until = None if hours is None else started + hours * 3600
+                    hours = self.options.hours
+                    until = None if hours is None else time.monotonic() + hours * 3600
 
-                    def more(trained: int) -> bool:
-                        seconds = (time.monotonic() - started) / trained if trained else self._ahead.seconds
-                        return self._go_on(seconds, until)
+                    def more(seconds: float | None) -> bool:
+                        return self._go_on(seconds or self._ahead.seconds, until)
 
                     with Progress(self.console, self._labels) as progress:
                         run = Run(

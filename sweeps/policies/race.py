@@ -191,7 +191,7 @@ class Race:
         still = course.standings.count("in question")
         leader = self.name(course.leader) if course.leader is not None else "none"
         could = f"{still + 1:,} of {len(self.configurations):,} could still be the best"
-        return f"{could}, {leader} leads; the next round trains {int(course.asked.sum()):,} more trials."
+        return f"{could}; {leader} leads."
 
     def _end(self, course: Course) -> str:
         if course.leader is None:

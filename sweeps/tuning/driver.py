@@ -38,7 +38,8 @@ class Run:
         ledger: Where records and statuses go.
         placement: What each trial gets.
         progress: What a person watches.
-        more: Asked with the epochs trained so far, once all is trained: whether it has added more to the tree.
+        more: Asked once all is trained: whether it has added more to the tree. It is given what an epoch takes by now,
+            divided by how many train at once; None if none has been trained.
         fail_fast: Whether the first failure ends the run.
         keep: Which checkpoints stay when nothing goes on from them.
         notifier: Whom the first failure is told; None for nobody.
@@ -53,7 +54,7 @@ class Run:
         placement: Placement,
         progress: Progress,
         *,
-        more: Callable[[int], bool] = lambda trained: False,
+        more: Callable[[float | None], bool] = lambda seconds: False,
         fail_fast: bool = False,
         keep: Keep = "final",
         notifier: Notifier | None = None,
@@ -123,7 +124,7 @@ class Run:
 
     def is_over(self) -> bool:
         """Whether nothing more is to be started: all is trained and nothing is added, or the run is to end."""
-        return self.stopping or (self.tree.done and not self._more(self.trained))
+        return self.stopping or (self.tree.done and not self._more(self.progress.pace))
 
     def stop(self, trial_id: str, why: str) -> None:
         """Gives a trial up; a worker that trains for nobody else is ended after its next epoch.

@@ -72,7 +72,7 @@ class Forecast:
         return "" if self.seconds is None else f"{before}{duration(START_SECONDS + epochs * self.seconds)}"
 
 
-def outlook_lines(ahead: Outlook, seconds: float | None) -> list[str]:
+def outlook_line(ahead: Outlook, seconds: float | None) -> str:
     """Returns what certainty will cost, for people.
 
     Args:
@@ -80,16 +80,16 @@ def outlook_lines(ahead: Outlook, seconds: float | None) -> list[str]:
         seconds: What an epoch takes, divided by how many train at once; None where that is not known.
     """
     if not ahead.round:
-        return [
+        return (
             "then one more seed at a time, only for those that could still be the best, until that is decided: at most "
             f"{ahead.most} seeds for a configuration"
-        ]
+        )
     takes = "" if seconds is None else f", about {duration(ahead.trial_epochs * seconds)}"
-    which = f"{ahead.in_question:,} of {ahead.configurations:,} configurations are in question"
+    which = f"{ahead.in_question:,} of {ahead.configurations:,} configurations are still in question"
     if ahead.seeds is None:
-        return [f"{which}; how many seeds would tell cannot be estimated: at most {_trials(ahead.trials)}{takes}"]
+        return f"{which}; how many seeds would tell cannot be estimated: at most {_trials(ahead.trials)}{takes}"
     more = f"{ahead.seeds:,} more seed{'s'[: ahead.seeds != 1]}"
-    return [f"{which}; about {more} would tell: {_trials(ahead.trials)}{takes}"]
+    return f"{which}; about {more} would tell: {_trials(ahead.trials)}{takes}"
 
 
 def _trials(count: int) -> str:

@@ -98,6 +98,11 @@ class Progress:
         self._running.pop(leader, None)
 
     @property
+    def pace(self) -> float | None:
+        """What an epoch takes, divided by how many train at once; None before the first."""
+        return None if self._epoch_seconds is None else self._epoch_seconds / max(1, self.counts.slots)
+
+    @property
     def seconds_left(self) -> float | None:
         """An estimate, None before the first epoch."""
         if self._epoch_seconds is None:

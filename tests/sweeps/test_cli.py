@@ -91,6 +91,18 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--gpus-per-trial 99": ("--gpus-per-trial 99 asks for more than this machine has", "GPUs"),
     "--max-concurrent 0": ("--max-concurrent must be 1 or more, not 0",),
     "--notify ftp://example.org": ("--notify takes an http:// or https:// URL",),
+    "--care 0": ("--care is the smallest difference in accuracy that matters to you", "above 0", "not 0;"),
+    "--care -1": ("above 0 and below 1", "not -1;", "leave it out if every difference matters"),
+    "--care 3": ("0.003 is 0.3 %", "not 3;"),
+    "--care nan": ("not nan;",),
+    "--hours 1": ("--hours is a budget of --decide: add --decide",),
+    "--max-seeds 9": ("--max-seeds is a budget of --decide", "or leave out --max-seeds"),
+    "--decide --hours 0": ("--hours must be above 0, not 0",),
+    "--decide --hours 0.0001": ("--hours 0.0001 is not enough for the first round", "give more hours"),
+    "--decide --max-seeds 1": ("--max-seeds must be at least 2, as one seed says nothing about others, not 1",),
+    "--decide --seeds 1 2 3 4 --max-seeds 3": ("--max-seeds must be at least 4, as this question gives 4, not 3",),
+    "--decide --optimizers adam --lrs 0.01": ("--decide needs two configurations or more",),
+    "--decide --grid workload=lenet_mnist,lenet_fashion_mnist": ("on one data set, not on fashion_mnist, mnist",),
     "--trial-timeout 0": ("--trial-timeout must be 1 or more, not 0",),
 }
 """Command line -> what the complaint holds: what was given and what is allowed."""
