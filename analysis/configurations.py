@@ -6,17 +6,11 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from workloads.trial import SETTINGS_OF
+from workloads.trial import FIELDS, SETTINGS_OF
 
-_IDENTITY = ("workload", "dataset", "optimizer", "scheduler", "lr", "batch_size", "epochs", "train_limit")
+_IDENTITY = ("dataset", *(name for name, role in FIELDS.items() if role.phrase is not None))
 _SETTING_OF = tuple(f"{kind}_" for kind in SETTINGS_OF)
-_PHRASES = {
-    "lr": "lr {}",
-    "batch_size": "batch size {}",
-    "epochs": "{} epochs",
-    "train_limit": "{} images",
-    "variant": "variant {}",
-}
+_PHRASES = {name: role.phrase for name, role in FIELDS.items() if role.phrase is not None} | {"variant": "variant {}"}
 
 
 def with_configurations(trials: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -65,12 +59,13 @@ def _axes(configurations: pl.DataFrame, settings: Sequence[str]) -> tuple[str, .
     for kind in SETTINGS_OF:
         found += [kind] if varies(kind, None) else []
         found += [name for name in settings if name.startswith(f"{kind}_") and varies(name, kind)]
-    return (*found, *(name for name in ("lr", "batch_size", "epochs", "train_limit", "variant") if varies(name, None)))
+    plain = (name for name in _PHRASES if name not in SETTINGS_OF)
+    return (*found, *(name for name in plain if varies(name, None)))
 
 
 def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
     short = {axis: axis.partition("_")[2].replace("_", " ") for axis in axes if axis.startswith(_SETTING_OF)}
-    phrases = dict(_PHRASES) | dict.fromkeys(SETTINGS_OF, "{}")
+    phrases = dict(_PHRASES)
     for axis, name in short.items():
         unique = list(short.values()).count(name) == 1
         # A name may hold braces of its own.

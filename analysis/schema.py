@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import polars as pl
 
-from workloads.trial import SETTINGS_OF, Setting, TrialConfig
+from workloads.trial import FIELDS, SETTINGS_OF, Setting, TrialConfig
 
 SCHEMA_VERSION = 1
 """Increased when a column changes its meaning or is removed; files with another version are refused."""
@@ -110,21 +110,21 @@ DECISION_COLUMNS: tuple[Column, ...] = (
 )
 """What a policy decided (`sweeps/policies/`), in order."""
 
+_TYPES = {"str": pl.String, "float": pl.Float64, "int": pl.Int32, "int | None": pl.Int32, "bool": pl.Boolean}
+_FIELD_COLUMNS = tuple(
+    Column(f.name, pl.Int64 if f.name == "seed" else _TYPES[str(f.type)], FIELDS[f.name].doc, FIELDS[f.name].unit)
+    for f in fields(TrialConfig)
+    if f.name in FIELDS
+)
+
 TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("sweep", pl.String, "name of the sweep"),
     Column("trial_id", pl.String, "hash of everything that defines the trial"),
     Column("configuration", pl.Int32, "number of its configuration: everything except the seed"),
     Column("label", pl.String, "the settings that vary in this sweep, in words"),
-    Column("workload", pl.String, "what was trained: network and data set"),
+    *_FIELD_COLUMNS[:1],
     Column("dataset", pl.String, "the workload's data set"),
-    Column("optimizer", pl.String, "name of the optimizer"),
-    Column("scheduler", pl.String, "name of the learning-rate schedule"),
-    Column("lr", pl.Float64, "initial learning rate"),
-    Column("batch_size", pl.Int32, "images per training step", "images"),
-    Column("epochs", pl.Int32, "epochs planned", "epochs"),
-    Column("seed", pl.Int64, "random seed of initial weights, image order, augmentation and dropout"),
-    Column("train_limit", pl.Int32, "number of training images used, from the start; null for all", "images"),
-    Column("test_every_epoch", pl.Boolean, "whether the test images are evaluated after every epoch"),
+    *_FIELD_COLUMNS[1:],
     Column(
         "fingerprint",
         pl.String,

@@ -55,6 +55,29 @@ def digest(text: str | bytes, length: int = 16) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Role:
+    """What a field of `TrialConfig` is to everything else: columns, axes, flags, names and sharing follow from it."""
+
+    doc: str
+    """Its column in the tables, in words."""
+    unit: Literal["", "epochs", "images"] = ""
+    """Of that column."""
+    phrase: str | None = None
+    """How a configuration's name says its value, e.g. `lr {}`; None for what is no part of a configuration."""
+    flag: str | None = None
+    """The option, and the field of `Sweep`, that gives its values; None for none."""
+    is_axis: bool = True
+    """Whether `--grid` and a sweep's own grid can vary it."""
+    shares: bool = False
+    """Whether trials that differ in it can still be the same training for a while: the schedule's values tell."""
+
+
+def _said(default: Any, doc: str, **role: Any) -> Any:
+    """Returns a field of `TrialConfig`, with its `Role`."""
+    return field(default=default, metadata={"role": Role(doc=doc, **role)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialConfig:
     """The complete description of a trial: equal configs train bitwise identically on the same type of machine.
 
@@ -62,29 +85,37 @@ class TrialConfig:
         InputError: A value is out of range; the message names the field, the value and what is allowed.
     """
 
-    workload: str = "lenet_fashion_mnist"
+    workload: str = _said("lenet_fashion_mnist", "what was trained: network and data set", phrase="{}")
     """What to train: the name of a row of `WORKLOADS`."""
     workload_settings: Settings = field(default_factory=dict)
     """Settings of the workload, e.g. label smoothing."""
-    optimizer: str = "adam"
+    optimizer: str = _said("adam", "name of the optimizer", phrase="{}", flag="optimizers")
     """The name of a row of `OPTIMIZERS`."""
     optimizer_settings: Settings = field(default_factory=dict)
     """Settings of the optimizer except its learning rate, e.g. momentum."""
-    scheduler: str = "none"
+    scheduler: str = _said("none", "name of the learning-rate schedule", phrase="{}", flag="schedulers", shares=True)
     """The name of a row of `SCHEDULERS`."""
-    scheduler_settings: Settings = field(default_factory=dict)
+    scheduler_settings: Settings = field(default_factory=dict, metadata={"shares": True})
     """Settings of the learning-rate schedule, e.g. its factor."""
-    lr: float = 0.001
+    lr: float = _said(0.001, "initial learning rate", phrase="lr {}", flag="lrs", shares=True)
     """Initial learning rate, which the schedule scales."""
-    batch_size: int = 64
+    batch_size: int = _said(64, "images per training step", unit="images", phrase="batch size {}", flag="batch_size")
     """Images per training step; the last batch of an epoch may be smaller."""
-    epochs: int = 30
+    epochs: int = _said(30, "epochs planned", unit="epochs", phrase="{} epochs", flag="epochs", shares=True)
     """Number of passes over the training images."""
-    seed: int = 21
+    seed: int = _said(21, "random seed of initial weights, image order, augmentation and dropout", flag="seeds")
     """Determines initial weights, image order, augmentation and the network's own randomness (dropout)."""
-    train_limit: int | None = None
+    train_limit: int | None = _said(
+        None,
+        "number of training images used, from the start; null for all",
+        unit="images",
+        phrase="{} images",
+        flag="train_limit",
+    )
     """Number of training images to use, from the start; None means all."""
-    test_every_epoch: bool = False
+    test_every_epoch: bool = _said(
+        False, "whether the test images are evaluated after every epoch", is_axis=False, shares=True
+    )
     """Evaluate on the test images after every epoch instead of only after the last."""
 
     def __post_init__(self) -> None:
@@ -139,6 +170,15 @@ class TrialConfig:
     def replace(self, **changes: Any) -> TrialConfig:
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+FIELDS: Mapping[str, Role] = {f.name: f.metadata["role"] for f in fields(TrialConfig) if "role" in f.metadata}
+"""Field of a trial, without those that hold settings -> what it is to everything else."""
+
+SHARING: frozenset[str] = frozenset(
+    f.name for f in fields(TrialConfig) if f.metadata.get("shares") or (f.name in FIELDS and FIELDS[f.name].shares)
+)
+"""The fields that differ between trials which may share training."""
 
 
 def _frozen(value: Any) -> Setting:

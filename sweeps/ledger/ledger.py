@@ -26,6 +26,7 @@ from workloads.trial import (
     FAILED_STATUSES,
     FINAL_STATUSES,
     RECORD_FIELDS,
+    SHARING,
     TEST_FIELDS,
     Status,
     TrialConfig,
@@ -411,8 +412,7 @@ class Ledger:
 
 def sharing_group(trial: TrialConfig) -> str:
     """Returns what two trials must have in common to be the same training while their schedules agree."""
-    different = {"scheduler", "scheduler_settings", "lr", "epochs", "test_every_epoch"}
-    return canonical_json({name: value for name, value in trial.identity().items() if name not in different})
+    return canonical_json({name: value for name, value in trial.identity().items() if name not in SHARING})
 
 
 def _known_records(records: pl.DataFrame, trial_ids: Sequence[str]) -> dict[str, tuple[Mapping[str, Any], ...]]:

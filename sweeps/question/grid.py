@@ -17,12 +17,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from workloads.errors import InputError, did_you_mean
-from workloads.trial import SETTINGS_OF, Setting, TrialConfig
+from workloads.trial import FIELDS, SETTINGS_OF, Setting, TrialConfig
 
 Point = Mapping[str, Setting]
 Grid = list[Point]
 
-FIELDS = ("workload", "optimizer", "scheduler", "lr", "batch_size", "epochs", "seed", "train_limit")
+AXES = tuple(name for name, role in FIELDS.items() if role.is_axis)
 """Axes that are fields of a trial."""
 
 
@@ -74,11 +74,11 @@ def check_axis(name: str) -> None:
         InputError: There is no such axis; the message lists those there are.
     """
     kind, dot, setting = name.partition(".")
-    if name in FIELDS or (dot and setting and kind in SETTINGS_OF):
+    if name in AXES or (dot and setting and kind in SETTINGS_OF):
         return
     settings = ", ".join(f"{kind}.<setting>" for kind in SETTINGS_OF)
-    hint = "" if kind in SETTINGS_OF else did_you_mean(kind, SETTINGS_OF if dot else FIELDS)
-    raise InputError(f"unknown axis {name!r}{hint}; known: {', '.join(FIELDS)}, {settings}")
+    hint = "" if kind in SETTINGS_OF else did_you_mean(kind, SETTINGS_OF if dot else AXES)
+    raise InputError(f"unknown axis {name!r}{hint}; known: {', '.join(AXES)}, {settings}")
 
 
 def parse_axis(text: str) -> Grid:
@@ -127,7 +127,7 @@ def to_config(point: Point, base: TrialConfig) -> TrialConfig:
     Raises:
         InputError: A value is out of range.
     """
-    fields = {name: value for name, value in point.items() if name in FIELDS}
+    fields = {name: value for name, value in point.items() if name in AXES}
     for kind, field in SETTINGS_OF.items():
         given = {name.partition(".")[2]: value for name, value in point.items() if name.startswith(f"{kind}.")}
         fields[field] = {**getattr(base, field), **given}  # type: ignore[assignment]

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sweeps.question.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
@@ -18,26 +18,20 @@ from workloads.published import DATASETS
 from workloads.registry import WORKLOADS, resolve
 from workloads.rows import NotApplicableError, Row, find
 from workloads.schedulers import SCHEDULERS
-from workloads.trial import Setting, TrialConfig
+from workloads.trial import FIELDS, Setting, TrialConfig
 
 ALL = "all"
 """Stands for a whole table on the command line."""
 
-LARGEST = {"epochs": 2**31 - 1, "train_limit": 2**31 - 1, "seed": 2**63 - 1}
+LARGEST = {
+    f.name: 2**63 - 1 if f.name == "seed" else 2**31 - 1 for f in fields(TrialConfig) if f.type in ("int", "int | None")
+}
 """Field of a trial -> the largest number that its column holds."""
 
 TABLES: Mapping[str, Mapping[str, Row]] = {"workload": WORKLOADS, "optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
 """Kind of row -> the table of its rows."""
 
-FLAG_OF_AXIS = {
-    "optimizer": "optimizers",
-    "scheduler": "schedulers",
-    "lr": "lrs",
-    "epochs": "epochs",
-    "seed": "seeds",
-    "batch_size": "batch_size",
-    "train_limit": "train_limit",
-}
+FLAG_OF_AXIS = {name: role.flag for name, role in FIELDS.items() if role.flag is not None}
 """Axis -> the option (and the field of `Sweep`) that gives its values."""
 
 

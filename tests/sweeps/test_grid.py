@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.question.grid import FIELDS, Grid, axis, chain, check_axis, parse_axis, product, to_config, zipped
+from sweeps.question.grid import AXES, Grid, axis, chain, check_axis, parse_axis, product, to_config, zipped
 from workloads.trial import SETTINGS_OF, Setting, TrialConfig
 
 NAMES = ["lr", "epochs", "optimizer", "optimizer.weight_decay", "scheduler.factor", "workload.smoothing"]
@@ -97,7 +97,7 @@ def test_zipped_grids_of_different_length() -> None:
 
 @pytest.mark.parametrize("name", ["momentum", "optimizer.", "optimiser.momentum", ".momentum", "trial_id", ""])
 def test_names_that_are_no_axis(name: str) -> None:
-    known = f"{', '.join(FIELDS)}, workload.<setting>, optimizer.<setting>, scheduler.<setting>"
+    known = f"{', '.join(AXES)}, workload.<setting>, optimizer.<setting>, scheduler.<setting>"
     hint = r"( \(did you mean '\w+'\?\))?"
     with pytest.raises(ValueError, match=f"^unknown axis {re.escape(repr(name))}{hint}; known: {re.escape(known)}$"):
         check_axis(name)
@@ -167,4 +167,4 @@ def test_points_become_trials() -> None:
 
 def test_every_field_of_a_trial_is_an_axis_or_holds_settings() -> None:
     not_asked = {"test_every_epoch"}  # an option: it changes no number
-    assert {*FIELDS, *SETTINGS_OF.values()} | not_asked == set(TrialConfig().to_json())
+    assert {*AXES, *SETTINGS_OF.values()} | not_asked == set(TrialConfig().to_json())
