@@ -122,6 +122,10 @@ class SweepSpec:
     """Reason -> number of combinations of the grid dropped for it."""
     plots: tuple[str, ...] = ()
     """Names of the plots that show the answer."""
+    care: float | None = None
+    """The smallest difference that matters; None if any does."""
+    race: Mapping[str, Any] | None = None
+    """How a race was run: its rules, and the order of its seeds; None for a sweep of fixed trials."""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -136,7 +140,7 @@ class SweepSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepSpec:
-        """Returns the spec from the output of `to_json`; older ones without a library get an empty one."""
+        """Returns the spec from the output of `to_json`; what older ones lack is as by default."""
         trials = {name: tuple(TrialConfig.from_json(t) for t in values.get(name, ())) for name in _TRIAL_LISTS}
         prints = values.get("fingerprints", {"kinds": {}, "of": {}})
         of = {trial_id: prints["kinds"][kind] for trial_id, kind in prints["of"].items()}
