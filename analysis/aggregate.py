@@ -237,7 +237,7 @@ def _compared(
 def _ranked(pairs: pl.DataFrame, compared: pl.Series, positions: pl.Series) -> pl.DataFrame:
     """Returns `configuration, rank, verdict`, the latter null for the first and where there is no rank."""
     ranks = shared_ranks(pairs, compared, positions)
-    against = pairs.filter(pl.col("first") == (compared[0] if compared.len() else None))
+    against = pairs.filter(pl.col("first").is_in(compared.head(1).implode()))
     ranks = ranks.join(against.select(configuration="second", of_pair="verdict"), on="configuration", how="left")
     behind = (pl.col("of_pair") == UNKNOWN) & (pl.col("rank") > 1)
     said = pl.when(behind).then(pl.lit(DIFFER)).when(pl.col("rank").is_not_null()).then("of_pair")

@@ -151,9 +151,8 @@ def _undecided(best: dict[str, Any], others: list[dict[str, Any]], pair: dict[st
         )
     cannot = f"It cannot be told apart from {_names(others)}"
     if care is not None:
-        cannot += (
-            f", nor is {'it' if len(others) == 1 else 'any of these'} shown to be practically equal (within {care:g})"
-        )
+        they = "it" if len(others) == 1 else "any of these"
+        cannot += f", nor is {they} shown to be practically equal (within {care:g})"
     two = "the two" if len(others) == 1 else "it and the first of these"
     if pair["n"] < ENOUGH_SEEDS:
         common = f"{pair['n'] or 'no'} seed{'' if pair['n'] == 1 else 's'} in common"

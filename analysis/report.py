@@ -105,8 +105,8 @@ COLUMNS: tuple[RankingColumn, ...] = (
     RankingColumn("rank", "1 + number shown to be better than it, or than one that did at least as well", "rank"),
     RankingColumn(
         "against #1",
-        "compared with the first: differ (shown to be worse than some other, or no better than one that is), practically "
-        "equal (the difference is shown to be smaller than what matters), or cannot tell",
+        "compared with the first: differ (shown to be worse than some other, or no better than one that is), "
+        "practically equal (the difference is shown to be smaller than what matters), or cannot tell",
         "verdict",
         numeric=False,
     ),
@@ -125,9 +125,9 @@ COLUMNS: tuple[RankingColumn, ...] = (
 
 
 METHOD = (
-    f"Configurations are compared seed by seed with anytime-valid confidence sequences, all pairs together at {LEVEL:.0%}: "
-    "what they show holds however often you add seeds and look again. They assume that differences over seeds are "
-    "roughly normal: a failure so rare that no seed has shown it yet is not reckoned with."
+    "Configurations are compared seed by seed with anytime-valid confidence sequences (all pairs together, "
+    f"{LEVEL:.0%}): what they show holds however often you add seeds and look again. They assume that differences over "
+    "seeds are roughly normal; a failure so rare that no seed has shown it yet is not reckoned with."
 )
 """How ranks and verdicts are made."""
 
