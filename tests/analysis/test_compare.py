@@ -110,6 +110,12 @@ def test_equal_trainings_are_compared_once() -> None:
     assert ranks_of(np.array([best, best, other, other, third])) == [1, 1, 3, 3, 5]
 
 
+def test_with_few_seeds_equal_values_are_no_equal_trainings() -> None:
+    values = scattered(0.9, 0.88, 0.86, 0.86, seeds=4)
+    values[2:, 1:], values[2:, 0] = NAN, 0.86
+    assert compared(*values)["level"][0] == pytest.approx(0.05 / 6), "or adding seeds would add comparisons"
+
+
 def test_a_selection_counts_what_it_was_selected_from() -> None:
     values = scattered(0.9, 0.89, 0.88)
     assert compared(*values, family=600)["level"].unique().to_list() == [pytest.approx(2 * 0.05 / (600 * 599))]
