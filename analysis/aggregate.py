@@ -4,7 +4,8 @@
 
 A configuration is a trial without its seed. Configurations are ranked by final validation accuracy; test accuracy is
 reported but never used for selection. A trial counts once it is completed or stopped early. A diverged trial has no
-accuracy, and configurations are ordered first by the share of seeds that did not diverge.
+accuracy, and configurations are ordered first by the share of seeds that did not diverge. Ranks say what is shown
+(`analysis.statistics.compare`): one that is not shown to be worse than another shares its rank.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from analysis.statistics.censored import epochs_to_target, median_epochs, usual_
 from analysis.statistics.compare import pairwise, shared_ranks
 from analysis.statistics.footing import adjusted_means
 from analysis.statistics.intervals import describe
+from analysis.statistics.sequences import DIFFER, UNKNOWN
 from analysis.store import SweepStore
 from workloads.console import complaining, parse
 
@@ -82,7 +84,7 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
         )
         table = table.join(medians, on="configuration", how="left")
     table = _flagged(_positioned(_adjusted(table, reached)))
-    ranks = pl.concat([shared_ranks(pairs, *order) for pairs, order in _compared(reached, table)])
+    ranks = pl.concat([_ranked(pairs, *order) for pairs, order in _compared(data, reached, table)])
     table = table.join(ranks, on="configuration", how="left", maintain_order="left")
     return table.select(*first, *axes, pl.exclude(*first, *axes))
 
@@ -93,12 +95,12 @@ def compare(data: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
     Args:
         data: The sweeps.
         summary: `summarise(data)`, which determines the order of the pairs. Only the best `MOST_COMPARED`
-            configurations of each data set are compared, with a correction for comparing all of them.
+            configurations of each data set are compared, as sure as if all were.
 
     Returns:
         The columns of `analysis.statistics.compare.PAIR_COLUMNS`.
     """
-    return pl.concat([pairs for pairs, _ in _compared(outcomes(data), summary)])
+    return pl.concat([pairs for pairs, _ in _compared(data, outcomes(data), summary)])
 
 
 def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame) -> str:
@@ -210,10 +212,13 @@ def _flagged(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(best_of_group=best, lr_edge=pl.when(best & (lr.n_unique().over(group) > 1)).then(edge))
 
 
-def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataFrame, tuple[pl.Series, pl.Series]]]:
+def _compared(
+    data: SweepData, reached: pl.DataFrame, table: pl.DataFrame
+) -> list[tuple[pl.DataFrame, tuple[pl.Series, pl.Series]]]:
     """Returns the pairs of each data set's best configurations, and these configurations with their positions.
 
     Args:
+        data: The sweeps.
         reached: `outcomes`.
         table: The configurations in order of position.
     """
@@ -222,11 +227,21 @@ def _compared(reached: pl.DataFrame, table: pl.DataFrame) -> list[tuple[pl.DataF
     for of_dataset in sound.partition_by("dataset", maintain_order=True) or [sound]:
         best = of_dataset.head(MOST_COMPARED)
         compared = best["configuration"]
-        replicated = int((of_dataset["n"] > 1).sum())
-        family = replicated * (replicated - 1) // 2 if of_dataset.height > MOST_COMPARED else 0
-        pairs = pairwise(_by_seed(reached, compared), compared.to_numpy(), family)
+        family = of_dataset["same_as"].n_unique() if of_dataset.height > MOST_COMPARED else 0
+        values = _by_seed(reached, compared)
+        pairs = pairwise(values, compared.to_numpy(), care=data.care, family=family, shown=data.shown)
         found.append((pairs, (compared, best["position"])))
     return found
+
+
+def _ranked(pairs: pl.DataFrame, compared: pl.Series, positions: pl.Series) -> pl.DataFrame:
+    """Returns `configuration, rank, verdict`, the latter null for the first and where there is no rank."""
+    ranks = shared_ranks(pairs, compared, positions)
+    against = pairs.filter(pl.col("first").is_in(compared.head(1).implode()))
+    ranks = ranks.join(against.select(configuration="second", of_pair="verdict"), on="configuration", how="left")
+    behind = (pl.col("of_pair") == UNKNOWN) & (pl.col("rank") > 1)
+    said = pl.when(behind).then(pl.lit(DIFFER)).when(pl.col("rank").is_not_null()).then("of_pair")
+    return ranks.select("configuration", "rank", verdict=said)
 
 
 if __name__ == "__main__":

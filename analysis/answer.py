@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import polars as pl
 
 from analysis.aggregate import CHOICE, MOST_COMPARED, compare
 from analysis.configurations import trainings
 from analysis.loading import SweepData
-from analysis.statistics.compare import LEVEL, detectable_difference, seeds_to_decide
+from analysis.statistics.compare import ENOUGH_SEEDS
+from analysis.statistics.sequences import DIFFER, EQUAL, Spread, half_width, seeds_to_decide
 
 MOST_NAMED = 3
 """Configurations or groups named in a sentence; the others are counted."""
@@ -31,7 +32,7 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
         return (f"No trial has finished yet, so there is no answer: {', '.join(_missing(data))}.", *data.notes)
     pairs = compare(data, summary)
     parts = ended.partition_by("dataset", maintain_order=True)
-    verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs)]
+    verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs, data.care)]
     return (*verdicts, *_cautions(data, summary), *data.notes)
 
 
@@ -39,7 +40,7 @@ def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:
     return f"On {part['dataset'][0]}: " if len(parts) > 1 else ""
 
 
-def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, ...]:
+def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame, care: float | None) -> tuple[str, ...]:
     """Returns what is best and how certain that is, among the configurations of one data set that ended."""
     groups = ranking.unique(("optimizer", "scheduler"), keep="first", maintain_order=True)
     compared = groups if groups.height > 1 else trainings(ranking).with_columns(label="name")
@@ -50,7 +51,7 @@ def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame) -> tuple[str, ...]:
     tied = trainings(ranking).filter(position=best["position"])["label"].to_list() if groups.height > 1 else []
     equal = [row["label"] for row in others if row["position"] == best["position"]]
     equal = [label for label in dict.fromkeys([*equal, *tied]) if label != best["label"]]
-    return _best(best, others, equal), _certainty(best, others, pairs)
+    return _best(best, others, equal), _certainty(best, others, pairs, care)
 
 
 def _best(best: dict[str, Any], others: list[dict[str, Any]], equal: list[str]) -> str:
@@ -68,71 +69,111 @@ def _best(best: dict[str, Any], others: list[dict[str, Any]], equal: list[str]) 
     return f"{text}."
 
 
-def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.DataFrame) -> str:
-    """Returns which others differ significantly from the best, which do not, and how many were not compared."""
+def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.DataFrame, care: float | None) -> str:
+    """Returns which others are as good as the best, which cannot be told from it, which are worse or not compared."""
     if not others:
         alone = best["alike"] == 1
         return "There is nothing to compare it with." if alone else "All others are bitwise identical to it."
     if best["diverged"]:
         return f"No more can be said: every configuration diverged on some seed, this one on {best['diverged']}."
-    against = pairs.filter(pl.col("first") == best["configuration"])
-    shown = set(against.filter(pl.col("p_holm") < LEVEL, pl.col("difference") > 0)["second"])
-    compared = set(against["second"])
-    diverged = [row for row in others if row["diverged"]]
-    sound = [row for row in others if not row["diverged"]]
-    worse = [row for row in sound if row["configuration"] in shown or (row["rank"] or 1) > 1]
-    tied = [row for row in sound if row not in worse and row["configuration"] in compared]
-    passed_over = len(sound) - len(worse) - len(tied)
-    rest = f" Not compared: {passed_over:,} ranked below the best {MOST_COMPARED}." if passed_over else ""
-    if tied:
-        return f"{_undecided(best, tied, against)}.{rest}"
-    parts = []
-    if worse:
-        inherited = any(row["configuration"] not in shown for row in worse)
-        also = " or no better than one that is" if inherited else ""
-        are = "is" if len(worse) + len(diverged) == 1 else "are"
-        parts.append(f"{are} significantly worse (p < {LEVEL:g}, Holm-corrected){also}")
-    if diverged:
-        parts.append("diverged on some seed")
-    settled = len(worse) + len(diverged)
-    subject = "The other one" if settled == 1 else f"The other {settled:,}"
-    nearest = against.filter(pl.col("second").is_in([row["configuration"] for row in worse])).head(1).rows(named=True)
-    return f"{subject} {' or '.join(parts)}{''.join(f'; {_detectable(pair)}' for pair in nearest)}.{rest}"
+    against = {pair["second"]: pair for pair in pairs.filter(pl.col("first") == best["configuration"]).rows(named=True)}
+    differ = pairs.filter(pl.col("verdict") == DIFFER)
+    shown = set(differ.select(worse=pl.col("first") + pl.col("second") - pl.col("better"))["worse"])
+    kinds: dict[_Kind, list[dict[str, Any]]] = {kind: [] for kind in get_args(_Kind)}
+    for row in others:
+        kinds[_kind(row, against.get(row["configuration"]))].append(row)
+    said = []
+    if kinds["same"]:
+        said.append(f"{_names(kinds['same'])} {_verb(kinds['same'], 'has', 'have')} the same results on every seed.")
+    if kinds["equal"]:
+        within = f" (within {care:g})" if care is not None else ""
+        said.append(f"{_names(kinds['equal'])} {_verb(kinds['equal'], 'is', 'are')} practically equal{within}.")
+    if kinds["ahead"]:
+        verb = _verb(kinds["ahead"], "is", "are")
+        said.append(f"{_names(kinds['ahead'])} {verb} shown to be better on the seeds that both have.")
+    if kinds["open"]:
+        nearest = against[kinds["open"][0]["configuration"]]
+        said.append(f"{_undecided(best, kinds['open'], nearest, care)}.")
+    if settled := [*kinds["worse"], *kinds["diverged"]]:
+        inherited = any(row["configuration"] not in shown for row in kinds["worse"])
+        worse = f"{_verb(settled, 'is', 'are')} shown to be worse" if kinds["worse"] else ""
+        parts = [worse, "did no better than one that is" if inherited else ""]
+        parts.append("diverged on some seed" if kinds["diverged"] else "")
+        subject = "The other one" if len(settled) == 1 else f"The other {len(settled):,}"
+        said.append(f"{subject} {', or '.join(part for part in parts if part)}.")
+    if kinds["not compared"]:
+        said.append(f"Not compared: {len(kinds['not compared']):,} ranked below the best {MOST_COMPARED}.")
+    return " ".join(said)
 
 
-def _undecided(best: dict[str, Any], tied: list[dict[str, Any]], against: pl.DataFrame) -> str:
-    """Returns which others the best is not significantly different from, and how many seeds would tell."""
+_Kind = Literal["same", "equal", "ahead", "open", "worse", "diverged", "not compared"]
+
+
+def _kind(row: dict[str, Any], pair: dict[str, Any] | None) -> _Kind:
+    """Returns how a configuration compares with the best.
+
+    Args:
+        row: Of the summary.
+        pair: Of the best and this one, as of `pairwise`; None if they were not compared.
+    """
+    if row["diverged"]:
+        return "diverged"
+    if pair is None:
+        return "not compared"
+    if row["verdict"] == EQUAL:
+        return "same" if pair["difference"] == pair["deviation"] == 0 else "equal"
+    if row["verdict"] == DIFFER:
+        return "ahead" if pair["better"] == row["configuration"] else "worse"
+    return "open"
+
+
+def _names(rows: list[dict[str, Any]]) -> str:
+    return _listed([row["label"] for row in rows])
+
+
+def _verb(rows: list[dict[str, Any]], one: str, several: str) -> str:
+    return one if len(rows) == 1 else several
+
+
+def _undecided(best: dict[str, Any], others: list[dict[str, Any]], pair: dict[str, Any], care: float | None) -> str:
+    """Returns which others the best cannot be told apart from, and how many seeds would tell.
+
+    Args:
+        best: The best configuration.
+        others: Those that it cannot be told apart from, the best first.
+        pair: Of the best and the first of these, as of `pairwise`.
+        care: The smallest difference that matters.
+    """
     if best["n"] == 1:
         return (
             "It is unknown whether other seeds would agree: with a single seed there is no interval and no estimate of "
             "how many seeds would tell"
         )
-    cannot = f"It is not significantly different from {_listed([row['label'] for row in tied])}"
-    first = "it" if len(tied) == 1 else "the first of these"
-    nearest = against.filter(pl.col("second") == tied[0]["configuration"], pl.col("n") > 1)
-    if nearest.is_empty():
-        return (
-            f"{cannot}: the two have fewer than two seeds in common"
-            if len(tied) == 1
-            else (f"{cannot}: the first of these has fewer than two seeds in common with it")
-        )
-    pair = nearest.row(0, named=True)
+    cannot = f"It cannot be told apart from {_names(others)}"
+    if care is not None:
+        they = "it" if len(others) == 1 else "any of these"
+        cannot += f", nor is {they} shown to be practically equal (within {care:g})"
+    two = "the two" if len(others) == 1 else "it and the first of these"
+    if pair["n"] < ENOUGH_SEEDS:
+        common = f"{pair['n'] or 'no'} seed{'' if pair['n'] == 1 else 's'} in common"
+        return f"{cannot}: {two} have {common}, and {ENOUGH_SEEDS} are the fewest that can tell"
     if pair["deviation"] == 0:
-        equal = pair["difference"] == 0
-        alike = (
-            f"{'they' if len(tied) == 1 else f'it and {first}'} {'are equal' if equal else 'differ by the same amount'}"
-        )
-        return f"{cannot}: {alike} on every seed, so the number of seeds needed cannot be estimated"
-    needed = seeds_to_decide(pair["difference"], pair["deviation"], pair["comparisons"])
-    decide = f"about {float(f'{needed:.2g}'):,.0f}" if needed else "no number of"
-    between = "the two" if len(tied) == 1 else "it and the first of these"
-    return f"{cannot}: {_detectable(pair)}, and {decide} seeds would tell {between} apart at the observed spread"
+        return f"{cannot}: {two} differ by the same on every seed, so the number of seeds needed cannot be estimated"
+    spread, apart = Spread(pair["prior_degrees"], pair["prior_deviation"]), abs(pair["difference"])
+    smallest = half_width(pair["n"], pair["deviation"], pair["step_level"], spread)
+    shows = f"differences of {smallest:.4f} or more" if smallest < 1 else "no difference yet"
+    differ = seeds_to_decide(apart, pair["deviation"], pair["step_level"], prior=spread)
+    equal = seeds_to_decide(max(0.0, (care or 0.0) - apart), pair["deviation"], pair["level"], prior=spread)
+    needed = min((count for count in (differ, equal) if count is not None), default=None)
+    decide = f"about {_rounded_up(max(needed, pair['n'] + 1)):,}" if needed else "no number of"
+    would = f"would decide between {two}" if care is not None else f"would tell {two} apart"
+    return f"{cannot}: {pair['n']} seeds show {shows}; {decide} seeds {would}"
 
 
-def _detectable(pair: dict[str, Any]) -> str:
-    smallest = detectable_difference(pair["deviation"], pair["n"], pair["comparisons"])
-    possible = smallest is not None and smallest < 1
-    return f"{pair['n']} seeds can detect {f'differences of {smallest:.4f} or more' if possible else 'no difference'}"
+def _rounded_up(count: int) -> int:
+    """Returns a count rounded up to two digits."""
+    unit: int = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // unit) * unit
 
 
 def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:

@@ -9,6 +9,7 @@ import polars as pl
 
 from analysis.configurations import with_configurations
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
+from analysis.statistics.compare import NOTHING, Shown
 from analysis.store import LONGEST_NAME, SweepSpec, SweepStore, without_secrets
 from analysis.tables import build_trials
 from workloads.errors import InputError
@@ -33,6 +34,14 @@ class SweepData:
     """Columns of `trials` that vary between configurations; never the seed."""
     notes: tuple[str, ...] = ()
     """Caveats about the files, one sentence each."""
+    shown: Shown = NOTHING
+    """What a race has shown of these configurations: ranks, verdicts and sentences keep to it."""
+
+    @property
+    def care(self) -> float | None:
+        """The smallest difference that matters in any of the sweeps; None if in one of them any does."""
+        given = [spec.care for spec in self.specs if spec.care is not None]
+        return min(given) if given and len(given) == len(self.specs) else None
 
 
 def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:

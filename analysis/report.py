@@ -31,6 +31,7 @@ from analysis.answer import answer
 from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.next_steps import NextStep, next_steps
+from analysis.statistics.sequences import LEVEL
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
 from workloads.trial import STATUSES, canonical_json, digest
@@ -92,12 +93,23 @@ COLUMNS: tuple[RankingColumn, ...] = (
     RankingColumn("configuration", "the settings that vary", "name", numeric=False),
     RankingColumn("val accuracy", "of the last epoch, mean over seeds", "final_val_accuracy_mean", "{:.4f}"),
     RankingColumn(
-        "95% interval", "of that mean (Student's t)", "final_val_accuracy_low", "{:.4f}", to="final_val_accuracy_high"
+        "95% interval",
+        "of that mean alone (Student's t); not for comparing configurations, which ranks are for",
+        "final_val_accuracy_low",
+        "{:.4f}",
+        to="final_val_accuracy_high",
     ),
     RankingColumn(
         "balanced", "balanced validation accuracy, if classes are rare", "final_balanced_accuracy_mean", "{:.4f}"
     ),
-    RankingColumn("rank", "1 + number significantly better than it, or than one that did at least as well", "rank"),
+    RankingColumn("rank", "1 + number shown to be better than it, or than one that did at least as well", "rank"),
+    RankingColumn(
+        "against #1",
+        "compared with the first: differ (shown to be worse than some other, or no better than one that is), "
+        "practically equal (the difference is shown to be smaller than what matters), or cannot tell",
+        "verdict",
+        numeric=False,
+    ),
     RankingColumn("val loss", "of the last epoch, mean over seeds", "final_val_loss_mean", "{:.4f}", printed=False),
     RankingColumn("seeds", "trials that finished", "n"),
     RankingColumn("diverged", "trials that diverged", "diverged"),
@@ -110,6 +122,21 @@ COLUMNS: tuple[RankingColumn, ...] = (
     ),
 )
 """The ranked table; empty columns are dropped."""
+
+
+METHOD = (
+    "Configurations are compared seed by seed with anytime-valid confidence sequences (all pairs together, "
+    f"{LEVEL:.0%}): what they show holds however often you add seeds and look again. They assume that differences over "
+    "seeds are roughly normal; a failure so rare that no seed has shown it yet is not reckoned with."
+)
+"""How ranks and verdicts are made."""
+
+
+def method_of(data: SweepData, summary: pl.DataFrame) -> str:
+    """Returns how ranks and verdicts were made and what they assume; empty if there are none."""
+    if summary["rank"].null_count() == summary.height:
+        return ""
+    return METHOD if data.care is None else f"{METHOD} Differences below {data.care:g} do not matter (--care)."
 
 
 def columns_of(rows: pl.DataFrame) -> list[RankingColumn]:
@@ -316,6 +343,7 @@ def render(
         sentences=sentences,
         columns=columns,
         rows=[[(column.text(row), row[column.value]) for column in columns] for row in shown.iter_rows(named=True)],
+        method=method_of(data, summary),
         distinct=distinct.height,
         configurations=summary.height,
         failures=failures,

@@ -188,8 +188,15 @@ SUMMARY_COLUMNS: tuple[Column, ...] = (
     Column(
         "rank",
         pl.Int32,
-        "1 + number of configurations significantly better than it, or than one that did at least as well; null if "
+        "1 + number of configurations shown to be better than it, or than one that did at least as well; null if "
         "unknown: fewer than 3 seeds in common with every other, a seed that diverged, or not among the best 500",
+    ),
+    Column(
+        "verdict",
+        pl.String,
+        "how it compares with the first of its data set: `differ` if it, or one that did at least as well, is shown to "
+        "be worse than some other, `practically equal` if the difference is shown to be smaller than what matters "
+        "(--care) or is 0 on every seed, else `cannot tell`; null for the first and without a rank",
     ),
     Column("best_of_group", pl.Boolean, "whether it is the best for its optimizer and schedule"),
     Column("lr_edge", pl.String, "if so: `lowest` or `highest` if its learning rate is at that edge of the grid"),

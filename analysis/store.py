@@ -142,7 +142,7 @@ class SweepSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepSpec:
-        """Returns the spec from the output of `to_json`; older ones without a library get an empty one."""
+        """Returns the spec from the output of `to_json`; what older ones lack is as by default."""
         trials = {name: tuple(TrialConfig.from_json(t) for t in values.get(name, ())) for name in _TRIAL_LISTS}
         prints = values.get("fingerprints", {"kinds": {}, "of": {}})
         of = {trial_id: prints["kinds"][kind] for trial_id, kind in prints["of"].items()}

@@ -64,7 +64,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
     )
     notes = []
     if any(row.rank == 1 for row in rows):
-        notes.append("Configurations of rank 1 do not differ significantly.")
+        notes.append("Rank 1: not shown to be worse than any other. The intervals are not for comparing.")
     if max(len(row.accuracies) for row in rows) == 1:
         notes.append("With one seed there is no interval.")
     if shown.height < finished.height:

@@ -304,13 +304,14 @@ def test_data_sets_are_ranked_apart() -> None:
     assert compare(handmade_sweep(results).data, summary).height == 2
 
 
-def test_only_the_best_of_many_are_compared_but_corrected_as_if_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_best_of_many_are_compared_as_sure_as_if_all_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.aggregate.MOST_COMPARED", 4)
     data = synthetic_sweep(optimizers=("adam",), lrs=(0.001, 0.002, 0.003, 0.004, 0.005, 0.006), seeds=(1, 2, 3)).data
     summary = summarise(data)
     assert summary["rank"].is_null().to_list() == [False] * 4 + [True] * 2
+    assert summary["verdict"].is_null().to_list() == [True] + [False] * 3 + [True] * 2
     pairs = compare(data, summary)
-    assert pairs["comparisons"].to_list() == [6 * 5 // 2] * (4 * 3 // 2)
+    assert pairs["level"].to_list() == pytest.approx([2 * 0.05 / (6 * 5)] * (4 * 3 // 2))
     assert {*pairs["first"], *pairs["second"]} == {*summary["configuration"][:4]}
 
 

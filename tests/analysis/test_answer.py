@@ -1,14 +1,17 @@
 """What the answer says, and that it says so when it cannot tell."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
+import scipy.optimize
 from synthetic import handmade_sweep, synthetic_of_size, synthetic_plateau, synthetic_sweep
 
 from analysis.aggregate import summarise
 from analysis.answer import answer
 from analysis.loading import SweepData, combine
-from analysis.statistics.compare import detectable_difference, seeds_to_decide
+from analysis.statistics.compare import Shown
+from analysis.statistics.sequences import DIFFER, EQUAL, UNKNOWN
 from workloads.trial import TrialConfig
 
 
@@ -39,7 +42,7 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         (
             "adam has the highest final validation accuracy, 0.9000 (one seed), 0.0100 more than sgd; "
             "test accuracy 0.8000.",
-            NO_SPREAD,
+            f"{NO_SPREAD} The other one diverged on some seed.",
         ),
     ),
     "all others diverged": (
@@ -62,26 +65,33 @@ ANSWERS: dict[str, tuple[dict[str, Sequence[float | None]], tuple[str, ...]]] = 
         (
             "adam has the highest final validation accuracy, 0.9020 (95% interval 0.8970 to 0.9070, 3 seeds), "
             "0.0507 more than sgd; test accuracy 0.8020.",
-            "The other 2 are significantly worse (p < 0.05, Holm-corrected) or diverged on some seed; "
-            f"3 seeds can detect differences of {detectable_difference(0.000577, 3):.4f} or more.",
+            "The other 2 are shown to be worse, or diverged on some seed.",
         ),
     ),
     "no spread": (
-        {"sgd": (0.89, 0.90), "adam": (0.9, 0.91)},
+        {"sgd": (0.89, 0.90, 0.91), "adam": (0.9, 0.91, 0.92)},
+        (
+            # half the interval: 4.302653, the 97.5% point of Student's t with 2 degrees of freedom, * 0.01 / sqrt(3)
+            "adam has the highest final validation accuracy, 0.9100 (95% interval 0.8852 to 0.9348, 3 seeds), "
+            "0.0100 more than sgd; test accuracy 0.8100.",
+            "It cannot be told apart from sgd: the two differ by the same on every seed, so the number of seeds needed "
+            "cannot be estimated.",
+        ),
+    ),
+    "too few seeds": (
+        {"sgd": (0.89, 0.91), "adam": (0.9, 0.91)},
         (
             "adam has the highest final validation accuracy, 0.9050 (95% interval 0.8415 to 0.9685, 2 seeds), "
-            "0.0100 more than sgd; test accuracy 0.8050.",
-            "It is not significantly different from sgd: they differ by the same amount on every seed, so the number "
-            "of seeds needed cannot be estimated.",
+            "0.0050 more than sgd; test accuracy 0.8050.",
+            "It cannot be told apart from sgd: the two have 2 seeds in common, and 3 are the fewest that can tell.",
         ),
     ),
     "equal on every seed": (
-        {"sgd": (0.9, 0.9), "adam": (0.9, 0.9)},
+        {"sgd": (0.9, 0.9, 0.9), "adam": (0.9, 0.9, 0.9)},
         (
-            "sgd and adam have the highest final validation accuracy, 0.9000 (2 seeds); "
+            "sgd and adam have the highest final validation accuracy, 0.9000 (3 seeds); "
             "test accuracy of the first: 0.8000.",
-            "It is not significantly different from adam: they are equal on every seed, so the number of seeds needed "
-            "cannot be estimated.",
+            "adam has the same results on every seed.",
         ),
     ),
     "all diverged somewhere": (
@@ -107,21 +117,82 @@ def test_answers(accuracies: dict[str, Sequence[float | None]], expected: tuple[
     assert told(handmade_sweep(optimizers(accuracies)).data) == expected
 
 
+def half_width(n: int, deviation: float) -> float:
+    """How far a mean is off where the evidence against it is 1 / 0.05, by the formula of `sequences`."""
+    squares = (n - 1) * deviation**2
+
+    def evidence(x: float) -> float:
+        scales = [1 + n * g for g in (1, 100)]
+        return sum(a**-0.5 * ((squares + n * x**2) / (squares + n * x**2 / a)) ** (n / 2) for a in scales) / 2 - 20
+
+    return scipy.optimize.brentq(evidence, 1e-9, 1)
+
+
 def test_undecided_says_what_could_be_shown_and_what_it_takes() -> None:
     # differences 0.002, -0.001, 0.005: mean 0.002, deviation 0.003
     accuracies = {"adam": (0.902, 0.899, 0.910), "sgd": (0.900, 0.900, 0.905)}
     second = told(handmade_sweep(optimizers(accuracies)).data)[1]
-    assert detectable_difference(0.003, 3) == pytest.approx(0.0098, abs=5e-5)
-    assert seeds_to_decide(0.002, 0.003) == 20
+    assert half_width(3, 0.003) == pytest.approx(0.0239, abs=5e-5)
+    assert half_width(29, 0.003) > 0.002 > half_width(30, 0.003)
     assert second == (
-        "It is not significantly different from sgd: 3 seeds can detect differences of 0.0098 or more, "
-        "and about 20 seeds would tell the two apart at the observed spread."
+        "It cannot be told apart from sgd: 3 seeds show differences of 0.0239 or more; "
+        "about 30 seeds would tell the two apart."
+    )
+    careful = told(caring(handmade_sweep(optimizers(accuracies)).data, 0.006))[1]
+    assert half_width(10, 0.003) > 0.006 - 0.002 > half_width(11, 0.003)
+    assert careful == (
+        "It cannot be told apart from sgd, nor is it shown to be practically equal (within 0.006): 3 seeds show "
+        "differences of 0.0239 or more; about 11 seeds would decide between the two."
     )
 
 
-def test_two_seeds_and_many_comparisons_show_nothing() -> None:
-    accuracies = {f"optimizer{i}": (0.9 - i / 1000, 0.9 + i / 500) for i in range(20)}
-    assert "2 seeds can detect no difference, and about " in told(handmade_sweep(optimizers(accuracies)).data)[1]
+def test_what_cannot_be_told_apart_does_not_hide_what_is_worse() -> None:
+    wiggle = (0, 0.001, -0.002, 0.0005, 0.003, -0.001)
+    accuracies = {
+        name: tuple(mean + sign * w for w in wiggle)
+        for name, mean, sign in (("adam", 0.9, 1), ("sgd", 0.8995, -1), ("nadam", 0.8, 1.5), ("radam", 0.7, 0.5))
+    }
+    second = told(handmade_sweep(optimizers(accuracies)).data)[1]
+    assert second.startswith("It cannot be told apart from sgd: 6 seeds show differences of ")
+    assert second.endswith(" would tell the two apart. The other 2 are shown to be worse.")
+
+
+def caring(data: SweepData, care: float) -> SweepData:
+    return replace(data, specs=tuple(replace(spec, care=care) for spec in data.specs))
+
+
+def test_practically_equal_is_said_with_care_only() -> None:
+    accuracies = {"adam": ALIKE, "sgd": tuple(a - 0.0002 - w for a, w in zip(ALIKE, WIGGLE, strict=True))}
+    data = handmade_sweep(optimizers(accuracies)).data
+    assert told(data)[1].startswith("It cannot be told apart from sgd: ")
+    assert told(caring(data, 0.005))[1] == "sgd is practically equal (within 0.005)."
+    assert summarise(caring(data, 0.005)).select("rank", "verdict").rows() == [(1, None), (1, EQUAL)]
+    assert summarise(data).select("rank", "verdict").rows() == [(1, None), (1, UNKNOWN)]
+
+
+WIGGLE = (0, 0.0003, -0.0002, 0.0001, 0.0002, -0.0004, 0.0001, -0.0001)
+ALIKE = tuple(0.9 + 0.001 * (i % 3) for i in range(len(WIGGLE)))
+
+
+def test_care_of_several_sweeps_is_the_smallest_that_all_have() -> None:
+    one, two = (handmade_sweep(optimizers({name: (0.9,)}), name) for name in ("adam", "sgd"))
+
+    def care(*cares: float | None) -> float | None:
+        specs = (replace(sweep.spec, care=care) for sweep, care in zip((one, two), cares, strict=True))
+        parts = [(spec, *sweep.parts[1:]) for spec, sweep in zip(specs, (one, two), strict=True)]
+        return combine(parts).care
+
+    assert [care(0.01, 0.002), care(None, 0.002), care(None, None)] == [0.002, None, None]
+
+
+def test_what_a_race_has_shown_is_told() -> None:
+    accuracies = {"adam": ALIKE, "sgd": tuple(a - 0.0002 - w for a, w in zip(ALIKE, WIGGLE, strict=True))}
+    data = handmade_sweep(optimizers(accuracies)).data
+    dropped = replace(data, shown=Shown(worse=((1, 0),)))
+    assert told(dropped)[1] == "The other one is shown to be worse."
+    assert summarise(dropped).select("rank", "verdict").rows() == [(1, None), (2, DIFFER)]
+    contradicted = replace(data, shown=Shown(worse=((0, 1),)))
+    assert told(contradicted)[1] == "sgd is shown to be better on the seeds that both have."
 
 
 def test_seeds_not_in_common_cannot_be_paired() -> None:
@@ -129,7 +200,7 @@ def test_seeds_not_in_common_cannot_be_paired() -> None:
         trial.replace(seed=trial.seed + 10): result for trial, result in optimizers({"sgd": (0.8, 0.82)}).items()
     }
     assert told(handmade_sweep(results).data)[1] == (
-        "It is not significantly different from sgd: the two have fewer than two seeds in common."
+        "It cannot be told apart from sgd: the two have no seeds in common, and 3 are the fewest that can tell."
     )
 
 
@@ -148,7 +219,7 @@ def test_optimizers_are_compared_at_their_best_learning_rates() -> None:
 def test_many_names_are_counted() -> None:
     accuracies = {f"optimizer{i}": (0.9 - i / 1000, 0.91 - i / 1000 + 1e-4 * (i % 3)) for i in range(8)}
     assert told(handmade_sweep(optimizers(accuracies)).data)[1].startswith(
-        "It is not significantly different from optimizer1, optimizer2, optimizer3 and 4 more: "
+        "It cannot be told apart from optimizer1, optimizer2, optimizer3 and 4 more: it and the first of these have "
     )
 
 
@@ -192,10 +263,10 @@ def test_what_was_not_compared_is_no_tie(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_configuration_behind_one_that_is_worse_is_worse() -> None:
-    # nadam scatters too much for any test, but did no better than sgd
-    accuracies = {"adam": (0.9, 0.902, 0.904), "sgd": (0.85, 0.851, 0.853), "nadam": (0.8, 0.1, 0.8)}
+    # nadam scatters too much to be told from any other, but did no better than sgd
+    accuracies = {"adam": (0.9, 0.902, 0.904), "sgd": (0.85, 0.851, 0.853), "nadam": (0.99, 0.1, 0.8)}
     assert told(handmade_sweep(optimizers(accuracies)).data)[1].startswith(
-        "The other 2 are significantly worse (p < 0.05, Holm-corrected) or no better than one that is; "
+        "The other 2 are shown to be worse, or did no better than one that is."
     )
 
 
@@ -217,11 +288,11 @@ def test_settings_that_were_one_training_are_told_once() -> None:
     results |= optimizers({"adam": (0.8, 0.81, 0.825)}, lr=1.0)
     first, second, *_ = told(handmade_sweep(results).data)
     assert first.startswith("lr 0.1 (and 4 identical) has the highest")
-    assert second.startswith("The other one is significantly worse")
+    assert second == "The other one is shown to be worse."
 
 
 @pytest.mark.parametrize(
-    ("seeds", "verdict"), [((1,), "It is unknown whether "), ((1, 2, 3), "It is not significantly different from ")]
+    ("seeds", "verdict"), [((1,), "It is unknown whether "), ((1, 2, 3), "It cannot be told apart from ")]
 )
 def test_plateau_settings_are_compared_as_such(seeds: tuple[int, ...], verdict: str) -> None:
     first, second, *_ = told(synthetic_plateau(seeds=seeds).data)
@@ -230,4 +301,4 @@ def test_plateau_settings_are_compared_as_such(seeds: tuple[int, ...], verdict: 
 
 
 def test_large_sweeps_are_answered() -> None:
-    assert told(synthetic_of_size(600, seeds=2, epochs=3).data)[1].startswith("It is not significantly different from ")
+    assert told(synthetic_of_size(600, seeds=2, epochs=3).data)[1].startswith("It cannot be told apart from ")

@@ -168,7 +168,7 @@ def test_seeds_are_points_with_the_interval_and_rank_of_their_configuration():
     assert (adam.label, adam.accuracies) == ("adam", tuple(good))
     assert (adam.mean, adam.low, adam.high) == pytest.approx((np.mean(good), low[0], high[0]))
     assert (adam.rank, sgd.rank) == (1, 2)
-    assert "rank 1" in found.note
+    assert found.note == "Rank 1: not shown to be worse than any other. The intervals are not for comparing."
 
 
 def test_one_seed_is_said_to_have_no_interval():

@@ -348,3 +348,19 @@ def test_single_pictures_are_drawn_on_request(folder: Path, written: Report):
     (file,) = plot.write_plots([str(folder / "small")], ["seeds"])
     assert file == f"{folder}/small/plots/seeds.png"
     assert Path(file).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_says_how_configurations_were_compared() -> None:
+    runs = {
+        TrialConfig(optimizer=name, epochs=1, seed=seed): Run((mean + 0.001 * seed * len(name),))
+        for name, mean in {"adam": 0.9, "sgd": 0.5}.items()
+        for seed in range(8)
+    }
+    data = handmade(runs)
+    careful = replace(data, specs=tuple(replace(spec, care=0.005) for spec in data.specs))
+    for sweep, ending in ((data, ""), (careful, " Differences below 0.005 do not matter (--care).")):
+        summary = summarise(sweep)
+        text = text_of(report.render(sweep, summary, answer(sweep, summary), [], ["results/x"]))
+        assert f"{report.METHOD}{ending} " in text
+        assert re.search(r"against #1 .* 1 adam .* 2 sgd .* 2 differ ", text)
+    assert "confidence sequences" not in text_of(page_of(SMALL)), "two seeds have no verdict"

@@ -8,15 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from synthetic import synthetic_sweep
 
 from analysis import store as store_module
 from analysis.schema import EPOCH_COLUMNS
-from analysis.store import MOST_PARTS, TEMPORARY, SweepStore, TrialStatus
+from analysis.store import MOST_PARTS, TEMPORARY, SweepSpec, SweepStore, TrialStatus
 from workloads.trial import Status
 
 
@@ -231,3 +233,15 @@ def test_rows_of_an_older_part_lack_newer_columns(storage: str) -> None:
     store = SweepStore(storage, "s")
     store._write_part("epochs", pl.DataFrame({"trial_id": ["a"], "epoch": [1]}, schema_overrides={"epoch": pl.Int32}))
     assert store.read_epochs()["grad_norm"].to_list() == [None]
+
+
+def test_what_matters_and_how_a_race_was_run_are_kept_and_older_files_lack_them(storage: str) -> None:
+    spec = synthetic_sweep("s").spec
+    store = SweepStore(storage, "s")
+    store.write_spec(replace(spec, care=0.005, race={"seeds": [3, 1]}))
+    found = store.read_spec()
+    assert found is not None
+    assert (found.care, found.race) == (0.005, {"seeds": [3, 1]})
+    older = {name: value for name, value in spec.to_json().items() if name not in ("care", "race")}
+    assert SweepSpec.from_json(older) == spec
+    assert (spec.care, spec.race) == (None, None)
