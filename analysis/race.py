@@ -1,0 +1,116 @@
+"""How a sweep's race went: its rounds again, from the stored trials, with what each of them saw.
+
+A race is a policy of `sweeps`, which goes by the results that are there and by nothing else. So the same rounds
+(`statistics.rounds`) on the stored results give the course that the race took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from analysis.loading import SweepData
+from analysis.statistics.rounds import Course, run
+from workloads.trial import TrialConfig, canonical_json, digest
+
+_VALUE = "final_val_accuracy"
+_NOT_ENDED = ("pending", "cancelled")
+"""Statuses of trials that are trained yet if the same question is asked again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """A race, as far as it has come."""
+
+    course: Course
+    """How it went; its indices are places in the following."""
+    configurations: tuple[int, ...]
+    """What was compared: the `configuration` of the tables."""
+    labels: tuple[str, ...]
+    """The settings of each that vary, in words."""
+    care: float | None
+    """The smallest difference that matters; None if any does."""
+
+    @property
+    def worse(self) -> list[tuple[int, int]]:
+        """Pairs of `configuration`: one that is out, and the one that it was shown to be worse than.
+
+        What is out because it diverges is in no pair, nor is what came back because that other one diverged later on.
+        """
+        by = {one.configuration: one.against for one in self.course.events if one.standing == "worse"}
+        return [
+            (self.configurations[one], self.configurations[other])
+            for one, other in by.items()
+            if self.course.standings[one] == "worse" and other is not None
+        ]
+
+
+def raced(sweep: SweepData) -> Race | None:
+    """Returns how a sweep's race went, finished or not, every round's intervals included.
+
+    Returns:
+        None if no race was asked for, if there are several sweeps, or if there are trials of configurations that were
+        not in the race (`load(..., everything=True)`).
+    """
+    if len(sweep.specs) != 1 or not (asked := sweep.specs[0].race):
+        return None
+    spec = sweep.specs[0]
+    # Stored in the order of the race: by configuration.
+    ids = {trial.trial_id: trial.replace(seed=0).trial_id for trial in spec.trials}
+    row = {one: place for place, one in enumerate(dict.fromkeys(ids.values()))}
+    if digest(canonical_json(sorted(row))) != asked["configurations"]:
+        return None
+    of = {trial_id: row[one] for trial_id, one in ids.items()}
+    named = _named(sweep.trials, of)
+    values, ended, diverged = _results(sweep.trials, of, asked["seeds"])
+    course = run(
+        values,
+        ended,
+        diverged,
+        _groups(spec.trials, of),
+        care=spec.care,
+        level=asked["level"],
+        start=asked["start"],
+        looks=True,
+    )
+    return Race(
+        course=course,
+        configurations=tuple(configuration for configuration, _ in named),
+        labels=tuple(label for _, label in named),
+        care=spec.care,
+    )
+
+
+def _named(trials: pl.DataFrame, of: Mapping[str, int]) -> list[tuple[int, str]]:
+    """Returns number and label of each configuration of the race."""
+    found: dict[int, tuple[int, str]] = {}
+    for trial_id, configuration, label in trials.select("trial_id", "configuration", "label").iter_rows():
+        found.setdefault(of[trial_id], (configuration, label))
+    return [found[place] for place in sorted(found)]
+
+
+def _results(
+    trials: pl.DataFrame, of: Mapping[str, int], seeds: Sequence[int]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Returns value, whether ended and whether diverged, each of shape (configurations, seeds)."""
+    shape = max(of.values()) + 1, len(seeds)
+    values, ended, diverged = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    column = {seed: place for place, seed in enumerate(seeds)}
+    used = trials.filter(pl.col("seed").is_in(list(seeds))).select("trial_id", "seed", "status", _VALUE)
+    for trial_id, seed, status, value in used.iter_rows():
+        place = of[trial_id], column[seed]
+        ended[place], diverged[place] = status not in _NOT_ENDED, status == "diverged"
+        if status == "completed" and value is not None:
+            values[place] = value
+    return values, ended, diverged
+
+
+def _groups(trials: Iterable[TrialConfig], of: Mapping[str, int]) -> list[int] | None:
+    """Returns each configuration's group, by optimizer and schedule; None if there is only one."""
+    names = dict(sorted((of[trial.trial_id], (trial.optimizer, trial.scheduler)) for trial in trials))
+    number = {name: place for place, name in enumerate(dict.fromkeys(names.values()))}
+    return [number[name] for name in names.values()] if len(number) > 1 else None
