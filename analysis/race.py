@@ -36,6 +36,16 @@ class Race:
     """The smallest difference that matters; None if any does."""
 
     @property
+    def trials(self) -> int:
+        """How many trials it has looked at."""
+        return int(self.course.used.sum())
+
+    @property
+    def most_seeds(self) -> int:
+        """How many of those the configuration has that has most."""
+        return int(self.course.used.sum(axis=1).max())
+
+    @property
     def worse(self) -> list[tuple[int, int]]:
         """Pairs of `configuration`: one that is out, and the one that it was shown to be worse than.
 
