@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
 from analysis.configurations import with_configurations
-from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
+from analysis.race import raced
+from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.statistics.compare import NOTHING, Shown
 from analysis.store import LONGEST_NAME, SweepSpec, SweepStore, without_secrets
 from analysis.tables import build_trials
@@ -17,6 +18,11 @@ from workloads.trial import digest
 
 FINISHED = ("completed", "early_stopped")
 """Statuses of the trials whose metrics count."""
+
+
+def no_decisions() -> pl.DataFrame:
+    """Returns an empty table of decisions."""
+    return pl.DataFrame(schema=polars_schema(DECISION_COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class SweepData:
         given = [spec.care for spec in self.specs if spec.care is not None]
         return min(given) if given and len(given) == len(self.specs) else None
 
+    decisions: pl.DataFrame = field(default_factory=no_decisions)
+    """What the races that were asked for decided (`DECISION_COLUMNS`), in order; empty for sweeps of fixed trials."""
+
 
 def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
     """Reads sweeps from their parts, so running ones work too; falls back to the tables if only those are left.
@@ -57,7 +66,7 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
     """
     if not sweeps:
         raise InputError("no sweep given; pass at least one folder such as results/optimizers")
-    parts, notes = [], []
+    parts, notes, decisions = [], [], []
     for sweep in sweeps:
         store = open_store(sweep)
         spec = store.read_spec()
@@ -65,8 +74,9 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
             where = without_secrets(sweep)
             raise InputError(f"no sweep found at {where!r}: it has no sweep.json; pass the results folder of a sweep")
         parts.append((spec.everything() if everything else spec, *_recorded(store)))
+        decisions.append(store.read_decisions() if spec.race else no_decisions())
         notes += [f"{store.locate(path)} is damaged and was skipped." for path in dict.fromkeys(store.damaged)]
-    return combine(parts, notes)
+    return combine(parts, notes, decisions)
 
 
 def labels(spec: SweepSpec) -> dict[str, str]:
@@ -111,12 +121,17 @@ def output_store(sweeps: Sequence[str], *, everything: bool = False) -> SweepSto
     return SweepStore(stores[0].storage_path, together)
 
 
-def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], notes: Sequence[str] = ()) -> SweepData:
+def combine(
+    sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]],
+    notes: Sequence[str] = (),
+    decisions: Sequence[pl.DataFrame] = (),
+) -> SweepData:
     """Returns sweeps as one.
 
     Args:
         sweeps: The spec, records and last statuses of each.
         notes: Caveats about the files.
+        decisions: What is stored of each sweep's policies, earlier ones included; if none is given, there are none.
     """
     tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
     trials, axes = with_configurations(pl.concat(tables, how="diagonal_relaxed"))
@@ -129,7 +144,22 @@ def combine(sweeps: Sequence[tuple[SweepSpec, pl.DataFrame, pl.DataFrame]], note
     order = once.select("trial_id", _ORIGIN, "configuration").with_row_index("order")
     records = records.join(order, on=("trial_id", _ORIGIN), how="inner").sort("order", "epoch").drop("order", _ORIGIN)
     specs = tuple(spec for spec, _, _ in sweeps)
-    return SweepData(specs, once.drop(_ORIGIN), records, axes, (*notes, *_incomparable(specs)))
+    decided = _decided(specs, decisions or [no_decisions() for _ in specs])
+    told = (*notes, *_incomparable(specs))
+    found = SweepData(specs, once.drop(_ORIGIN), records, axes, told, decisions=decided)
+    race = raced(found)
+    return found if race is None else replace(found, shown=Shown(worse=tuple(race.worse), equal=tuple(race.equal)))
+
+
+def _decided(specs: Sequence[SweepSpec], decisions: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Returns the decisions of the races that the specs ask for."""
+    policies = [spec.race["policy"] if spec.race else None for spec in specs]
+    own = [
+        frame.filter(pl.col("policy") == policy).sort("number")
+        for policy, frame in zip(policies, decisions, strict=True)
+        if policy is not None
+    ]
+    return pl.concat([no_decisions(), *own]).unique(("policy", "number"), keep="first", maintain_order=True)
 
 
 _VARIANTS = (

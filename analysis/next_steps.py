@@ -11,7 +11,10 @@ import polars as pl
 
 from analysis.commands import adding, script, shown, values_of, with_flag
 from analysis.loading import SweepData
+from analysis.race import ahead, raced
+from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
+from workloads.console import duration
 from workloads.trial import FAILED_STATUSES
 
 ENOUGH_SEEDS = 5
@@ -51,8 +54,9 @@ def _steps(
     if failed := sum(counts.get(status, 0) for status in FAILED_STATUSES):
         yield NextStep(f"{spec.command} --retry-failed", f"retries the {_trials(failed, 'failed ')}")
     ended = summary.filter(pl.col("n") > 0)
+    yield from _deciding(data, spec, unfinished=left > 0)
     seeds = data.trials["seed"].n_unique()
-    if ended.height and seeds < ENOUGH_SEEDS:
+    if ended.height and seeds < ENOUGH_SEEDS and not spec.race:
         given = sum(int(value) for value in values_of(spec.command, "--more-seeds"))
         more = ENOUGH_SEEDS - seeds
         yield NextStep(
@@ -78,6 +82,41 @@ def _steps(
             script("workloads/evaluate.py", f"{location}/{weights}"),
             "evaluates the final weights of the best configuration on all images",
         )
+
+
+def _deciding(data: SweepData, spec: SweepSpec, *, unfinished: bool) -> Iterator[NextStep]:
+    """Yields the command that would decide the question, or goes on with deciding it, and what that takes."""
+    if unfinished:
+        return
+    race = raced(data)
+    if race is None:
+        if (known := ahead(data)) and known.in_question:
+            yield NextStep(with_flag(spec.command, "--decide"), f"decides which is best: {_cost(known, data)}")
+    elif race.course.over and not race.course.decided and spec.race:
+        most = 2 * len(spec.race["seeds"])
+        if (known := ahead(data, most)) and known.in_question:
+            yield NextStep(with_flag(spec.command, "--max-seeds", str(most)), f"goes on deciding: {_cost(known, data)}")
+    elif not race.course.over:
+        yield NextStep(spec.command, f"goes on deciding: {_cost(ahead(data), data)}")
+
+
+def _cost(known: Outlook | None, data: SweepData) -> str:
+    """Returns in words what certainty will cost."""
+    if known is None:
+        return "some seeds more"
+    finished = data.trials.filter(pl.col("status") == "completed")
+    seconds = (data.epochs["train_seconds"] + data.epochs["eval_seconds"]).mean()
+    takes = ""
+    if isinstance(seconds, float):
+        at_once = 1 + (finished.select(pl.col("neighbours").median()).item() or 0)
+        takes = f", about {duration(known.trial_epochs * seconds / at_once)}"
+    trials = f"{_trials(known.trials)}{takes}"
+    if not known.round:
+        return f"{trials} to begin with, then only seeds that are needed"
+    still = f"{known.in_question:,} of {known.configurations:,} configurations are still in question"
+    if known.seeds is None:
+        return f"{still}; at most {trials}"
+    return f"{still}; about {known.seeds:,} more seed{'s'[: known.seeds != 1]} would tell ({trials})"
 
 
 def _trials(count: int, kind: str = "") -> str:

@@ -31,6 +31,7 @@ from analysis.answer import answer
 from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.next_steps import NextStep, next_steps
+from analysis.race import raced
 from analysis.statistics.sequences import LEVEL
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
@@ -348,6 +349,8 @@ def render(
         configurations=summary.height,
         failures=failures,
         pictures=[(one.name, one.caption, _data_uri(one), one.picture.wide) for one in pictures],
+        decisions=decisions(data),
+        saved=saved(data),
         ledger=ledger(data),
         exceptions=unfinished.head(MOST_EXCEPTIONS).to_dicts(),
         exceptions_in_all=unfinished.height,
@@ -358,6 +361,41 @@ def render(
             without_secrets(commands.script("analysis/report.py", *map(commands.shown, sweeps))),
         ],
     )
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A line of the report's table of what a race decided."""
+
+    number: int
+    """Counted from 1."""
+    reason: str
+    """What was found, and what follows, in words."""
+    added: int
+    """Trials to be trained next."""
+
+
+def decisions(data: SweepData) -> list[tuple[str, list[Decided]]]:
+    """Returns the names of the sweeps that are races, and what each has decided so far; empty if there is none."""
+    found = []
+    for spec in data.specs:
+        if not spec.race:
+            continue
+        own = data.decisions.filter(pl.col("policy") == spec.race["policy"])
+        rows = own.select("number", "reason", "add").iter_rows()
+        lines = [Decided(number + 1, reason, len(json.loads(add))) for number, reason, add in rows]
+        found += [(spec.name, lines)] if lines else []
+    return found
+
+
+def saved(data: SweepData) -> str:
+    """Returns a sentence on what a race cost, and what as many seeds for all would have cost; empty without a race."""
+    race = raced(data)
+    if race is None or not race.trials:
+        return ""
+    seeds, count = race.most_seeds, len(race.labels)
+    everything = f"{seeds:,} seeds for each of the {count:,} configurations would be {seeds * count:,}"
+    return f"The race has looked at {race.trials:,} trials; {everything}."
 
 
 def ledger(data: SweepData) -> list[tuple[str, int]]:

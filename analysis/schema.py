@@ -336,6 +336,7 @@ def documentation() -> str:
             "`workload_<setting>`.",
         ],
     }
+    decisions = [(f"`{c.name}`", _TYPE_NAMES[c.type], c.doc) for c in DECISION_COLUMNS]
     lines = [
         "# Columns of a sweep's tables",
         "",
@@ -346,6 +347,15 @@ def documentation() -> str:
         rows = [(f"`{c.name}`", _TYPE_NAMES[c.type], c.unit, c.doc) for c in columns]
         lines += ["", f"## {name}", "", doc, "", *_markdown_table(("column", "type", "unit", "description"), rows)]
         lines += after.get(name, [])
+    lines += [
+        "",
+        "## Decisions",
+        "",
+        "One row per decision of `--decide`, in order. They are kept in `parts/` only; `SweepStore.read_decisions` of",
+        "`analysis/store.py` returns them.",
+        "",
+        *_markdown_table(("column", "type", "description"), decisions),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -40,9 +40,9 @@ from sweeps.tuning.placement import check_storage_path, placement_of
 from sweeps.watching.forecast import forecast, outlook_line
 from sweeps.watching.live import Live, open_logs
 from sweeps.watching.notify import Notifier, check_url
-from sweeps.watching.progress import Progress, duration
+from sweeps.watching.progress import Progress
 from workloads import datasets, preflight
-from workloads.console import USAGE_ERROR
+from workloads.console import USAGE_ERROR, duration
 from workloads.datasets import Dataset
 from workloads.errors import InputError
 from workloads.fingerprint import Fingerprint, common, fingerprints

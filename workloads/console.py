@@ -89,3 +89,13 @@ def complaining() -> Iterator[Console]:
     except (InputError, OSError) as error:
         complaints.print(f"[red]error:[/red] {escape(' '.join(str(error).split()))}")
         sys.exit(USAGE_ERROR)
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a time as people say it: `42 s`, `7 min`, `2 h 05 min`."""
+    if seconds is None:
+        return "?"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

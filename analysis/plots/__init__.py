@@ -28,6 +28,7 @@ from analysis.plots import (
     learning_curves,
     parallel_coordinates,
     plateau_reductions,
+    race,
     seeds,
     targets,
 )
@@ -73,6 +74,13 @@ PLOTS: tuple[Plot, ...] = (
         "Validation accuracy after the last epoch: a point per seed, the mean and its 95% interval (Student's t).",
         seeds.data,
         seeds.draw,
+    ),
+    Plot(
+        "race",
+        "Who was dropped after how many seeds; below, how far those that lasted are behind the leader. These intervals "
+        "allow for a look after every seed.",
+        race.data,
+        race.draw,
     ),
     Plot(
         "accuracy_by_lr",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.loading import labels
+from analysis.race import MOST_SEEDS
 from analysis.store import SweepSpec
 from sweeps.policies import Race, Results
 from sweeps.policies.race import configurations_digest, seed_order
@@ -11,9 +12,6 @@ from sweeps.question.sweep import Plan, Sweep
 from workloads.errors import InputError
 from workloads.registry import WORKLOADS, dataset_of
 from workloads.trial import TrialConfig
-
-MOST_SEEDS = 30
-"""Of a configuration, unless `--max-seeds` says otherwise."""
 
 
 def check_race(planned: Plan, options: Options) -> None:

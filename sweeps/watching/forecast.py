@@ -16,7 +16,7 @@ from analysis.store import SweepSpec
 from sweeps.ledger.ledger import Ledger
 from sweeps.sharing.tree import apart, count_epochs
 from sweeps.tuning.placement import Placement, usable_cores
-from sweeps.watching.progress import duration
+from workloads.console import duration
 from workloads.training import Hardware, seconds_per_epoch
 from workloads.trial import FAILED_STATUSES, TrialConfig
 

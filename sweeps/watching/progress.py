@@ -13,6 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from workloads.console import duration
+
 PLAIN_SECONDS = 5.0
 """Away from a terminal, at most one line in that time."""
 LIVE_SECONDS = 0.25
@@ -157,13 +159,3 @@ class Progress:
         done = Table.grid()  # a bar alone ends no line
         done.add_row(ProgressBar(total=max(1, self.counts.trial_epochs), completed=self.counts.delivered, width=60))
         return Group(Text(self._summary()), done, table)
-
-
-def duration(seconds: float | None) -> str:
-    """Returns a time as people say it: `42 s`, `7 min`, `2 h 05 min`."""
-    if seconds is None:
-        return "?"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -15,12 +15,15 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from races import noisy, play, racers
 from synthetic import PLATEAU_SETTINGS, synthetic_sweep
 
 from analysis.aggregate import summarise
 from analysis.loading import SweepData, combine
 from analysis.plots import PLOTS, Plot, scales, style
 from analysis.plots.style import DARK, INK, MUTED, PAPER
+from sweeps.policies import Race
+from workloads.trial import TrialConfig
 
 ROOT = Path(style.__file__).parents[2]
 SCHEDULES = {"none": [{}], "step": [{}], "cosine": [{}], "plateau": [{"factor": 0.3, "patience": 2, "threshold": 0.1}]}
@@ -34,6 +37,18 @@ def several_sweeps() -> SweepData:
     return combine([(one.spec, one.epochs, one.statuses) for one in sweeps])
 
 
+def a_race(optimizers: tuple[str, ...], most: int, care: float | None = None) -> SweepData:
+    compared = racers(optimizers, (0.001, 0.01))
+    means = {one: 0.9 - 0.002 * place**2 for place, one in enumerate(compared)}
+
+    def train(trial: TrialConfig) -> float | None:
+        return None if trial.replace(seed=0) == compared[-1] else noisy(means)(trial)
+
+    groups = tuple(one.optimizer for one in compared)
+    return play(Race(configurations=compared, seeds=tuple(range(most)), groups=groups, care=care), train).data
+
+
+ODD = ("a" * 180, "_dollars $x_1$ $", "[old] <b>&amp;</b> -- {0} %s", "日本語 ключ", "sgd")
 SWEEPS = {
     "optimizers": synthetic_sweep(seeds=(1, 2, 3), failed=(4,)).data,
     "schedules": synthetic_sweep(
@@ -47,13 +62,15 @@ SWEEPS = {
     "several": several_sweeps(),
     "many rates": synthetic_sweep(optimizers=("sgd",), lrs=tuple(np.geomspace(1e-4, 1, 23)), schedulers=SCHEDULES).data,
     "odd names": synthetic_sweep(
-        optimizers=("a" * 180, "_dollars $x_1$ $", "[old] <b>&amp;</b> -- {0} %s", "日本語 ключ", "sgd"),
+        optimizers=ODD,
         schedulers=("none", "cosine"),
         lrs=(0.001, 0.01, 5.0),
         seeds=(1, 2),
         epochs=4,
     ).data,
     "all diverged": synthetic_sweep(optimizers=("adam", "sgd"), lrs=(10.0, 20.0), seeds=(1, 2)).data,
+    "race": a_race(("adam", "sgd", "momentum"), 12, care=0.01),
+    "race of odd names": a_race(ODD, 8),
     "one trial": synthetic_sweep(optimizers=("adam",), lrs=(0.002,), epochs=1).data,
 }
 """Kinds of sweeps that pictures have to cope with."""
@@ -61,7 +78,10 @@ SWEEPS = {
 SUMMARIES = {name: summarise(sweep) for name, sweep in SWEEPS.items()}
 DATA = {(name, plot.name): plot.data(sweep, SUMMARIES[name]) for name, sweep in SWEEPS.items() for plot in PLOTS}
 SHOWN = [key for key, numbers in DATA.items() if numbers is not None]
-HARDEST = ("odd names", "several", "many rates", "plateau", "schedules", "running", "optimizers", "one schedule")
+HARDEST = (
+    *("odd names", "several", "many rates", "plateau", "schedules", "running", "optimizers", "one schedule"),
+    *("race of odd names", "race"),
+)
 DRAWN = [
     (sweep, plot.name) for plot in PLOTS for sweep in [sweep for sweep in HARDEST if (sweep, plot.name) in SHOWN][:2]
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from handmade import Run, handmade
+from races import play, racers
 from rich.console import Console
 from synthetic import Synthetic, synthetic_sweep
 
@@ -18,10 +19,11 @@ from analysis import commands, plot, report
 from analysis.aggregate import summarise
 from analysis.answer import answer
 from analysis.configurations import trainings
-from analysis.loading import load
+from analysis.loading import combine, load
 from analysis.plots import PLOTS, Drawn, draw_plots
 from analysis.plots.style import Picture
 from analysis.report import COLUMNS, Report, print_report, write_report
+from sweeps.policies import Race
 from workloads.trial import STATUSES, TrialConfig
 
 ROOT = Path(report.__file__).parents[1]
@@ -124,6 +126,53 @@ def test_what_did_not_complete_is_listed_with_its_reason(page: str, folder: Path
     for row in by_status.values():
         assert row["label"] in text_of(page)
         assert row["error"] in text_of(page)
+
+
+THREE = racers(("adam",), (0.1, 0.2, 0.3))
+# 0.1 and 0.2 take turns, 0.3 is far behind: 3 x 3 trials, then 2 for each of seeds 4 and 5.
+TURNS = {0.1: (0.9, 0.8, 0.9, 0.8, 0.9), 0.2: (0.8, 0.9, 0.8, 0.9, 0.8), 0.3: (0.0, 0.0, 0.0, 0.0, 0.0)}
+
+
+def a_race(name: str = "race", rounds: int | None = None):
+    policy = Race(configurations=THREE, seeds=(1, 2, 3, 4, 5), labels=(HOSTILE, "0.2", "0.3"), start=3)
+    return play(policy, lambda trial: TURNS[trial.lr][trial.seed - 1], rounds=rounds, name=name)
+
+
+def rows_of(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table under a heading."""
+    after = page.partition(heading)[2]
+    body = re.search("<tbody>(.*?)</tbody>", after, re.S)
+    assert body is not None
+    return [[text_of(cell).strip() for cell in row.split("</td>")[:-1]] for row in body[1].split("</tr>")[:-1]]
+
+
+def test_a_race_tells_how_it_was_decided() -> None:
+    race = a_race()
+    found = summarise(race.data)
+    page = report.render(race.data, found, answer(race.data, found), [], ["results/race"])
+    assert "<img src=x" not in page
+    rows = rows_of(page, "How it was decided")
+    assert [row[0] for row in rows] == [str(number) for number in range(1, len(rows) + 1)]
+    assert [row[1] for row in rows] == [re.sub(r"\s+", " ", reason) for reason in race.decisions["reason"]]
+    assert rows[0][2] == "9"
+    assert rows[-1][2] == "0"
+    assert sum(int(row[2]) for row in rows) == 13
+    assert "looked at 13 trials; 5 seeds for each of the 3 configurations would be 15." in text_of(page)
+
+
+def test_a_running_race_says_what_it_added() -> None:
+    race = a_race(rounds=0)
+    found = summarise(race.data)
+    page = report.render(race.data, found, answer(race.data, found), [], ["results/race"])
+    assert rows_of(page, "How it was decided") == [["1", "3 seeds for each of 3 configurations to begin with.", "9"]]
+    assert "looked at" not in page
+
+
+def test_only_races_tell_how_they_were_decided(page: str) -> None:
+    assert "How it was decided" not in page
+    race = a_race("a race")
+    both = combine([SMALL.parts, race.sweep.parts], decisions=[race.decisions, race.decisions])
+    assert [name for name, _ in report.decisions(both)] == ["a race"]
 
 
 def test_left_out_combinations_are_explained():
@@ -326,7 +375,7 @@ def test_the_script_runs_as_the_readme_says(folder: Path, written: Report):
         (report, ["nowhere/small"], "no sweep found at 'nowhere/small'"),
         (report, [], "no sweep given"),
         (report, ["ftp://x/small"], "storage path 'ftp://x' is not usable"),
-        (plot, ["SMALL", "--plot", "pie"], "unknown plot 'pie'; known: seeds, accuracy_by_lr"),
+        (plot, ["SMALL", "--plot", "pie"], "unknown plot 'pie'; known: seeds, race, accuracy_by_lr"),
         (plot, ["SMALL", "--plot", "seeds", "plateau_pairs"], "plot 'plateau_pairs' does not apply to this sweep"),
     ],
 )

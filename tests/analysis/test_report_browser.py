@@ -10,10 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 from PIL import Image, ImageStat
+from races import noisy, play, racers
 from synthetic import PLATEAU_SETTINGS, synthetic_sweep
 
 from analysis.configurations import trainings
 from analysis.report import columns_of, write_report
+from sweeps.policies import Race
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install '.[test]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -55,6 +57,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFrame
     folder = tmp_path_factory.mktemp("results")
     written = write_report([replace(sweep, spec=spec, statuses=statuses).write(str(folder)).location])
     return folder / "browser" / "report.html", written.ranking
+
+
+@pytest.fixture(scope="module")
+def race(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a race of configurations with long and hostile names."""
+    compared = racers(("adam", "sgd"), (0.1, 0.2))
+    names = (HOSTILE, "a" * 130, "some setting 0.25, another one 1e-5, lr 0.1", "short")
+    policy = Race(configurations=compared, seeds=tuple(range(25)), labels=names)
+    means = dict(zip(compared, (0.9, 0.899, 0.901, 0.6), strict=True))
+    folder = tmp_path_factory.mktemp("races")
+    return Path(write_report([play(policy, noisy(means)).write(str(folder)).location]).files[0])
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +137,25 @@ def test_no_text_is_cut_off(opened: Opened):
     assert opened.page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     assert opened.page.evaluate(OVERFLOWING) == []
     assert opened.page.evaluate(UNREACHABLE) == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_how_a_race_was_decided_can_be_read(browser: Any, race: Path, view: str):
+    tab = Opened(browser, race, **VIEWS[view])
+    assert tab.complaints == []
+    assert tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert tab.page.evaluate(OVERFLOWING) == []
+    assert tab.page.evaluate(UNREACHABLE) == []
+    lines = tab.page.locator(".decisions tbody tr").all_inner_texts()
+    assert len(lines) > 3
+    assert HOSTILE in " ".join(lines)
+    sizes = (
+        "[document.querySelector('.decisions').clientHeight, document.querySelector('.decisions td.label').clientWidth]"
+    )
+    height, width = tab.page.evaluate(sizes)
+    assert height < 700, "long tables scroll"
+    assert width > 110, "and their sentences have room"
+    tab.context.close()
 
 
 def cells(tab: Opened, column: int) -> list[str]:

@@ -4,15 +4,35 @@ from pathlib import Path
 
 import pytest
 
-from analysis.schema import EPOCH_COLUMNS, METRICS, STATUS_COLUMNS, SUMMARY_COLUMNS, TRIAL_COLUMNS, documentation
+from analysis.schema import (
+    DECISION_COLUMNS,
+    EPOCH_COLUMNS,
+    METRICS,
+    STATUS_COLUMNS,
+    SUMMARY_COLUMNS,
+    TRIAL_COLUMNS,
+    documentation,
+)
 
 ROOT = Path(__file__).parents[2]
-TABLES = {"epochs": EPOCH_COLUMNS, "trials": TRIAL_COLUMNS, "summary": SUMMARY_COLUMNS, "statuses": STATUS_COLUMNS}
+TABLES = {
+    "epochs": EPOCH_COLUMNS,
+    "trials": TRIAL_COLUMNS,
+    "summary": SUMMARY_COLUMNS,
+    "statuses": STATUS_COLUMNS,
+    "decisions": DECISION_COLUMNS,
+}
 
 
 def test_the_page_of_columns_is_up_to_date() -> None:
     written = (ROOT / "docs" / "columns.md").read_text()
     assert written == documentation(), "python -m analysis.schema > docs/columns.md"
+
+
+def test_the_page_names_every_column_of_every_file() -> None:
+    page = documentation()
+    for columns in (EPOCH_COLUMNS, TRIAL_COLUMNS, SUMMARY_COLUMNS, DECISION_COLUMNS):
+        assert all(f"| `{column.name}` | " in page for column in columns)
 
 
 @pytest.mark.parametrize("columns", TABLES.values(), ids=TABLES)
