@@ -357,8 +357,6 @@ class Asked:
         notifier = Notifier(self.options.notify, self.store.name, self.store.location)
         try:
             result = self._answer(notifier)
-            if not result.interrupted:
-                assert result.report
         except BaseException as error:
             notifier.end(self.ledger.counts(), exit_status(error))
             raise
@@ -384,21 +382,24 @@ class Asked:
             self.store.compact()
             spec = self.spec
             publish(self.store, spec)
+            ended = [ledger.statuses[i] for i in ledger.trials if i in ledger.statuses]
+            result = Result(
+                store=self.store,
+                spec=spec,
+                counts=ledger.counts(),
+                failures=Counter(one.error or "no reason known" for one in ended if one.status in FAILED_STATUSES),
+                decisions=tuple(self.decisions) if self.policy.policy_id is not None else (),
+                interrupted=interrupted,
+                delivered=ledger.delivered_by_training,
+                trained=trained,
+            )
+            if not interrupted:
+                assert result.report  # written now
+            return result
         except BrokenPipeError:
             raise
         except OSError as error:
             raise _stopped(f"cannot write to {self.store.location}: {error}") from None
-        failed = (ledger.statuses[i] for i in ledger.trials if i in ledger.statuses)
-        return Result(
-            store=self.store,
-            spec=spec,
-            counts=ledger.counts(),
-            failures=Counter(one.error or "no reason known" for one in failed if one.status in FAILED_STATUSES),
-            decisions=tuple(self.decisions) if self.policy.policy_id is not None else (),
-            interrupted=interrupted,
-            delivered=ledger.delivered_by_training,
-            trained=trained,
-        )
 
     def _begin(self) -> None:
         """Writes what is asked; from here on the sweep is stored."""

@@ -32,7 +32,8 @@ def test_commands_can_be_pasted_into_a_shell(path: str) -> None:
 def steps(runs: Mapping[TrialConfig, Run], **spec: Any) -> list[str]:
     found = handmade(runs)
     data = replace(found, specs=tuple(replace(one, command=COMMAND, **spec) for one in found.specs))
-    return [step.command for step in next_steps(data, summarise(data), "results/optimizers")]
+    found_steps = next_steps(data, summarise(data), "results/optimizers")
+    return [step.command for step in found_steps if "--decide" not in step.command]
 
 
 def trials(lrs: Sequence[float], seeds: Sequence[int] = (1,), **fields: Any) -> list[TrialConfig]:
@@ -78,3 +79,32 @@ def test_nothing_is_suggested_without_a_command_or_for_several_sweeps() -> None:
     assert next_steps(without, summarise(without), "x") == ()
     several = replace(data, specs=data.specs * 2)
     assert next_steps(several, summarise(several), "x") == ()
+
+
+def deciding(runs: Mapping[TrialConfig, Run]) -> tuple[str, str] | None:
+    data = handmade(runs)
+    data = replace(data, specs=tuple(replace(one, command=COMMAND) for one in data.specs))
+    found = [step for step in next_steps(data, summarise(data), "x") if "--decide" in step.command]
+    return (found[0].command, found[0].reason) if found else None
+
+
+def test_deciding_is_suggested_with_what_it_takes() -> None:
+    """An epoch takes 2.5 s in these sweeps."""
+    once = {trial: Run([0.5 + trial.lr]) for trial in trials([0.1, 0.2, 0.3])}
+    begin = "decides which is best: 6 trials, about 15 s to begin with, then only seeds that are needed"
+    assert deciding(once) == (f"{COMMAND} --decide", begin)
+    # Means 0.001 apart, differences that scatter by about 0.003: dozens of seeds.
+    close = {0.1: (0.800, 0.806, 0.803), 0.2: (0.804, 0.805, 0.801), 0.3: (0.799, 0.807, 0.803)}
+    runs = {trial: Run([close[trial.lr][trial.seed - 1]]) for trial in trials([0.1, 0.2, 0.3], (1, 2, 3))}
+    found = deciding(runs)
+    assert found is not None
+    assert found[1].startswith("decides which is best: 3 of 3 configurations are still in question; ")
+
+
+def test_what_is_decided_or_cannot_be_is_left_alone() -> None:
+    apart = {0.1: (0.800, 0.806, 0.803), 0.2: (0.904, 0.905, 0.901), 0.3: (0.199, 0.207, 0.203)}
+    runs = {trial: Run([apart[trial.lr][trial.seed - 1]]) for trial in trials([0.1, 0.2, 0.3], (1, 2, 3))}
+    assert deciding(runs) is None
+    assert deciding({trial: Run([0.5]) for trial in trials([0.1])}) is None
+    left = {trial: Run([0.5]) if trial.lr < 0.2 else Run([], status="pending") for trial in trials([0.1, 0.2])}
+    assert deciding(left) is None, "first it is to be finished"

@@ -292,7 +292,7 @@ def test_a_signal_before_anything_has_started(
     number: signal.Signals, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "plan", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr("sweeps.runner.plan", lambda *_: signal.raise_signal(number))
     outcome = call("")
     assert (outcome.status, outcome.err) == (130, "interrupted; the same command goes on\n")
     assert signal.getsignal(signal.SIGTERM) is before
