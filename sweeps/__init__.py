@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from sweeps.cli import main
     from sweeps.question.grid import axis, chain, product, zipped
     from sweeps.question.sweep import Sweep
+    from sweeps.runner import Result, run
 
-__all__ = ["Sweep", "axis", "chain", "main", "product", "zipped"]
+__all__ = ["Result", "Sweep", "axis", "chain", "main", "product", "run", "zipped"]
 
 _HOME = {
+    "Result": "sweeps.runner",
     "Sweep": "sweeps.question.sweep",
     "axis": "sweeps.question.grid",
     "chain": "sweeps.question.grid",
     "main": "sweeps.cli",
     "product": "sweeps.question.grid",
+    "run": "sweeps.runner",
     "zipped": "sweeps.question.grid",
 }
 """Name -> its module, imported when the name is asked for: a worker needs none of them."""

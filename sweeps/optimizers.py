@@ -3,7 +3,8 @@
     python sweeps/optimizers.py
 
 SGD, SGD with momentum, RMSprop and Adam, each over its grid of learning rates, 10 epochs of LeNet on Fashion-MNIST,
-one seed. About 8 minutes on 2 cores; `--more-seeds 4` adds four seeds, and with them intervals.
+one seed. About 8 minutes on 2 cores; `--more-seeds 4` adds four seeds, and with them intervals, and `--decide` adds
+seeds where they are needed until it is decided which optimizer is best.
 """
 
 from sweeps import Sweep, main

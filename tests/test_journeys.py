@@ -23,8 +23,10 @@ SMALL = ["--dataset", "synthetic", "--train-limit", "192", "--storage-path", "re
 """What makes a sweep small."""
 
 
-MOST = {"--epochs": 3, "--more-seeds": 1}
+MOST = {"--epochs": 3, "--more-seeds": 1, "--max-seeds": 4}
 """Flag -> the largest number that is left as it stands."""
+FEW_SEEDS = ["--max-seeds", "4"]
+"""What makes a race short."""
 
 
 class Reader:
@@ -63,12 +65,18 @@ class Reader:
     def follows(self, output: str) -> list[str]:
         """Runs every command that an output suggests and that was not typed yet; returns what they printed."""
         new = [line for line in suggested(output) if line not in self._typed]
-        return [self.types(line) for line in new]
+        self._typed |= set(new)
+        return [self.types(shlex.join(shortened(shlex.split(line)))) for line in new]
 
 
 def suggested(output: str) -> list[str]:
     """Returns the commands that an output suggests: the indented lines that call Python."""
     return [line.strip() for line in output.splitlines() if re.match(r"\s+\S*python\S* ", line)]
+
+
+def shortened(words: list[str]) -> list[str]:
+    """Returns a command; if it is a race without a budget, with one."""
+    return [*words, *FEW_SEEDS] if "--decide" in words and "--max-seeds" not in words else words
 
 
 def in_small(words: list[str]) -> str:
@@ -78,7 +86,7 @@ def in_small(words: list[str]) -> str:
     after = zip(["", *words[:-1]], words, strict=True)
     words = [str(min(int(word), MOST[flag])) if flag in MOST else word for flag, word in after]
     epochs = [] if "--epochs" in words else ["--epochs", "2"]
-    return shlex.join(["python", *words, *epochs, *SMALL])
+    return shlex.join(["python", *shortened(words), *epochs, *SMALL])
 
 
 @pytest.fixture
