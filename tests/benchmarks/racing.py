@@ -368,9 +368,10 @@ def _looks(measured: figures.Rows) -> Iterator[str]:
     """Returns a sentence for each kind of pair that is looked at again and again."""
     for row in measured:
         if "pair" in row:
+            equal = max(row["above"], row["below"])
             yield (
                 f"{row['pairs']:,} pairs, {row['pair']}, looked at {row['looks']}: {row['differ']:.2%} shown to differ "
-                f"that do not (t intervals: {row['t']:.1%}), {max(row['above'], row['below']):.2%} practically equal that are not."
+                f"that do not (t intervals: {row['t']:.1%}), {equal:.2%} practically equal that are not."
             )
 
 
