@@ -297,7 +297,7 @@ class _Rounds:
         same = ((differences == 0) | np.isnan(differences)).all(axis=1) & (n >= START)
         means = _means(differences)
 
-        def found(place: int | np.integer[Any], side: int = 1) -> dict[str, Any]:
+        def found(place: int, side: int = 1) -> dict[str, Any]:
             ends = (low[place], high[place]) if side > 0 else (-high[place], -low[place])
             return {
                 "n": int(n[place]),
@@ -313,14 +313,14 @@ class _Rounds:
                     round=number, configuration=int(one), standing="in question", against=leader, **found(place)
                 )
                 self.looks.append(event)
-        better = np.flatnonzero((high < 0) & (said != EQUAL))
-        if len(better):
+        better = np.flatnonzero((high < 0) & (said != EQUAL)).tolist()
+        if better:
             new_leader = int(others[better[0]])
             self._drop(leader, "worse", new_leader, number, **found(better[0], -1))
             self.leader = new_leader
             return True
         equal, worse = said == EQUAL, low > 0
-        for place in np.flatnonzero(same | equal | worse):
+        for place in np.flatnonzero(same | equal | worse).tolist():
             if same[place]:
                 self._set_aside(others[place], "same results", number, found(place))
             elif equal[place]:
