@@ -46,7 +46,7 @@ with three seeds what is plain to see."""
 ALONE = ((0.5, 0.8), (100.0, 0.2))
 """The same where nothing but a pair's own differences does. The large one has the smaller weight, as it is with three
 seeds that the normal model matters most: with the weights of `EFFECTS`, differences as skewed as an exponential
-distribution are shown to differ from their mean 5.4% of the time after 3, 5 and 10 seeds, with these 4.1%."""
+distribution are shown to differ from their mean 5.4% of the time after 3, 5 and 10 seeds, with these 4.2%."""
 CLIP = 3.0
 """How many of the usual deviations above their median differences count in full, see `intervals`."""
 MOST_DEGREES = 4.0
