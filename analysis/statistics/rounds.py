@@ -202,9 +202,9 @@ class _Rounds:
         return bool((self._wanted() & ~before).any())
 
     def _without_result(self, number: int) -> None:
-        for one in np.flatnonzero(self.alive & ~self.aside):
-            if not (~np.isnan(self.values[one, :number]) | self.diverged[one, :number]).any():
-                self._drop(one, "no result", None, number)
+        has = (self.diverged[:, :number] | ~np.isnan(self.values[:, :number])).any(axis=1)
+        for one in np.flatnonzero(self.alive & ~self.aside & ~has):
+            self._drop(one, "no result", None, number)
 
     def _diverged(self, number: int) -> None:
         counts = (self.diverged[:, :number] & self.used[:, :number]).sum(axis=1)
@@ -225,7 +225,8 @@ class _Rounds:
 
     def _above(self, counts: npt.NDArray[np.int64], fewest: int) -> list[int]:
         """Returns those dropped that diverge on fewer seeds than all that are left."""
-        return [int(one) for one in np.flatnonzero(~self.alive & (counts < fewest)) if self.standings[one] == "worse"]
+        above = ~self.alive & (counts < fewest)
+        return [int(one) for one in np.flatnonzero(above) if self.standings[one] == "worse"]
 
     def _drop(
         self, one: int | np.integer[Any], standing: Standing, by: int | None, number: int, **found: float | None
@@ -280,12 +281,11 @@ class _Rounds:
         """Compares the leader with all others; returns whether that has cost it the lead."""
         leader = self.leader
         assert leader is not None
-        self.standings[leader] = "leads"
         others = np.flatnonzero(self.alive & ~self.aside)
         others = others[others != leader]
-        for one in np.flatnonzero(self.alive):
-            if one != leader and self.standings[one] == "leads":
-                self.standings[one] = "in question"
+        self.standings[leader] = "leads"
+        for one in others.tolist():
+            self.standings[one] = "in question"
         if not len(others):
             return False
         racing = int(self.alive.sum())
@@ -294,44 +294,40 @@ class _Rounds:
         low, high = intervals(differences, self.pair_level, self.prior)
         n = (~np.isnan(differences)).sum(axis=1)
         said = verdicts(low, high, self.care)
-        alike = (np.where(np.isnan(differences), 0, differences) == 0).all(axis=1) & (n >= START)
+        same = ((differences == 0) | np.isnan(differences)).all(axis=1) & (n >= START)
         means = _means(differences)
-        better = others[(high < 0) & (said != EQUAL)]
-        for place, one in enumerate(others):
-            found = {
+
+        def found(place: int, side: int = 1) -> dict[str, Any]:
+            ends = (low[place], high[place]) if side > 0 else (-high[place], -low[place])
+            return {
                 "n": int(n[place]),
-                "difference": _number(means[place]),
-                "low": _number(low[place]),
-                "high": _number(high[place]),
-                "smallest": _number(np.nanmin(differences[place])) if n[place] else None,
+                "difference": _number(side * means[place]),
+                "low": _number(ends[0]),
+                "high": _number(ends[1]),
+                "smallest": _number(np.nanmin(side * differences[place])) if n[place] else None,
             }
-            if self.keep:
-                self.looks.append(
-                    Event(round=number, configuration=int(one), standing="in question", against=leader, **found)  # type: ignore[arg-type]
+
+        if self.keep:
+            for place, one in enumerate(others):
+                event = Event(
+                    round=number, configuration=int(one), standing="in question", against=leader, **found(place)
                 )
-            if len(better):
-                continue
-            if alike[place]:
-                self._set_aside(one, "same results", number, found)
-            elif said[place] == EQUAL:
-                self._set_aside(one, "practically equal", number, found)
-            elif low[place] > 0:
-                self._drop(one, "worse", leader, number, **found)
+                self.looks.append(event)
+        better = np.flatnonzero((high < 0) & (said != EQUAL)).tolist()
+        if better:
+            new_leader = int(others[better[0]])
+            self._drop(leader, "worse", new_leader, number, **found(better[0], -1))
+            self.leader = new_leader
+            return True
+        equal, worse = said == EQUAL, low > 0
+        for place in np.flatnonzero(same | equal | worse).tolist():
+            if same[place]:
+                self._set_aside(others[place], "same results", number, found(place))
+            elif equal[place]:
+                self._set_aside(others[place], "practically equal", number, found(place))
             else:
-                self.standings[one] = "in question"
-        if not len(better):
-            return False
-        place = int(np.flatnonzero(others == better[0])[0])
-        found = {
-            "n": int(n[place]),
-            "difference": _number(-means[place]),
-            "low": _number(-high[place]),
-            "high": _number(-low[place]),
-            "smallest": _number(np.nanmin(-differences[place])),
-        }
-        self._drop(leader, "worse", int(better[0]), number, **found)
-        self.leader = int(better[0])
-        return True
+                self._drop(others[place], "worse", leader, number, **found(place))
+        return False
 
     def _set_aside(self, one: int, standing: Standing, number: int, found: Mapping[str, float | None]) -> None:
         self.aside[one] = True

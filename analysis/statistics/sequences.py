@@ -33,15 +33,20 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import digamma, polygamma
+from scipy.special import digamma, zeta
 
 Array = npt.NDArray[np.float64]
 
 LEVEL = 0.05
 """How often, at most, an interval may ever miss the true mean."""
-EFFECTS = (1.0, 100.0)
-"""The g that are averaged over: variances of the true mean, in units of the differences' variance. A small one finds
-small differences soonest, a large one shows with three seeds what is plain to see."""
+EFFECTS = ((1.0, 0.5), (100.0, 0.5))
+"""The g that are averaged over where others tell how much differences scatter, and their weights. A g is a variance of
+the true mean, in units of the differences' variance: a small one finds small differences soonest, a large one shows
+with three seeds what is plain to see."""
+ALONE = ((0.5, 0.8), (100.0, 0.2))
+"""The same where nothing but a pair's own differences does. The large one has the smaller weight, as it is with three
+seeds that the normal model matters most: with the weights of `EFFECTS`, differences as skewed as an exponential
+distribution are shown to differ from their mean 5.4% of the time after 3, 5 and 10 seeds, with these 4.2%."""
 CLIP = 3.0
 """How many of the usual deviations above their median differences count in full, see `intervals`."""
 MOST_DEGREES = 4.0
@@ -93,9 +98,9 @@ def spread(values: Array) -> Spread:
     if not known.any():
         return UNKNOWN_SPREAD
     degrees, squares = degrees[known], squares[known]
-    half = degrees / 2
-    log = np.log(squares / degrees) - digamma(half) + np.log(half)
-    excess = float(np.var(log) * (1 + 4 / len(values)) - np.mean(polygamma(1, half)))
+    half, which = np.unique(degrees / 2, return_inverse=True)
+    log = np.log(squares / degrees) + (np.log(half) - digamma(half))[which]
+    excess = float(np.var(log) * (1 + 4 / len(values)) - np.mean(zeta(2, half)[which]))
     most = float((len(values) - 2) * degrees.mean())
     fitted = _inverse_trigamma(excess) * 2 if excess > 0 else math.inf
     shift = float(digamma(fitted / 2)) - math.log(fitted / 2) if fitted < math.inf else 0.0
@@ -126,9 +131,14 @@ def intervals(differences: Array, level: float = LEVEL, prior: Spread = UNKNOWN_
     if math.isfinite(far) and differences.size:
         middle = _median(differences)
         upper, lower = np.minimum(differences, middle + far), np.maximum(differences, middle - far)
-    low = _end(upper, level, prior, -1)
-    high = _end(lower, level, prior, 1)
-    return low, high
+    n = (~np.isnan(differences)).sum(axis=1)
+    numbers, which = np.unique(n, return_inverse=True)
+    reaches = np.array([reach(int(k), int(k) + prior.degrees, level) if k > 1 else np.nan for k in numbers])[which]
+    mean, half = _around(upper, reaches, prior)
+    low = mean - half
+    if lower is not upper:
+        mean, half = _around(lower, reaches, prior)
+    return low, mean + half
 
 
 def verdicts(low: Array, high: Array, care: float | None = None) -> npt.NDArray[np.str_]:
@@ -191,15 +201,14 @@ def reach(n: int, exponent: float, level: float) -> float:
         exponent: The same, and the degrees of freedom of the prior.
         level: As of `intervals`.
     """
-    scales = [1 + n * effect for effect in EFFECTS]
+    effects = EFFECTS if exponent > n else ALONE
+    scales = [(1 + n * effect, math.log(weight) - math.log1p(n * effect) / 2) for effect, weight in effects]
 
     def evidence(log_ratio: float) -> float:
         ratio = math.exp(log_ratio)
-        logs = [
-            -math.log(scale) / 2 + exponent / 2 * (math.log1p(ratio) - math.log1p(ratio / scale)) for scale in scales
-        ]
+        logs = [log + exponent / 2 * (math.log1p(ratio) - math.log1p(ratio / scale)) for scale, log in scales]
         top = max(logs)
-        return top + math.log(math.fsum(math.exp(log - top) for log in logs) / len(logs)) + math.log(level)
+        return top + math.log(math.fsum(math.exp(log - top) for log in logs)) + math.log(level)
 
     low, high = -40.0, 40.0
     if evidence(high) < 0:
@@ -234,28 +243,25 @@ def _median(values: Array) -> Array:
     return middle
 
 
-def _end(differences: Array, level: float, prior: Spread, side: int) -> Array:
-    with np.errstate(invalid="ignore"):
-        means, squares, n = _moments(differences)
-    numbers, which = np.unique(n.astype(np.int64), return_inverse=True)
-    reaches = np.array([reach(int(k), int(k) + prior.degrees, level) if k > 1 else np.nan for k in numbers])
+def _around(differences: Array, reaches: Array, prior: Spread) -> tuple[Array, Array]:
+    """Returns each row's mean, and how far its interval reaches to either side; NaN where there is none."""
+    means, squares, n = _moments(differences)
     total = squares + prior.degrees * prior.deviation**2
     total[~(total > _ROUNDING)] = np.nan
     with np.errstate(invalid="ignore", divide="ignore"):
-        end: Array = means + side * np.sqrt(total * reaches[which] / n)
-    return end
+        return means, np.sqrt(total * reaches / n)
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Returns x with trigamma(x) = value (Newton's method of Smyth 2004, appendix)."""
+    """Returns x with trigamma(x) = zeta(2, x) = value (Newton's method of Smyth 2004, appendix)."""
     if value > 1e7:
         return 1 / math.sqrt(value)
     if value < 1e-6:
         return 1 / value
     x = 0.5 + 1 / value
     for _ in range(50):
-        trigamma = float(polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        trigamma = float(zeta(2, x))
+        step = -trigamma * (1 - trigamma / value) / (2 * float(zeta(3, x)))
         x += step
         if -step / x < 1e-8:
             break

@@ -42,8 +42,35 @@ def test_an_interval_ends_where_the_bayes_factor_reaches_the_level(n: int) -> No
     values, level = normal(1, n), 0.2
     low, high = intervals(values, level)
     for end in (low[0], high[0]):
-        factors = [bayes_factor(values[0] - end, g) for g in sequences.EFFECTS]
-        assert np.mean(factors) == pytest.approx(1 / level, rel=1e-4)
+        factor = sum(weight * bayes_factor(values[0] - end, g) for g, weight in sequences.ALONE)
+        assert factor == pytest.approx(1 / level, rel=1e-4)
+
+
+@pytest.mark.parametrize("g", [0.1, 1.0, 10.0])
+def test_with_one_effect_it_is_the_interval_of_anytime_valid_linear_models(
+    g: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lindon et al. 2022, as the R package avlm has it: in units of the mean's standard error, g being a precision."""
+    monkeypatch.setattr(sequences, "ALONE", ((1 / g, 1.0),))
+    reach.cache_clear()
+    for n in (2, 3, 5, 20, 200):
+        for level in (0.05, 0.001):
+            shrunk = g / (g + n)
+            power = (shrunk * level**2) ** (1 / n)
+            known = math.sqrt((n - 1) * (1 - power) / (power - shrunk) / n) if power > shrunk else math.inf
+            assert half_width(n, 1.0, level) == pytest.approx(known, rel=1e-8)
+    reach.cache_clear()
+
+
+def test_with_a_known_deviation_it_is_the_normal_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Robbins 1970, as the Python package ville has it: `GaussianMixtureCS`, rho being a precision."""
+    rho, known = 6.0, Spread(1e9, 2.0)
+    monkeypatch.setattr(sequences, "EFFECTS", ((1 / rho, 1.0),))
+    reach.cache_clear()
+    for n in (2, 10, 200):
+        half = 2.0 * math.sqrt((n + rho) * math.log((n + rho) / (rho * 0.05**2))) / n
+        assert half_width(n, 2.0, prior=known) == pytest.approx(half, rel=1e-6)
+    reach.cache_clear()
 
 
 def test_adding_a_constant_moves_the_interval_and_units_scale_it() -> None:
@@ -85,6 +112,14 @@ def test_looking_again_and_again_finds_nothing_that_is_not_there(looks: range | 
         low, high = intervals(values[:, :n])
         found |= (low > 0) | (high < 0)
     assert found.mean() < 0.035  # 2.5% in the benchmark; three standard errors
+
+
+def test_the_most_skewed_differences_are_found_no_more_often_than_promised() -> None:
+    values = 1 - np.random.default_rng(0).exponential(size=(8000, 10))  # of a skewed configuration and a constant one
+    found = np.zeros(len(values), dtype=bool)
+    for n in (3, 5, 10):
+        found |= verdicts(*intervals(values[:, :n])) == DIFFER
+    assert found.mean() < 0.05  # 4.2% in the benchmark; 5.4% if large effects weighed as much as small ones
 
 
 def test_others_tell_how_much_differences_scatter() -> None:

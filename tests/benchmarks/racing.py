@@ -1,6 +1,7 @@
 """What a race costs and how often it is wrong, in virtual time: results drawn from models in place of training.
 
-    python -m tests.benchmarks.racing                # 5 minutes on a core
+    python -m tests.benchmarks.racing                # 4 minutes on a core
+    python -m tests.benchmarks.racing --races 500    # 15 minutes: 2,000 races or more behind every figure
     python -m tests.benchmarks.racing --races 5      # a look
 
 *Wrong* is a race in which a worse configuration is called the best or a difference is shown that is none (or goes the
@@ -25,8 +26,11 @@ import tyro
 
 from analysis.statistics.intervals import mean_intervals
 from analysis.statistics.rounds import Course, run
-from analysis.statistics.sequences import intervals, seeds_to_decide
+from analysis.statistics.sequences import DIFFER, EQUAL, intervals, seeds_to_decide, verdicts
+from sweeps.policies import Outcome, Race
+from sweeps.policies.policy import results
 from tests.benchmarks import figures
+from workloads.trial import TrialConfig
 
 Array = npt.NDArray[np.float64]
 Noise = Literal["normal", "skewed", "heavy-tailed"]
@@ -38,7 +42,9 @@ RECORDED = Path(__file__).with_name("racing.csv")
 SHARED = 0.27
 """How much of a result's variance is the seed's, whatever the configuration: the mean correlation in `RECORDED`."""
 GAP = 0.003
-"""Between neighbours of a staircase; the care that goes with it is a little less, the hardest that there is."""
+"""Between neighbours of a staircase."""
+CARE = GAP * 0.98
+"""What goes with it: a little less, the hardest that there is."""
 FAILED = 0.3
 """A result this far below its configuration's median is a seed it fails on: in `RECORDED` there are none between."""
 
@@ -47,8 +53,8 @@ FAILED = 0.3
 class Arguments:
     """How much to simulate."""
 
-    races: int = 60
-    """Races of each scenario of made-up configurations; five times as many of those like the recorded one."""
+    races: int = 100
+    """Races of each scenario of made-up configurations, of each number of them; four times as many of the others."""
     sizes: tuple[int, ...] = (2, 4, 16, 48)
     """Numbers of configurations."""
     seeds: int = 60
@@ -75,6 +81,24 @@ def noise(kind: Noise, generator: np.random.Generator, shape: tuple[int, int]) -
     if kind == "skewed":
         return 1 - generator.exponential(size=shape)  # mostly a little above the mean, sometimes far below
     return generator.standard_t(3, size=shape) / np.sqrt(3)
+
+
+PAIRS: Mapping[str, tuple[tuple[Noise, float], tuple[Noise, float]]] = {
+    "normal": (("normal", 1.0), ("normal", 1.0)),
+    "heavy-tailed": (("heavy-tailed", 1.0), ("heavy-tailed", 1.0)),
+    "skewed alike": (("skewed", 1.0), ("skewed", 1.0)),
+    "skewed and normal": (("skewed", 1.0), ("normal", 1.0)),
+    "skewed, 2.5 times the other": (("skewed", 2.5), ("skewed", 1.0)),
+    "skewed and constant": (("skewed", 1.0), ("normal", 0.0)),
+}
+"""What the two of a pair vary like, and their deviations."""
+
+
+def differences(name: str, generator: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """Returns a pair's differences, of mean 0 and deviation 1."""
+    (one, deviation), (other, other_deviation) = PAIRS[name]
+    apart = deviation * noise(one, generator, shape) - other_deviation * noise(other, generator, shape)
+    return apart / np.hypot(deviation, other_deviation)
 
 
 SHAPES: Mapping[str, Callable[[int], Array]] = {
@@ -188,13 +212,14 @@ def erratic_best(arguments: Arguments) -> Iterator[dict[str, Any]]:
                 return drawn, np.zeros(drawn.shape, dtype=bool)
 
             world, generator, tally = World(means=means, draw=draw), np.random.default_rng(7), Tally()
-            for _ in range(5 * arguments.races):
+            for _ in range(4 * arguments.races):
                 tally.add(race(world, generator, 25, None), world, None)
             yield _row(f"erratic best x{times:g}, {kind}", 16, None, tally)
 
 
-def _row(name: str, size: int, care: float | None, tally: Tally) -> dict[str, Any]:
-    return {"scenario": name, "configurations": size, "care": care} | {key: int(n) for key, n in vars(tally).items()}
+def _row(name: str, size: int, care: float | None, tally: Tally, **more: str) -> dict[str, Any]:
+    counted = {key: int(n) for key, n in vars(tally).items()}
+    return {"scenario": name, "configurations": size, "care": care, **more, **counted}
 
 
 def races_of(arguments: Arguments) -> Iterator[dict[str, Any]]:
@@ -202,21 +227,22 @@ def races_of(arguments: Arguments) -> Iterator[dict[str, Any]]:
     for size in arguments.sizes:
         for shape in SHAPES:
             for kind in KINDS:
-                for care in (None, GAP * 0.98):
-                    generator, tally = np.random.default_rng((size, *map(ord, shape + kind))), Tally()
+                for care in (None, CARE):
+                    generator = np.random.default_rng((size, care is None, *map(ord, shape + kind)))
+                    tally = Tally()
                     for _ in range(arguments.races):
                         world = made_up(shape, size, kind, generator)
                         tally.add(race(world, generator, arguments.seeds, care), world, care)
-                    yield _row(f"{shape}, {kind}", size, care, tally)
+                    yield _row(shape, size, care, tally, noise=kind)
 
 
 def like_the_recorded(arguments: Arguments) -> Iterator[dict[str, Any]]:
     """Returns a row for each race like the recorded one."""
     for grouped in (False, True):
         world = fitted(grouped)
-        for care in (None, 0.005, 0.01):
+        for care in (None, 0.005):
             generator, tally = np.random.default_rng(0), Tally()
-            for _ in range(5 * arguments.races):
+            for _ in range(4 * arguments.races):
                 tally.add(race(world, generator, arguments.seeds, care), world, care)
             yield _row("like the recorded one" + (", optimizers" if grouped else ""), 16, care, tally)
 
@@ -227,10 +253,10 @@ def replayed(arguments: Arguments) -> Iterator[dict[str, Any]]:
     diverged = np.isnan(values)
     means = np.where(diverged.any(axis=1), 0.0, np.nan_to_num(values).mean(axis=1))
     for grouped in (False, True):
-        for care in (None, 0.005, 0.01):
+        for care in (None, 0.005):
             generator, tally = np.random.default_rng(0), Tally()
             world = World(means=means, draw=lambda *_: (values, diverged), groups=groups if grouped else None)
-            for _ in range(arguments.races):
+            for _ in range(4 * arguments.races):
                 order = generator.permutation(values.shape[1])
                 course = run(values[:, order], np.ones_like(diverged), diverged[:, order], world.groups, care=care)
                 tally.add(course, world, care)
@@ -238,98 +264,126 @@ def replayed(arguments: Arguments) -> Iterator[dict[str, Any]]:
 
 
 def looked_at(arguments: Arguments) -> Iterator[dict[str, Any]]:
-    """Returns how often a pair without a difference is shown to differ, and what t intervals cover."""
-    most = 60
-    for kind in KINDS:
-        values = noise(kind, np.random.default_rng(1), (arguments.pairs, most))
-        for looks in (range(2, most + 1), (3, 5, 10)):
-            found = np.zeros(arguments.pairs, dtype=bool)
+    """Returns how often looking again and again says of a pair what is not so, and what t intervals cover."""
+    most, shape = 60, (arguments.pairs, 60)
+    for name in PAIRS:
+        values = differences(name, np.random.default_rng(1), shape)
+        for looks in ((3, 5, 10), range(2, most + 1)):
+            found = {what: np.zeros(arguments.pairs, dtype=bool) for what in ("differ", "t", "above", "below")}
             for n in looks:
-                low, high = intervals(values[:, :n])
-                found |= (low > 0) | (high < 0)
-            name = "every n from 2 to 60" if len(looks) > 3 else "after 3, 5 and 10 seeds"
-            yield {"what": f"false findings, {name}, {kind}", "value": float(found.mean())}
+                seen = values[:, :n]
+                low, high = mean_intervals(seen)
+                found["differ"] |= verdicts(*intervals(seen)) == DIFFER
+                found["t"] |= (low > 0) | (high < 0)
+                found["above"] |= verdicts(*intervals(seen + 1.0), 0.98) == EQUAL
+                found["below"] |= verdicts(*intervals(seen - 1.0), 0.98) == EQUAL
+            when = "after every seed from 2 to 60" if len(looks) > 3 else "after 3, 5 and 10 seeds"
+            rates = {what: float(which.mean()) for what, which in found.items()}
+            yield {"pair": name, "looks": when, "pairs": arguments.pairs} | rates
     for n in (3, 5, 10, 20):
         low, high = mean_intervals(np.random.default_rng(n).normal(size=(arguments.pairs, n)))
         yield {"what": f"coverage of t intervals, {n} seeds", "value": float(((low < 0) & (high > 0)).mean())}
-    for effect in (0.5, 1.0, 2.0, 3.0):
-        yield {"what": f"seeds until {effect:g} deviations are shown, median", "value": seeds_to_decide(effect, 1.0)}
+    for effect in (0.5, 1.0, 2.0, 3.0, 10.0):
+        yield {"what": f"seeds until {effect:g} deviations are shown", "value": seeds_to_decide(effect, 1.0)}
 
 
-def large(count: int = 10_000) -> dict[str, Any]:
-    """Returns how long a round's decision takes among many configurations."""
+def large(count: int = 10_000) -> Iterator[dict[str, Any]]:
+    """Returns how long a round's decision takes among many configurations, and gathering all results for it."""
     generator = np.random.default_rng(0)
-    values = 0.9 - 0.05 * generator.random((count, 1)) + 0.003 * generator.normal(size=(count, 5))
-    ended = np.ones(values.shape, dtype=bool)
-    began = time.perf_counter()
-    run(values, ended, ~ended)
-    return {"what": f"all of 3 rounds, {count:,} configurations, seconds", "value": time.perf_counter() - began}
+    configurations = tuple(TrialConfig(lr=0.001 * (1 + place / count)) for place in range(count))
+    policy = Race(configurations=configurations, seeds=tuple(range(1, 61)))
+    means = 0.9 - 0.8 * generator.random(count)
+    ended: dict[TrialConfig, Outcome] = {}
+    for number in (1, 2, 3):
+        asked = policy.decide(results(ended.items())).add
+        for trial in asked:
+            value = means[round((trial.lr / 0.001 - 1) * count)] + 0.003 * generator.normal()
+            ended[trial] = Outcome(value=float(value))
+        began = time.perf_counter()
+        known = results(ended.items())
+        gathered = time.perf_counter()
+        decision = policy.decide(known)
+        what = f"round {number} of a race of {count:,} configurations, {len(decision.add):,} trials added"
+        yield {"what": f"{what}, seconds to decide", "value": time.perf_counter() - gathered}
+        yield {"what": f"{what}, seconds to gather {len(ended):,} results", "value": gathered - began}
 
 
 def table(measured: figures.Rows) -> figures.Table:
-    """Returns one row for each scenario of races, the other figures below it."""
-    rows = []
-    for row in measured:
-        if "races" not in row:
-            continue
-        races = row["races"]
-        rows.append(
-            (
-                row["scenario"],
-                str(row["configurations"]),
-                "none" if row["care"] is None else f"{row['care']:.4f}",
-                f"{races:,}",
-                f"{row['wrong'] / races:.1%}",
-                f"{row['wrong_equal'] / races:.1%}",
-                f"{1 - row['undecided'] / races:.0%}",
-                f"{row['trials'] / races:,.0f}",
-                f"{row['uniform'] / races:,.0f}",
-                f"{row['uniform'] / row['trials']:.2f} x",
-            )
-        )
-    heads = ("scenario", "of", "care", "races", "wrong", "wrong equal", "decided", "trials", "equally many", "fewer")
+    """Returns what races cost and how often they are wrong, a row for each scenario; the other figures below it."""
+    races = [row for row in measured if "races" in row]
+    made = [row for row in races if "noise" in row]
+    rows = [
+        *(_cells(row["scenario"], [row]) for row in races if "noise" not in row),
+        *(_cells(f"{shape}, {kind}", _of(made, scenario=shape, noise=kind)) for shape in SHAPES for kind in KINDS),
+        *(
+            _cells(shape, _of(made, scenario=shape, configurations=size, care=care))
+            for shape in SHAPES
+            for size in sorted({row["configurations"] for row in made})
+            for care in (None, CARE)
+        ),
+    ]
+    heads = (
+        "scenario",
+        "of",
+        "care",
+        "races",
+        "wrong",
+        "with care",
+        "wrong equal",
+        "decided",
+        "trials",
+        "equally many",
+    )
     notes = [f"{row['what']}: {row['value']:.4g}." for row in measured if "what" in row]
-    return figures.Table(heads, rows, [*_totals(measured), *notes])
+    return figures.Table((*heads, "fewer"), rows, [*_looks(measured), *notes])
 
 
-def _totals(measured: figures.Rows) -> Iterator[str]:
-    """Returns how often races of a kind are wrong, all scenarios of a number of configurations or a noise together."""
-    for key in (
-        "2",
-        "4",
-        "16",
-        "48",
-        "normal",
-        "skewed",
-        "heavy-tailed",
-        "all equal",
-        "one best",
-        "staircase",
-        "two tied",
-    ):
-        rows = [
-            row
-            for row in measured
-            if "races" in row
-            and row["scenario"].startswith(tuple(SHAPES))
-            and (key == str(row["configurations"]) or key in row["scenario"])
-        ]
-        races = sum(row["races"] for row in rows)
-        if races:
-            wrong, equal = (sum(row[name] for row in rows) / races for name in ("wrong", "wrong_equal"))
-            what = f"{key} configurations" if key.isdigit() else key
-            yield f"{what}, {races:,} races: wrong {wrong:.1%}, wrong equal {equal:.1%}."
+def _of(rows: figures.Rows, **values: Any) -> list[Mapping[str, Any]]:
+    return [row for row in rows if all(row[name] == value for name, value in values.items())]
+
+
+def _cells(name: str, rows: figures.Rows) -> tuple[str, ...]:
+    """Returns the cells of some scenarios together."""
+    sizes = sorted({row["configurations"] for row in rows})
+    cares = sorted({row["care"] or 0.0 for row in rows})
+    total = {key: sum(row[key] for row in rows) for key in vars(Tally())}
+    with_care = sum(row["races"] for row in rows if row["care"])
+    races = total["races"]
+    return (
+        name,
+        ", ".join(map(str, sizes)),
+        ", ".join(f"{care:g}" if care else "none" for care in cares),
+        f"{races:,}",
+        f"{total['wrong'] / races:.2%}",
+        f"{with_care:,}",
+        f"{total['wrong_equal'] / with_care:.2%}" if with_care else "",
+        f"{1 - total['undecided'] / races:.0%}",
+        f"{total['trials'] / races:,.0f}",
+        f"{total['uniform'] / races:,.0f}",
+        f"{total['uniform'] / total['trials']:.2f} x",
+    )
+
+
+def _looks(measured: figures.Rows) -> Iterator[str]:
+    """Returns a sentence for each kind of pair that is looked at again and again."""
+    for row in measured:
+        if "pair" in row:
+            equal = max(row["above"], row["below"])
+            yield (
+                f"{row['pairs']:,} pairs, {row['pair']}, looked at {row['looks']}: {row['differ']:.2%} shown to differ "
+                f"that do not (t intervals: {row['t']:.1%}), {equal:.2%} practically equal that are not."
+            )
 
 
 def main(arguments: Arguments) -> None:
     """Simulates, prints a table and writes the raw numbers."""
     measured = [
+        *looked_at(arguments),
+        *large(),
         *replayed(arguments),
         *like_the_recorded(arguments),
         *erratic_best(arguments),
         *races_of(arguments),
-        *looked_at(arguments),
-        large(),
     ]
     table(measured).show()
     figures.write("racing", vars(arguments), measured)
