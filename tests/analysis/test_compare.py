@@ -38,8 +38,8 @@ def scattered(*means: float, seeds: int = 10, deviation: float = 0.001, random_s
 def test_one_pair_by_hand() -> None:
     # differences 2, 3, 4: mean 3, squares around it 2; the mean is off by x where the evidence against it is 1 / 0.05
     def evidence(x: float) -> float:
-        scales = [1 + 3 * g for g in (1, 100)]
-        return sum(a**-0.5 * ((2 + 3 * x**2) / (2 + 3 * x**2 / a)) ** 1.5 for a in scales) / 2 - 20
+        scales = [(1 + 3 * g, weight) for g, weight in ((0.5, 0.8), (100, 0.2))]
+        return sum(w * a**-0.5 * ((2 + 3 * x**2) / (2 + 3 * x**2 / a)) ** 1.5 for a, w in scales) - 20
 
     half = scipy.optimize.brentq(evidence, 0.1, 100)
     row = compared((3, 5, 7), (1, 2, 3)).row(0, named=True)

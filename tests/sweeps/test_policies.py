@@ -42,13 +42,11 @@ def race(most: int = 20, **settings: object) -> Race:
     return Race(configurations=CONFIGURATIONS, seeds=tuple(range(1, most + 1)), **settings)  # type: ignore[arg-type]
 
 
-def test_a_grid_asks_once_for_what_is_not_known() -> None:
+def test_a_grid_asks_once_whatever_is_known() -> None:
     trials = tuple(one.replace(seed=seed) for one in CONFIGURATIONS for seed in (1, 2))
-    assert Grid(trials=trials).decide({}) == Decision(
-        add=trials, over=True, reason=Grid(trials=trials).decide({}).reason
-    )
+    grid = Grid(trials=trials)
     known = results([(trials[0], Outcome(value=0.5))])
-    assert Grid(trials=trials).decide(known).add == trials[1:]
+    assert grid.decide({}) == grid.decide(known) == Decision(add=trials, over=True, reason=grid.decide({}).reason)
 
 
 def test_a_race_drops_what_is_behind_and_says_so() -> None:
@@ -148,12 +146,12 @@ def test_groups_are_decided_before_their_members() -> None:
     assert "b is the best, though which of its 2 configurations in question is best is not." in last.reason
 
 
-def test_a_forecast_names_what_is_left() -> None:
+def test_the_outlook_names_what_is_left() -> None:
     ended: dict[TrialConfig, Outcome] = {}
-    begin = race().forecast(results(ended.items()))
+    begin = race().outlook(results(ended.items()))
     assert (begin.in_question, begin.seeds, begin.trials, begin.trial_epochs) == (4, None, 12, 24)
     ended = {one.replace(seed=seed): train(one.replace(seed=seed)) for one in CONFIGURATIONS for seed in (1, 2, 3)}
-    middle = race().forecast(results(ended.items()))
+    middle = race().outlook(results(ended.items()))
     assert middle.in_question == 2
     assert middle.trials <= 2 * 17
     assert middle.trial_epochs == 2 * middle.trials
