@@ -52,8 +52,6 @@ class Race:
     """How often the whole race may be wrong."""
     start: int = START
     """Seeds that every configuration begins with."""
-    most_trial_epochs: int | None = None
-    """No round begins that would bring the epochs of all the race's trials, known ones included, above this."""
     _ids: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,16 +76,11 @@ class Race:
         course = self.course(known)
         found = tuple(self._sentences(course))
         if course.over:
-            return Decision(over=True, reason=" ".join((*found, self._end(course))))
+            return Decision(over=True, reason=" ".join((*found, self._end(course), *self._failing(known))))
         rows, columns = np.nonzero(course.asked)
         add = tuple(
             self.configurations[row].replace(seed=self.seeds[column]) for row, column in zip(rows, columns, strict=True)
         )
-        if self.most_trial_epochs is not None:
-            total = self._trial_epochs(course.used) + sum(trial.epochs for trial in add)
-            if total > self.most_trial_epochs:
-                short = f"{self.most_trial_epochs:,} trial-epochs are spent but for less than the next round takes"
-                return Decision(over=True, reason=" ".join((*found, f"The budget ends here: {short}.")))
         return Decision(add=add, reason=" ".join((*found, self._next(course))))
 
     def course(self, known: Results, *, looks: bool = False) -> Course:
@@ -168,9 +161,6 @@ class Race:
                     values[row, column[seed]] = outcome.value
         return values
 
-    def _trial_epochs(self, used: Mask) -> int:
-        return sum(one.epochs * int(count) for one, count in zip(self.configurations, used.sum(axis=1), strict=True))
-
     def _sentences(self, course: Course) -> list[str]:
         """Returns what the last round found, a sentence for each finding that is about the same."""
         last = [event for event in course.events if event.round == course.round]
@@ -192,6 +182,14 @@ class Race:
         leader = self.name(course.leader) if course.leader is not None else "none"
         could = f"{still + 1:,} of {len(self.configurations):,} could still be the best"
         return f"{could}; {leader} leads."
+
+    def _failing(self, known: Results) -> list[str]:
+        """Returns a sentence about configurations that fail on some seeds: their means say little."""
+        found = self.collapsed(known)
+        if not found:
+            return []
+        names = [f"{self.name(one)} (seed {', '.join(map(str, seeds))})" for one, seeds in found.items()]
+        return [f"Far below their own median on some seeds: {_listed(names)}."]
 
     def _end(self, course: Course) -> str:
         if course.leader is None:

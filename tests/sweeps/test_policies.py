@@ -86,10 +86,6 @@ def test_a_finished_grid_is_taken_in_as_if_the_race_had_asked_for_it() -> None:
 def test_a_larger_budget_goes_on_where_the_smaller_ended() -> None:
     small, large = played(race(6)), played(race(20))
     assert large[: len(small) - 1] == small[:-1]
-    capped = played(race(20, most_trial_epochs=40))
-    assert large[: len(capped) - 1] == capped[:-1]
-    assert "The budget ends here: 40 trial-epochs" in capped[-1].reason
-    assert sum(trial.epochs for decision in capped for trial in decision.add) <= 40
 
 
 def test_decisions_go_to_json_and_back() -> None:
@@ -137,6 +133,8 @@ def test_a_seed_that_fails_is_found() -> None:
 
     ended = {one.replace(seed=seed): unstable(one.replace(seed=seed)) for one in CONFIGURATIONS for seed in (1, 2, 3)}
     assert race().collapsed(results(ended.items())) == {1: (2,)}
+    *_, last = played(race(5), unstable)
+    assert last.reason.endswith("Far below their own median on some seeds: adam, lr 0.01 (seed 2).")
 
 
 def test_groups_are_decided_before_their_members() -> None:
