@@ -200,7 +200,11 @@ class Asked:
         )
         self.policy: Policy = Grid(trials=planned.trials)
         if options.decide:
-            self._add(self.ledger.ended_before(self._stored_of(configurations_of(planned))))
+            theirs = self._stored_of(configurations_of(planned))
+            self._fingerprint(theirs)
+            # Any of them may be asked for later, when much has been trained: whether they compare is found now.
+            refuse_changed(self.ledger, changed(self._stored, self._now), {trial.trial_id for trial in theirs})
+            self._add(self.ledger.ended_before(theirs))
             self.policy = race_of(sweep, planned, options, self._stored, results(self.ledger.ended()))
         self.decisions = self.ledger.decisions(self.policy.policy_id)
         self._noted = len(self.decisions)
@@ -255,7 +259,7 @@ class Asked:
         differences = changed(self._stored, self._now)
         library = [t for t in neighbours if t.trial_id in self._now and t.trial_id not in differences]
         self.ledger.add(new, library=library, changed=differences)
-        refuse_changed(self.ledger, differences)
+        refuse_changed(self.ledger, differences, self.ledger.trials.keys())
         if self.options.share and not self.options.fresh:
             self._taken.update(take_over(self.ledger, self._now, self._warn))
 

@@ -88,6 +88,7 @@ class Ledger:
         """Where records go besides the store, as they come in."""
         records = store.read_epochs()
         before = {status.trial_id: status for status in _stored_statuses(store)}
+        self._with_records = set() if fresh else set(records["trial_id"].unique())
         self._stored = {*records["trial_id"].unique(), *before}
         self._records_before = records.clear() if fresh else records
         self._statuses_before = {} if fresh else before
@@ -161,6 +162,10 @@ class Ledger:
     def holds(self, trial_id: str) -> bool:
         """Whether anything is stored of a trial, asked for or not."""
         return trial_id in self._stored
+
+    def had_records(self, trial_id: str) -> bool:
+        """Whether there are records of a trial from an earlier run, asked for or not."""
+        return trial_id in self._with_records
 
     @property
     def stored(self) -> int:

@@ -7,7 +7,7 @@ and would train differently now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from analysis.store import DamagedFileError, SweepSpec, SweepStore
@@ -65,19 +65,20 @@ def changed(stored: SweepSpec | None, now: Fingerprints) -> dict[str, str]:
     return found
 
 
-def refuse_changed(ledger: Ledger, differences: Mapping[str, str]) -> None:
+def refuse_changed(ledger: Ledger, differences: Mapping[str, str], trials: Collection[str]) -> None:
     """Refuses to put numbers together that are not comparable.
 
     Args:
         ledger: What is known.
         differences: `changed`; a trial without a single epoch has no numbers, and is simply trained as it is now.
+        trials: Ids of the trials to put together; others that have changed are left alone.
 
     Raises:
         ConflictError: A trial with numbers would train differently now.
     """
-    ways = [difference for trial_id, difference in differences.items() if ledger.known.get(trial_id)]
+    ways = [way for trial_id, way in differences.items() if trial_id in trials and ledger.had_records(trial_id)]
     if ways:
-        whose = "the trial" if len(ledger.trials) == 1 else f"{len(ways):,} of these {len(ledger.trials):,} trials"
+        whose = "the trial" if len(trials) == 1 else f"{len(ways):,} of these {len(trials):,} trials"
         raise ConflictError(
             f"{ledger.store.location} holds {whose}, trained {max(set(ways), key=ways.count)}. "
             "Use another --name, or --fresh to delete what is stored there"

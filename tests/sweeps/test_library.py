@@ -225,7 +225,7 @@ def test_a_trial_that_failed_without_numbers_is_made_anew_once_its_code_has_chan
     store.append_statuses([TrialStatus(trial_id=trial.trial_id, status="failed", epochs_run=0)])
     differences = changed(spec, now)
     ledger = Ledger(store, [trial], changed=differences)
-    refuse_changed(ledger, differences)
+    refuse_changed(ledger, differences, ledger.trials.keys())
     assert ledger.open == [trial]
     assert merged(spec, spec, ledger, now).fingerprints == {trial.trial_id: now[trial.trial_id].to_json()}
 

@@ -11,11 +11,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from analysis.store import SweepStore
-from sweeps.question.sweep import Sweep
-from sweeps.runner import Result, run
+from analysis.store import SweepSpec, SweepStore
+from sweeps.question.sweep import Sweep, plan
+from sweeps.runner import Result, asking, run
 from tests.sweeps.faults import Process, kill_driver
-from tests.sweeps.runs import measured, run_here, run_script, start, table_of, write_script
+from tests.sweeps.runs import made_up_record, measured, run_here, run_script, start, table_of, write_script
+from workloads.errors import InputError
 
 ARGUMENTS = "name='race', question='Which is best?', optimizers=('adam',), lrs=(0.0001, 0.003, 0.01), epochs=1"
 SWEEP: Sweep = eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep})
@@ -91,6 +92,31 @@ def test_what_is_stored_is_taken_in_and_more_budget_goes_on(ray_cluster: None, s
     assert more.decisions[: len(few.decisions)] == few.decisions
     assert set(table_of(storage, "race")["seed"]) == {7, 101, 103, 21, 1}
     assert more.trained == len([trial for trial in more.spec.trials if trial.seed == 1]) > 0
+
+
+def test_what_would_train_differently_is_refused_before_anything_is_trained(storage: str) -> None:
+    """Also what has not ended, and nobody has asked for yet: the race might, after hours."""
+    options = replace(SWEEP.default_options(), train_limit=640, storage_path=storage, decide=True, plan=True)
+    trial = plan(SWEEP, options).trials[0].replace(seed=9)
+    store = SweepStore(storage, "race")
+    spec = SweepSpec(
+        name="race",
+        question="?",
+        command="",
+        trials=(trial,),
+        datasets={trial.workload: "fashion_mnist"},
+        fingerprint={},
+        fingerprints={trial.trial_id: {"data": "other", "device": "cpu", "machine": "x", "training": "x"}},
+    )
+    store.write_spec(spec)
+    with asking(SWEEP, options):
+        pass
+    store.append_epochs([made_up_record(trial, 1)])
+    with (
+        pytest.raises(InputError, match=r"holds the trial, trained on different data\. Use another --name"),
+        asking(SWEEP, options),
+    ):
+        pass
 
 
 @pytest.mark.slow
