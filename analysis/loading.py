@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from analysis.configurations import with_configurations
-from analysis.race import raced
+from analysis.race import Race, raced
 from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.statistics.compare import NOTHING, Shown
 from analysis.store import LONGEST_NAME, SweepSpec, SweepStore, without_secrets
@@ -40,6 +40,8 @@ class SweepData:
     """Columns of `trials` that vary between configurations; never the seed."""
     notes: tuple[str, ...] = ()
     """Caveats about the files, one sentence each."""
+    race: Race | None = None
+    """How its race went, if it was one."""
     shown: Shown = NOTHING
     """What a race has shown of these configurations: ranks, verdicts and sentences keep to it."""
 
@@ -146,9 +148,10 @@ def combine(
     specs = tuple(spec for spec, _, _ in sweeps)
     decided = _decided(specs, decisions or [no_decisions() for _ in specs])
     told = (*notes, *_incomparable(specs))
-    found = SweepData(specs, once.drop(_ORIGIN), records, axes, told, decisions=decided)
-    race = raced(found)
-    return found if race is None else replace(found, shown=Shown(worse=tuple(race.worse), equal=tuple(race.equal)))
+    shared = once.drop(_ORIGIN)
+    race = raced(specs, shared)
+    shown = NOTHING if race is None else Shown(worse=tuple(race.worse), equal=tuple(race.equal))
+    return SweepData(specs, shared, records, axes, told, decisions=decided, race=race, shown=shown)
 
 
 def _decided(specs: Sequence[SweepSpec], decisions: Sequence[pl.DataFrame]) -> pl.DataFrame:

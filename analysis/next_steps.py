@@ -11,7 +11,7 @@ import polars as pl
 
 from analysis.commands import adding, script, shown, values_of, with_flag
 from analysis.loading import SweepData
-from analysis.race import ahead, raced
+from analysis.race import ahead
 from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
 from workloads.console import duration
@@ -88,16 +88,16 @@ def _deciding(data: SweepData, spec: SweepSpec, *, unfinished: bool) -> Iterator
     """Yields the command that would decide the question, or goes on with deciding it, and what that takes."""
     if unfinished:
         return
-    race = raced(data)
+    race = data.race
     if race is None:
-        if (known := ahead(data)) and known.in_question:
+        if (known := ahead(data.specs, data.trials)) and known.in_question:
             yield NextStep(with_flag(spec.command, "--decide"), f"decides which is best: {_cost(known, data)}")
     elif race.course.over and not race.course.decided and spec.race:
         most = 2 * len(spec.race["seeds"])
-        if (known := ahead(data, most)) and known.in_question:
+        if (known := ahead(data.specs, data.trials, most)) and known.in_question:
             yield NextStep(with_flag(spec.command, "--max-seeds", str(most)), f"goes on deciding: {_cost(known, data)}")
     elif not race.course.over:
-        yield NextStep(spec.command, f"goes on deciding: {_cost(ahead(data), data)}")
+        yield NextStep(spec.command, f"goes on deciding: {_cost(ahead(data.specs, data.trials), data)}")
 
 
 def _cost(known: Outlook | None, data: SweepData) -> str:

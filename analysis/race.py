@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,8 @@ import polars as pl
 
 from analysis.statistics.outlook import Outlook, outlook
 from analysis.statistics.rounds import Course, run
+from analysis.store import SweepSpec
 from workloads.trial import TrialConfig, canonical_json, digest
-
-if TYPE_CHECKING:
-    from analysis.loading import SweepData
-    from analysis.store import SweepSpec
 
 MOST_SEEDS = 30
 """Of a configuration in a race, unless the question says otherwise."""
@@ -76,21 +72,25 @@ class Race:
         return [(one, leader) for one, standing in standings if standing in alike]
 
 
-def raced(sweep: SweepData) -> Race | None:
+def raced(specs: Sequence[SweepSpec], trials: pl.DataFrame) -> Race | None:
     """Returns how a sweep's race went, finished or not, every round's intervals included.
+
+    Args:
+        specs: What was asked.
+        trials: The trials table, with `configuration` and `label`.
 
     Returns:
         None if no race was asked for, if there are several sweeps, or if there are trials of configurations that were
         not in the race (`load(..., everything=True)`).
     """
-    if len(sweep.specs) != 1 or not (asked := sweep.specs[0].race):
+    if len(specs) != 1 or not (asked := specs[0].race):
         return None
-    spec = sweep.specs[0]
+    (spec,) = specs
     of = _rows(spec)
     if digest(canonical_json(sorted(dict.fromkeys(_ids(spec).values())))) != asked["configurations"]:
         return None
-    named = _named(sweep.trials, of)
-    values, ended, diverged = _results(sweep.trials, of, asked["seeds"])
+    named = _named(trials, of)
+    values, ended, diverged = _results(trials, of, asked["seeds"])
     course = run(
         values,
         ended,
@@ -109,28 +109,29 @@ def raced(sweep: SweepData) -> Race | None:
     )
 
 
-def ahead(sweep: SweepData, most: int = MOST_SEEDS) -> Outlook | None:
+def ahead(specs: Sequence[SweepSpec], trials: pl.DataFrame, most: int = MOST_SEEDS) -> Outlook | None:
     """Returns what it would take to decide a question by a race, from what is known of it.
 
     Args:
-        sweep: One sweep, a race or not.
+        specs: What was asked, by a race or not.
+        trials: The trials table.
         most: Seeds that a configuration may have at most.
 
     Returns:
         None if there is nothing to decide: a single configuration, several data sets or sweeps.
     """
-    if len(sweep.specs) != 1 or sweep.trials["dataset"].n_unique() > 1:
+    if len(specs) != 1 or trials["dataset"].n_unique() > 1:
         return None
-    (spec,) = sweep.specs
+    (spec,) = specs
     of = _rows(spec)
     if max(of.values()) == 0:
         return None
     if spec.race:
         seeds = list(spec.race["seeds"])
     else:
-        seeds = sweep.trials["seed"].value_counts().sort("count", "seed", descending=(True, False))["seed"].to_list()
+        seeds = trials["seed"].value_counts().sort("count", "seed", descending=(True, False))["seed"].to_list()
     seeds += [seed for seed in range(1, most + len(seeds) + 1) if seed not in seeds]
-    values, ended, diverged = _results(sweep.trials, of, seeds[:most])
+    values, ended, diverged = _results(trials, of, seeds[:most])
     groups = _groups(spec.trials, of)
     course = run(values, ended, diverged, groups, care=spec.care)
     epochs = dict(sorted((of[trial.trial_id], trial.epochs) for trial in spec.trials))

@@ -31,7 +31,6 @@ from analysis.answer import answer
 from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.next_steps import NextStep, next_steps
-from analysis.race import raced
 from analysis.statistics.sequences import LEVEL
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
@@ -390,7 +389,7 @@ def decisions(data: SweepData) -> list[tuple[str, list[Decided]]]:
 
 def saved(data: SweepData) -> str:
     """Returns a sentence on what a race cost, and what as many seeds for all would have cost; empty without a race."""
-    race = raced(data)
+    race = data.race
     if race is None or not race.trials:
         return ""
     seeds, count = race.most_seeds, len(race.labels)

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.loading import SweepData
 from analysis.plots import scales, style
-from analysis.race import Race, raced
+from analysis.race import Race
 from analysis.statistics.rounds import Event, Standing
 
 _MOST_ROWS, _SHOWN_OF_MORE = 48, 30
@@ -98,7 +98,7 @@ class Course:
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Course | None:
     """Returns a race, or None where there was none or no two configurations have been compared."""
-    race = raced(sweep)
+    race = sweep.race
     if race is None or not race.course.looks:
         return None
     course = race.course

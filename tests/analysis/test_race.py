@@ -8,7 +8,7 @@ from races import Played, Train, noisy, play, racers
 from synthetic import handmade_sweep, synthetic_sweep
 
 from analysis.loading import combine, load
-from analysis.race import Race, raced
+from analysis.race import Race
 from sweeps import policies
 from sweeps.policies.policy import results
 from workloads.trial import TrialConfig
@@ -24,7 +24,7 @@ def six(train: Train | None = None, rounds: int | None = None, **settings: objec
 
 
 def told(played: Played) -> Race:
-    found = raced(played.data)
+    found = played.data.race
     assert found is not None
     return found
 
@@ -101,7 +101,7 @@ def test_a_trial_that_was_cancelled_is_still_to_come() -> None:
     statuses = played.sweep.statuses.with_columns(
         status=pl.when(pl.col("trial_id") == last.trial_id).then(pl.lit("cancelled")).otherwise("status")
     )
-    again = raced(combine([(played.sweep.spec, played.sweep.epochs, statuses)]))
+    again = combine([(played.sweep.spec, played.sweep.epochs, statuses)]).race
     assert again is not None
     assert again.course.asked[0].tolist() == [True] + [False] * 15, "the first round waits for it"
     assert asked.any(axis=0).tolist() == [False] * 4 + [True] + [False] * 11, "two rounds have ended, of 3 and 4 seeds"
@@ -109,14 +109,14 @@ def test_a_trial_that_was_cancelled_is_still_to_come() -> None:
 
 def test_only_a_single_race_is_told() -> None:
     played = six(rounds=2)
-    assert raced(synthetic_sweep().data) is None
-    assert raced(combine([played.sweep.parts, synthetic_sweep().parts])) is None
+    assert synthetic_sweep().data.race is None
+    assert combine([played.sweep.parts, synthetic_sweep().parts]).race is None
     other = handmade_sweep({TrialConfig(optimizer="rmsprop", epochs=2): ("completed", (0.5, 0.6))}, "other")
     more = replace(played.sweep.spec, trials=played.sweep.spec.trials + other.spec.trials, race=played.sweep.spec.race)
     epochs, statuses = (
         pl.concat([getattr(played.sweep, kind), getattr(other, kind)]) for kind in ("epochs", "statuses")
     )
-    assert raced(combine([(more, epochs, statuses)])) is None
+    assert combine([(more, epochs, statuses)]).race is None
 
 
 def test_a_race_from_its_files_has_its_own_decisions_in_order(tmp_path) -> None:
