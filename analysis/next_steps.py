@@ -19,6 +19,8 @@ from workloads.trial import FAILED_STATUSES
 
 ENOUGH_SEEDS = 5
 """More seeds are suggested if there are fewer than this."""
+MOST_SEEDS_MORE = 4
+"""A race that its budget has ended is suggested to go on with up to so many times the seeds."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def _deciding(data: SweepData, spec: SweepSpec, *, unfinished: bool) -> Iterator
         if (known := ahead(data.specs, data.trials)) and known.in_question:
             yield NextStep(with_flag(spec.command, "--decide"), f"decides which is best: {_cost(known, data)}")
     elif race.course.over and not race.course.decided and spec.race:
-        most = 2 * len(spec.race["seeds"])
+        used = len(spec.race["seeds"])
+        needed = known.seeds if (known := ahead(data.specs, data.trials, MOST_SEEDS_MORE * used)) else None
+        most = 2 * used if needed is None else min(used + needed, MOST_SEEDS_MORE * used)
         if (known := ahead(data.specs, data.trials, most)) and known.in_question:
             yield NextStep(with_flag(spec.command, "--max-seeds", str(most)), f"goes on deciding: {_cost(known, data)}")
     elif not race.course.over:
@@ -110,12 +114,13 @@ def _cost(known: Outlook | None, data: SweepData) -> str:
     if isinstance(seconds, float):
         at_once = 1 + (finished.select(pl.col("neighbours").median()).item() or 0)
         takes = f", about {duration(known.trial_epochs * seconds / at_once)}"
-    trials = f"{_trials(known.trials)}{takes}"
+    at_most = "at most " if data.specs[0].library else ""  # some may be stored
+    trials = f"{at_most}{_trials(known.trials)}{takes}"
     if not known.round:
         return f"{trials} to begin with, then only seeds that are needed"
     still = f"{known.in_question:,} of {known.configurations:,} configurations are still in question"
-    if known.seeds is None:
-        return f"{still}; at most {trials}"
+    if known.seeds is None or known.seeds > known.most - known.round:
+        return f"{still}; at most {trials.removeprefix(at_most)}"
     return f"{still}; about {known.seeds:,} more seed{'s'[: known.seeds != 1]} would tell ({trials})"
 
 

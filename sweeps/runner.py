@@ -326,11 +326,12 @@ class Asked:
 
     def _note(self, seconds: float | None) -> None:
         """Stores what was decided, and what is asked with it, and says so."""
-        for number, decision in list(enumerate(self.decisions))[self._noted :]:
+        new = self.decisions[self._noted :]
+        for number, decision in enumerate(new, start=self._noted):
             if self.policy.policy_id is not None:
                 self.ledger.decided(self.policy.policy_id, number, decision)
                 self._show(f"  {decision.reason}")
-        if self._noted and not self._over:
+        if new and self._noted and not self._over:
             for line in self._outlook(seconds):
                 self._show(f"  {line}")
         self._noted = len(self.decisions)

@@ -177,7 +177,9 @@ class Race:
     def _next(self, course: Course) -> str:
         asked = int(course.asked.any(axis=1).sum())
         if not course.round:
-            return f"{min(self.start, len(self.seeds))} seeds for each of {asked:,} configurations to begin with."
+            start, count = min(self.start, len(self.seeds)), len(self.configurations)
+            lacking = "" if asked == count else f"; {asked:,} lack{'s' * (asked == 1)} some"
+            return f"{start} seeds for each of {count:,} configurations to begin with{lacking}."
         still = course.standings.count("in question")
         leader = self.name(course.leader) if course.leader is not None else "none"
         could = f"{still + 1:,} of {len(self.configurations):,} could still be the best"

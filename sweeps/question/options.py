@@ -109,11 +109,13 @@ class Options:
 SMOKE_TEST = {"epochs": 2, "train_limit": 1920}
 """What `--smoke-test` makes of a sweep, whatever flags and `--grid` say."""
 SMOKE_TEST_SEEDS = 4
-"""Of a race, at most so many seeds."""
+"""Of a race, at most so many seeds, unless `--max-seeds` says otherwise."""
 
 
 def in_small(options: Options) -> Options:
     """Returns the options of a smoke test of what is asked for."""
     grid = tuple(text for text in options.grid if text.partition("=")[0].strip() not in SMOKE_TEST)
-    small: dict[str, Any] = dict(SMOKE_TEST) | ({"max_seeds": SMOKE_TEST_SEEDS} if options.decide else {})
+    small: dict[str, Any] = dict(SMOKE_TEST) | (
+        {"max_seeds": options.max_seeds or SMOKE_TEST_SEEDS} if options.decide else {}
+    )
     return replace(options, **small, grid=grid, name=f"{options.name}-smoke-test")

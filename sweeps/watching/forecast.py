@@ -89,7 +89,9 @@ def outlook_line(ahead: Outlook, seconds: float | None) -> str:
     if ahead.seeds is None:
         return f"{which}; how many seeds would tell cannot be estimated: at most {_trials(ahead.trials)}{takes}"
     more = f"{ahead.seeds:,} more seed{'s'[: ahead.seeds != 1]}"
-    return f"{which}; about {more} would tell: {_trials(ahead.trials)}{takes}"
+    left = ahead.most - ahead.round
+    told = f"about {more} would tell" + (f", {left:,} at most are allowed" if ahead.seeds > left else "")
+    return f"{which}; {told}: {_trials(ahead.trials)}{takes}"
 
 
 def _trials(count: int) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from handmade import Run, handmade
+from races import noisy, play, racers
 
 from analysis import commands
 from analysis.aggregate import summarise
 from analysis.next_steps import next_steps
+from sweeps import policies
 from workloads.trial import TrialConfig
 
 COMMAND = "python sweeps/optimizers.py --epochs 2"
@@ -108,3 +110,15 @@ def test_what_is_decided_or_cannot_be_is_left_alone() -> None:
     assert deciding({trial: Run([0.5]) for trial in trials([0.1])}) is None
     left = {trial: Run([0.5]) if trial.lr < 0.2 else Run([], status="pending") for trial in trials([0.1, 0.2])}
     assert deciding(left) is None, "first it is to be finished"
+
+
+def test_a_race_that_its_budget_ended_goes_on_with_as_many_seeds_as_it_takes() -> None:
+    one, other, worse = racers(["adam"], [0.1, 0.2, 0.3])
+    train = noisy({one: 0.9, other: 0.899, worse: 0.7})
+    data = play(policies.Race(configurations=(one, other, worse), seeds=(1, 2, 3, 4)), train).data
+    data = replace(data, specs=(replace(data.specs[0], command=f"{COMMAND} --decide --max-seeds 4"),))
+    (first, *_) = next_steps(data, summarise(data), "x")
+    assert first.command == f"{COMMAND} --decide --max-seeds 16"
+    assert first.reason.startswith("goes on deciding: 2 of 3 configurations are still in question; at most 24 trials")
+    careful = play(policies.Race(configurations=(one, other, worse), seeds=(1, 2, 3, 4), care=0.5), train).data
+    assert not [step for step in next_steps(careful, summarise(careful), "x") if "deciding" in step.reason]
