@@ -128,6 +128,8 @@ class SweepSpec:
     race: Mapping[str, Any] | None = None
     """How a race goes: which `policy` (its decisions are stored under that), hash of the `configurations`, order of
     `seeds`, `level`, seeds to `start` with; None for a sweep of fixed trials."""
+    seed_orders: Mapping[str, list[int]] = field(default_factory=dict)
+    """Hash of the configurations of a race, this one's or an earlier one's -> the order of its seeds: it goes on so."""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:

@@ -235,13 +235,14 @@ class Asked:
     def spec(self) -> SweepSpec:
         """What is asked, as far as it is known by now."""
         # However the trials came in: a race that was killed and resumed has the same tables.
-        trials = self.policy.ordered(self.ledger.trials.values())
+        trials, race = self.policy.ordered(self.ledger.trials.values()), self.policy.to_json()
         question = replace(
             self._question,
             trials=tuple(trials),
             datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in trials},
             fingerprint=common(trials, self._now),
-            race=self.policy.to_json(),
+            race=race,
+            seed_orders={race["configurations"]: race["seeds"]} if race else {},
         )
         return merged(question, self._stored, self.ledger, self._now)
 

@@ -118,7 +118,13 @@ def merged(asked: SweepSpec, stored: SweepSpec | None, ledger: Ledger, now: Fing
         library=library,
         fingerprints={i: p for i, p in (prints | before).items() if i in kept},
         datasets={**stored.datasets, **asked.datasets},
+        seed_orders={**asked.seed_orders, **_longest(stored.seed_orders, asked.seed_orders)},
     )
+
+
+def _longest(stored: Mapping[str, list[int]], asked: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """Returns the stored orders of seeds; an asked one where that is longer: a smaller budget forgets no seed."""
+    return {name: max(order, asked.get(name, []), key=len) for name, order in stored.items()}
 
 
 def take_over(ledger: Ledger, now: Fingerprints, complain: Callable[[str], object]) -> dict[str, int]:

@@ -54,14 +54,13 @@ def race_of(sweep: Sweep, planned: Plan, options: Options, stored: SweepSpec | N
         sweep: The question.
         planned: Its trials.
         options: How.
-        stored: The last question asked; if that was a race of the same configurations, this one goes on with its seeds.
+        stored: What is stored; if there has been a race of the same configurations, this one goes on with its seeds.
         known: The results that are stored.
     """
     configurations = configurations_of(planned)
     asked = list(dict.fromkeys(trial.seed for trial in planned.trials))
     chosen = asked if set(asked) != set(sweep.seeds) else []
-    if stored is not None and stored.race and stored.race["configurations"] == configurations_digest(configurations):
-        chosen += stored.race["seeds"]
+    before = stored.seed_orders.get(configurations_digest(configurations), []) if stored is not None else []
     most = options.max_seeds or max(MOST_SEEDS, len(asked))
     spec = SweepSpec(
         name=options.name,
@@ -75,7 +74,7 @@ def race_of(sweep: Sweep, planned: Plan, options: Options, stored: SweepSpec | N
     groups = tuple(_group(trial, configurations) for trial in configurations)
     return Race(
         configurations=configurations,
-        seeds=seed_order(known, most, first=chosen, asked=asked),
+        seeds=seed_order(known, most, first=[*chosen, *before], asked=asked),
         groups=groups if len(set(groups)) > 1 else None,
         labels=tuple(named[trial.trial_id] for trial in configurations),
         care=options.care,

@@ -91,6 +91,9 @@ def test_what_is_stored_is_taken_in_and_more_budget_goes_on(ray_cluster: None, s
     more = raced(storage)
     assert more.decisions[: len(few.decisions)] == few.decisions
     assert set(table_of(storage, "race")["seed"]) == {7, 101, 103, 21, 1}
+    assert run_here(SWEEP, storage, seeds=(1,), **SMALL)[0] == 0, "another question in between"
+    again = raced(storage)
+    assert (again.trained, again.decisions) == (0, more.decisions)
     assert more.trained == len([trial for trial in more.spec.trials if trial.seed == 1]) > 0
 
 
