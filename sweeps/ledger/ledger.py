@@ -134,6 +134,8 @@ class Ledger:
         found = _known_records(self._records_before, ours)
         self.known |= found
         for trial_id, records in found.items():
+            if not records:  # the first was damaged
+                continue
             self._delivered[trial_id] = len(records)
             self._last[trial_id] = records[-1]["val_accuracy"]
         for trial_id in ours:

@@ -99,6 +99,7 @@ def chaos(rounds: int, seed: int, script: Path, storage: str, undisturbed: str, 
     tally["(the whole sweep)", f"after {rounds} rounds", "tables bitwise equal to an undisturbed run's"] += 1
 
 
+@pytest.mark.chaos
 def test_chaos_in_short(script: Path, storage: str, undisturbed: str, tally: Tally) -> None:
     chaos(1, 7, script, storage, undisturbed, tally)
 

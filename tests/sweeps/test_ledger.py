@@ -144,3 +144,11 @@ def test_a_trial_taken_over_brings_its_weights(storage: str) -> None:
     assert copy.path == ledger.statuses[trial.trial_id].checkpoint
     assert store.load_checkpoint(copy) == b"weights"
     assert ledger.delivered_by_training == 0, "taken over is not trained"
+
+
+def test_a_trial_whose_first_record_is_lost_is_trained_anew(storage: str) -> None:
+    store, trial = SweepStore(storage, "s"), TrialConfig(epochs=3)
+    store.append_epochs([made_up_record(trial, 2)])
+    ledger = Ledger(store, [trial])
+    assert ledger.open == [trial]
+    assert ledger.delivered == 0
