@@ -116,8 +116,7 @@ def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
 
 @pytest.mark.parametrize("script", ["optimizers", "schedulers", "plateau"])
 def test_what_a_script_says_of_its_flags(script: str, reader: Reader) -> None:
-    """After the default run, each of the flags that its docstring names, planned."""
-    reader.types(in_small([f"sweeps/{script}.py"]))
+    """Each of the flags that its docstring names, planned."""
     text = (ROOT / "sweeps" / f"{script}.py").read_text().split('"""')[1]
     flags = [" ".join(code.split()) for code in re.findall(r"`(--[^`]+)`", text)]
     assert flags
