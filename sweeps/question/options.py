@@ -57,8 +57,7 @@ class Options:
     """Evaluate the test images after every epoch."""
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
-    """Train seeds where they are needed, until it is decided which configuration is best: all begin with 3, the next go
-    to those that could still be the best. The same command goes on, with a larger budget too."""
+    """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
     care: Annotated[float | None, _flag("X", "every difference matters")] = None
     """The smallest difference in accuracy that matters to you, e.g. 0.003: closer ones are practically equal."""
     max_seeds: Annotated[int | None, _flag("N", "30")] = None
