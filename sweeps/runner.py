@@ -268,7 +268,8 @@ class Asked:
         """Finds how trials would train; not where only a cluster could tell and nothing is to be trained."""
         # Seeds of a configuration train in the same way: what a race adds has been probed.
         alike = {configuration_id(trial): self._now[i] for i, trial in self.ledger.trials.items() if i in self._now}
-        self._now |= {t.trial_id: alike[configuration_id(t)] for t in trials if configuration_id(t) in alike}
+        named = ((trial.trial_id, configuration_id(trial)) for trial in trials) if alike else ()
+        self._now |= {trial_id: alike[one] for trial_id, one in named if one in alike}
         left = [trial for trial in trials if trial.trial_id not in self._now]
         hardware, root = self.placement.hardware(), Path(self.options.data_root)
         if not left:
@@ -374,7 +375,7 @@ class Asked:
         # What it takes in before the sweep begins, it writes then.
         ledger.live = Live(self._logs, complain=self._warn)
         ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
-        self._tree = ForkTree(ledger.members(), share=self.options.share, checkpoints=ledger.checkpoints)
+        self._tree = ledger.tree(share=self.options.share)
         for news in self._tree.walk_known():
             ledger.learn(news)
         interrupted, trained = False, 0

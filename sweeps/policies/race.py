@@ -90,24 +90,14 @@ class Race:
             known: All results there are; those of other seeds and configurations are not looked at.
             looks: Whether to keep every round's intervals, for a picture.
         """
-        shape = (len(self.configurations), len(self.seeds))
-        values, ended, diverged = np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool)
-        column = {seed: place for place, seed in enumerate(self.seeds)}
-        for row, name in enumerate(self._ids):
-            for seed, outcome in known.get(name, {}).items():
-                place = column.get(seed)
-                if place is None:
-                    continue
-                ended[row, place], diverged[row, place] = True, outcome.diverged
-                if outcome.value is not None and not outcome.diverged:
-                    values[row, place] = outcome.value
         groups = None if self.groups is None else np.unique(self.groups, return_inverse=True)[1].tolist()
-        return run(values, ended, diverged, groups, care=self.care, level=self.level, start=self.start, looks=looks)
+        table = self._table(known)
+        return run(*table, groups, care=self.care, level=self.level, start=self.start, looks=looks)
 
     def outlook(self, known: Results) -> Outlook:
         """Returns what certainty will cost from here on."""
         epochs = [one.epochs for one in self.configurations]
-        return outlook(self.course(known), self._values(known), epochs, self.groups, self.care)
+        return outlook(self.course(known), self._table(known)[0], epochs, self.groups, self.care)
 
     @property
     def policy_id(self) -> str:
@@ -137,7 +127,7 @@ class Race:
         What counts as far is `COLLAPSE` times the usual deviation of a pair's differences.
         """
         course = self.course(known)
-        values = np.where(course.used, self._values(known), np.nan)
+        values = np.where(course.used, self._table(known)[0], np.nan)
         far = COLLAPSE * course.prior.deviation
         found = {}
         for row in np.flatnonzero((~np.isnan(values)).any(axis=1)) if far > 0 else ():
@@ -152,14 +142,20 @@ class Race:
             return self.labels[one]
         return f"{self.configurations[one].optimizer}, lr {self.configurations[one].lr:g}"
 
-    def _values(self, known: Results) -> Array:
-        values = np.full((len(self.configurations), len(self.seeds)), np.nan)
+    def _table(self, known: Results) -> tuple[Array, Mask, Mask]:
+        """Returns values, which have ended and which diverged, each of shape (configurations, seeds)."""
+        shape = (len(self.configurations), len(self.seeds))
+        values, ended, diverged = np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool)
         column = {seed: place for place, seed in enumerate(self.seeds)}
         for row, name in enumerate(self._ids):
             for seed, outcome in known.get(name, {}).items():
-                if seed in column and outcome.value is not None and not outcome.diverged:
-                    values[row, column[seed]] = outcome.value
-        return values
+                place = column.get(seed)
+                if place is None:
+                    continue
+                ended[row, place], diverged[row, place] = True, outcome.diverged
+                if outcome.value is not None and not outcome.diverged:
+                    values[row, place] = outcome.value
+        return values, ended, diverged
 
     def _sentences(self, course: Course) -> list[str]:
         """Returns what the last round found, a sentence for each finding that is about the same."""
