@@ -24,7 +24,17 @@ import numpy.typing as npt
 import polars as pl
 
 from analysis.schema import Column, polars_schema
-from analysis.statistics.sequences import DIFFER, EQUAL, LEVEL, UNKNOWN, Spread, intervals, spread, verdicts
+from analysis.statistics.sequences import (
+    DIFFER,
+    EQUAL,
+    UNKNOWN,
+    Spread,
+    intervals,
+    pair_level,
+    row_means,
+    spread,
+    verdicts,
+)
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -90,11 +100,11 @@ def pairwise(
     Returns:
         One row for each pair, with the columns of `PAIR_COLUMNS`.
     """
-    pairs, trainings, means = _Pairs(values), _trainings(values), _means(values)
+    pairs, trainings, means = _Pairs(values), _trainings(values), row_means(values)
     prior = spread(values[_best_third(means, trainings)])
     count = max(family, len(np.unique(trainings)))
     enough = pairs.n >= ENOUGH_SEEDS
-    level = _level(count, count)
+    level = pair_level(count, count)
     low, high = pairs.ends(enough, level, prior)
     before = pairs.places(configurations, (*shown.worse, *shown.equal))
     dropped = [
@@ -221,20 +231,13 @@ class _Pairs:
 
 def _describe(differences: Array) -> tuple[Indices, Array, Array]:
     """Returns the number, mean and standard deviation of each row; what rounding leaves of nothing is nothing."""
-    n, means = (~np.isnan(differences)).sum(axis=1), _means(differences)
+    n, means = (~np.isnan(differences)).sum(axis=1), row_means(differences)
     means[np.abs(means) < _ROUNDING] = 0.0
     squares = np.nansum((differences - means[:, None]) ** 2, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviations = np.where(n > 1, np.sqrt(squares / (n - 1)), np.nan)
     deviations[deviations < _ROUNDING] = 0.0
     return n, means, deviations
-
-
-def _means(values: Array) -> Array:
-    """Returns the mean of each row, NaN for one without values."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means: Array = np.nansum(values, axis=1) / (~np.isnan(values)).sum(axis=1)
-    return means
 
 
 def _trainings(values: Array) -> Indices:
@@ -249,11 +252,6 @@ def _best_third(means: Array, trainings: Indices) -> Indices:
     once = np.unique(trainings, return_index=True)[1]
     order = once[np.lexsort((once, -np.nan_to_num(means[once], nan=-np.inf)))]
     return order[: max(len(order) // 3, 4)]
-
-
-def _level(left: int, count: int) -> float:
-    """Returns a pair's level with so many configurations, of all, not yet shown to be worse than some other."""
-    return min(1.0, 2 * LEVEL / (left * (count - 1))) if count > 1 else LEVEL
 
 
 def _steps(
@@ -286,7 +284,7 @@ def _steps(
     found: list[tuple[int, int]] = []
     while True:
         out = len(np.setdiff1d(trainings, trainings[racing]))
-        level = _level(max(count - out, 1), count)
+        level = pair_level(max(count - out, 1), count)
         asked = comparable & racing[pairs.row] & racing[pairs.column]
         low, high = pairs.ends(asked, level, prior)
         differ = np.flatnonzero(asked & (verdicts(low, high, care) == DIFFER))

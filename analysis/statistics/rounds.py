@@ -28,7 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from analysis.statistics.sequences import EQUAL, LEVEL, Spread, intervals, spread, verdicts
+from analysis.statistics.sequences import EQUAL, LEVEL, Spread, intervals, pair_level, row_means, spread, verdicts
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -243,7 +243,7 @@ class _Rounds:
         """Chooses, once, whom to learn the usual deviation from: the best third, whose deviations are alike."""
         if self.pool is None:
             with np.errstate(invalid="ignore"):
-                means = _means(values)
+                means = row_means(values)
             order = np.lexsort((np.arange(self.count), -np.where(np.isnan(means), -np.inf, means)))
             self.pool = order[: max(self.count // 3, 4)]
 
@@ -251,7 +251,7 @@ class _Rounds:
         """Chooses the leader: the highest mean, but a new one only if it is ahead by more than its standard error."""
         racing = np.flatnonzero(self.alive)
         if self.leader is None:
-            means = _means(values[racing])
+            means = row_means(values[racing])
             common = ~np.isnan(values[racing]).any(axis=0)
             if common.any():
                 means = values[racing][:, common].mean(axis=1)
@@ -261,7 +261,7 @@ class _Rounds:
             assert self.leader is not None
             ahead = values[racing] - values[self.leader]
             n = (~np.isnan(ahead)).sum(axis=1)
-            means = _means(ahead)
+            means = row_means(ahead)
             with np.errstate(invalid="ignore", divide="ignore"):
                 squares = np.where(np.isnan(ahead), 0, (ahead - means[:, None]) ** 2).sum(axis=1)
                 squares += self.prior.degrees * self.prior.deviation**2
@@ -289,13 +289,13 @@ class _Rounds:
         if not len(others):
             return False
         racing = int(self.alive.sum())
-        self.pair_level = min(1.0, 2 * self.level / (racing * (self.count - 1))) if racing > 1 else self.level
+        self.pair_level = pair_level(racing, self.count, self.level)
         differences = values[leader] - values[others]
         low, high = intervals(differences, self.pair_level, self.prior)
         n = (~np.isnan(differences)).sum(axis=1)
         said = verdicts(low, high, self.care)
         same = ((differences == 0) | np.isnan(differences)).all(axis=1) & (n >= START)
-        means = _means(differences)
+        means = row_means(differences)
 
         def found(place: int, side: int = 1) -> dict[str, Any]:
             ends = (low[place], high[place]) if side > 0 else (-high[place], -low[place])
@@ -335,13 +335,6 @@ class _Rounds:
         self.events.append(
             Event(round=number, configuration=int(one), standing=standing, against=self.leader, **found)  # type: ignore[arg-type]
         )
-
-
-def _means(values: Array) -> Array:
-    has = ~np.isnan(values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means: Array = np.where(has, values, 0.0).sum(axis=1) / has.sum(axis=1)
-    return means
 
 
 def _number(value: float) -> float | None:

@@ -158,6 +158,24 @@ def verdicts(low: Array, high: Array, care: float | None = None) -> npt.NDArray[
     return said
 
 
+def pair_level(left: int, count: int, level: float = LEVEL) -> float:
+    """Returns the two-sided level of a pair's interval when configurations are dropped step by step (see `rounds`).
+
+    Args:
+        left: Configurations not yet shown to be worse than some other.
+        count: All of them.
+        level: How often, at most, all that is said may be wrong.
+    """
+    return min(1.0, 2 * level / (left * (count - 1))) if left > 0 and count > 1 else level
+
+
+def row_means(values: Array) -> Array:
+    """Returns the mean of each row, NaN left out; NaN for a row without values."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: Array = np.nansum(values, axis=1) / (~np.isnan(values)).sum(axis=1)
+    return means
+
+
 def half_width(n: int, deviation: float, level: float = LEVEL, prior: Spread = UNKNOWN_SPREAD) -> float:
     """Returns how far the interval of n differences of a deviation reaches to either side of their mean."""
     total = prior.degrees * prior.deviation**2 + (n - 1) * deviation**2
