@@ -16,7 +16,7 @@ import polars as pl
 from analysis.statistics.outlook import Outlook, outlook
 from analysis.statistics.rounds import Course, run
 from analysis.store import SweepSpec
-from workloads.trial import TrialConfig, canonical_json, digest
+from workloads.trial import TrialConfig, configuration_id, configurations_digest
 
 MOST_SEEDS = 30
 """Of a configuration in a race, unless the question says otherwise."""
@@ -87,7 +87,7 @@ def raced(specs: Sequence[SweepSpec], trials: pl.DataFrame) -> Race | None:
         return None
     (spec,) = specs
     of = _rows(spec)
-    if digest(canonical_json(sorted(dict.fromkeys(_ids(spec).values())))) != asked["configurations"]:
+    if configurations_digest(spec.trials) != asked["configurations"]:
         return None
     named = _named(trials, of)
     values, ended, diverged = _results(trials, of, asked["seeds"])
@@ -138,14 +138,9 @@ def ahead(specs: Sequence[SweepSpec], trials: pl.DataFrame, most: int = MOST_SEE
     return outlook(course, values, list(epochs.values()), groups, spec.care)
 
 
-def _ids(spec: SweepSpec) -> dict[str, str]:
-    """Returns trial -> what its configuration is known by."""
-    return {trial.trial_id: trial.replace(seed=0).trial_id for trial in spec.trials}
-
-
 def _rows(spec: SweepSpec) -> dict[str, int]:
     """Returns trial -> the place of its configuration; a race's trials are stored by configuration."""
-    ids = _ids(spec)
+    ids = {trial.trial_id: configuration_id(trial) for trial in spec.trials}
     row = {one: place for place, one in enumerate(dict.fromkeys(ids.values()))}
     return {trial_id: row[one] for trial_id, one in ids.items()}
 

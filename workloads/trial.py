@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -170,6 +170,16 @@ class TrialConfig:
     def replace(self, **changes: Any) -> TrialConfig:
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+
+def configuration_id(trial: TrialConfig) -> str:
+    """Returns what a trial's configuration is known by: the id of the trial at seed 0, whatever its own."""
+    return (trial if trial.seed == 0 else trial.replace(seed=0)).trial_id
+
+
+def configurations_digest(trials: Iterable[TrialConfig]) -> str:
+    """Returns a hash of the configurations of trials, whatever their seeds and order."""
+    return digest(canonical_json(sorted({configuration_id(trial) for trial in trials})))
 
 
 FIELDS: Mapping[str, Role] = {f.name: f.metadata["role"] for f in fields(TrialConfig) if "role" in f.metadata}

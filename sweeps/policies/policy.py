@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from analysis.statistics.outlook import Outlook
 from workloads.errors import InputError
-from workloads.trial import TrialConfig
+from workloads.trial import TrialConfig, configuration_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,6 @@ class Outcome:
 
 Results = Mapping[str, Mapping[int, Outcome]]
 """What is known: `configuration_id` -> seed -> how that trial ended; what has not ended is not in it."""
-
-
-def configuration_id(trial: TrialConfig) -> str:
-    """Returns what a trial's configuration is known by: the id of the trial at seed 0, whatever its own."""
-    return (trial if trial.seed == 0 else trial.replace(seed=0)).trial_id
 
 
 def results(ended: Iterable[tuple[TrialConfig, Outcome]]) -> Results:

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from analysis.statistics.outlook import Outlook, outlook
 from analysis.statistics.rounds import START, Course, Event, run
 from analysis.statistics.sequences import LEVEL
-from sweeps.policies.policy import Decision, Results, configuration_id
+from sweeps.policies.policy import Decision, Results
 from workloads.errors import InputError
-from workloads.trial import TrialConfig, canonical_json, digest
+from workloads.trial import TrialConfig, canonical_json, configuration_id, configurations_digest, digest
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -206,11 +206,6 @@ class Race:
         others = [one for one in still if self.groups is None or self.groups[one] != leading]
         where = "" if leading is None else " of other groups"
         return f"The budget ends here, {seeds}: {leader} leads, and cannot be told apart from {len(others):,}{where}."
-
-
-def configurations_digest(configurations: Iterable[TrialConfig]) -> str:
-    """Returns a hash of configurations, whatever their seeds and order."""
-    return digest(canonical_json(sorted(configuration_id(one) for one in configurations)))
 
 
 def seed_order(known: Results, most: int, *, first: Iterable[int] = (), asked: Iterable[int] = ()) -> tuple[int, ...]:

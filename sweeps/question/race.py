@@ -6,12 +6,12 @@ from analysis.loading import labels
 from analysis.race import MOST_SEEDS
 from analysis.store import SweepSpec
 from sweeps.policies import Race, Results
-from sweeps.policies.race import configurations_digest, seed_order
+from sweeps.policies.race import seed_order
 from sweeps.question.options import Options
 from sweeps.question.sweep import Plan, Sweep
 from workloads.errors import InputError
 from workloads.registry import WORKLOADS, dataset_of
-from workloads.trial import TrialConfig
+from workloads.trial import TrialConfig, configurations_digest
 
 
 def check_race(planned: Plan, options: Options) -> None:
