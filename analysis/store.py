@@ -42,6 +42,7 @@ import pyarrow.parquet as pq
 
 from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, SCHEMA_VERSION, STATUS_COLUMNS, Column, polars_schema
 from workloads.errors import InputError
+from workloads.measure import Measure
 from workloads.trial import Status, TrialConfig, canonical_json, digest
 
 SPEC_FILE = "sweep.json"
@@ -115,6 +116,8 @@ class SweepSpec:
     """Trial id -> fingerprint (`workloads.fingerprint`)."""
     datasets: Mapping[str, str]
     """Workload -> name of its data set."""
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    """Workload -> what its configurations are ranked by, where it is not accuracy."""
     fingerprint: Mapping[str, Any]
     """What determines the numbers of all trials: digests of the data, kind of device, type of machine."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -140,7 +143,8 @@ class SweepSpec:
         of = {trial_id: digest(canonical_json(print_)) for trial_id, print_ in self.fingerprints.items()}
         kinds = {of[trial_id]: dict(print_) for trial_id, print_ in self.fingerprints.items()}
         prints = {"kinds": kinds, "of": of}
-        return values | trials | {"plots": list(self.plots), "fingerprints": prints}
+        measures = {workload: measure.to_json() for workload, measure in self.measures.items()}
+        return values | trials | {"plots": list(self.plots), "fingerprints": prints, "measures": measures}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepSpec:
@@ -148,7 +152,9 @@ class SweepSpec:
         trials = {name: tuple(TrialConfig.from_json(t) for t in values.get(name, ())) for name in _TRIAL_LISTS}
         prints = values.get("fingerprints", {"kinds": {}, "of": {}})
         of = {trial_id: prints["kinds"][kind] for trial_id, kind in prints["of"].items()}
-        return cls(**(dict(values) | trials | {"plots": tuple(values["plots"]), "fingerprints": of}))
+        measures = {name: Measure.from_json(measure) for name, measure in values.get("measures", {}).items()}
+        others = {"plots": tuple(values["plots"]), "fingerprints": of, "measures": measures}
+        return cls(**(dict(values) | trials | others))
 
     def everything(self) -> SweepSpec:
         """Returns the spec of a question about all stored trials."""
