@@ -22,6 +22,7 @@ from sweeps.question.command import CommandLine, spread, words_of
 from sweeps.question.options import Options
 from sweeps.question.sweep import Sweep, check_sweep
 from sweeps.runner import SOME_FAILED, Result, StoppedError, asking, exit_status
+from workloads.blame import OwnCodeError
 from workloads.console import open_console, parse
 from workloads.errors import InputError
 
@@ -52,6 +53,8 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         status = SOME_FAILED
     except (StoppedError, InputError) as error:
         word = "stopped" if isinstance(error, StoppedError) else "error"
+        if isinstance(error, OwnCodeError) and error.__cause__ is not None and "--traceback" in line.words:
+            complaints.print("".join(traceback.format_exception(error.__cause__)), markup=False)
         complaints.print(f"[red]{word}:[/red] {escape(without_secrets(' '.join(str(error).split())))}")
         status = exit_status(error)
     except Exception as error:  # noqa: BLE001 - a fault of ours, whatever it is, is shown whole

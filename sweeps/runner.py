@@ -41,12 +41,16 @@ from sweeps.watching.forecast import forecast, outlook_line
 from sweeps.watching.live import Live, open_logs
 from sweeps.watching.notify import Notifier, check_url
 from sweeps.watching.progress import Progress
-from workloads import datasets, preflight
+from workloads import preflight
 from workloads.console import USAGE_ERROR, duration
 from workloads.datasets import Dataset
 from workloads.errors import InputError
+from workloads.exactness import inexact
 from workloads.fingerprint import Fingerprint, common, fingerprints
-from workloads.registry import WORKLOADS, added_workloads, dataset_of
+from workloads.measure import ACCURACY
+from workloads.own_data import OwnDataset
+from workloads.registry import WORKLOADS, added_workloads, data_of, dataset_of, objective_of_trial
+from workloads.training import Hardware
 from workloads.trial import FAILED_STATUSES, Status, TrialConfig
 
 if TYPE_CHECKING:
@@ -173,7 +177,7 @@ class Asked:
         self._logs = open_logs(options.log, self.store)
         self._show(sweep.question)
         if options.smoke_test:
-            self._show("  smoke test: 2 epochs on the first 1,920 images, whatever other flags say")
+            self._show("  smoke test: 2 epochs on the first 1,920 examples, whatever other flags say")
         planned = plan(sweep, options)
         check_race(planned, options)
         self._lock = Lock() if options.plan else stack.enter_context(locked(self.store, self._show))
@@ -240,6 +244,11 @@ class Asked:
             self._question,
             trials=tuple(trials),
             datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in trials},
+            measures={
+                trial.workload: measure
+                for trial in trials
+                if (measure := objective_of_trial(trial).measure).name != ACCURACY.name
+            },
             fingerprint=common(trials, self._now),
             race=race,
             seed_orders={race["configurations"]: race["seeds"]} if race else {},
@@ -370,8 +379,22 @@ class Asked:
         notifier.end(result.counts, result.exit_status)
         return result
 
+    def _check_exactness(self) -> None:
+        """Refuses to share epochs of a network of the user's own that does not train exactly."""
+        options = self.options
+        if not options.preflight or not options.share or options.allow_inexact:
+            return
+        hardware = self.placement.hardware() if self.placement.is_here else Hardware()
+        if (reason := inexact(self.ledger.open, hardware)) is not None:
+            raise InputError(
+                f"{reason}, so epochs cannot be shared exactly. Has it a random generator, a counter or weights outside "
+                "of its state? If that is as it should be: --no-share trains every trial alone, --allow-inexact shares "
+                "all the same"
+            )
+
     def _answer(self, notifier: Notifier) -> Result:
         ledger = self.ledger
+        self._check_exactness()
         # What it takes in before the sweep begins, it writes then.
         ledger.live = Live(self._logs, complain=self._warn)
         ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
@@ -470,11 +493,11 @@ class Asked:
                 raise _stopped(error) from None
         return run.interrupted, run.trained
 
-    def _prepare(self) -> tuple[dict[str, Dataset], Sequence[str]]:
+    def _prepare(self) -> tuple[dict[str, Dataset | OwnDataset], Sequence[str]]:
         """Returns the data sets by name, and what the checks before the start have to say; labels the trials."""
         left = self.ledger.open
         rows = {row.name: row for row in map(dataset_of, left)}
-        data = {name: datasets.load(row, Path(self.options.data_root)) for name, row in rows.items()}
+        data = {name: data_of(row, Path(self.options.data_root)) for name, row in rows.items()}
         first = left[0]
         self._labels.update(labels(self.spec))
         return data, preflight.report(first, data[dataset_of(first).name]) if self.options.preflight else ()

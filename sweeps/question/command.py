@@ -10,7 +10,7 @@ from analysis.store import without_secrets
 
 LISTS = ("--seeds", "--lrs", "--more-lrs", "--optimizers", "--schedulers", "--log")
 """Flags of several values, which may stand one after another or with commas between them."""
-ONCE = ("--fresh", "--retry-failed", "--plan", "--dashboard")
+ONCE = ("--fresh", "--retry-failed", "--plan", "--dashboard", "--traceback")
 """Flags that are about one run: to say them again would delete, repeat or show something again."""
 
 

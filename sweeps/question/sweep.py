@@ -13,9 +13,10 @@ from sweeps.question.grid import Grid, Point, axis, check_axis, parse_axis, prod
 from sweeps.question.options import Options
 from workloads.errors import InputError, did_you_mean
 from workloads.optimizers import OPTIMIZERS
+from workloads.own import Workload, check, register
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.published import DATASETS
-from workloads.registry import WORKLOADS, resolve
+from workloads.registry import WORKLOADS, objective_of_trial, resolve
 from workloads.rows import NotApplicableError, Row, find
 from workloads.schedulers import SCHEDULERS
 from workloads.trial import FIELDS, Setting, TrialConfig
@@ -43,6 +44,8 @@ class Sweep:
     """Folder of the results, unless `--name` says otherwise."""
     question: str
     """What the sweep answers, in one sentence."""
+    workload: str | Workload | tuple[str | Workload, ...] | None = None
+    """What to train: your own `Workload`, or a row of `WORKLOADS`, or several; None for LeNet on Fashion-MNIST."""
     optimizers: tuple[str, ...] = ("sgd_momentum",)
     """Rows of `OPTIMIZERS`."""
     schedulers: tuple[str, ...] = ("none",)
@@ -63,6 +66,13 @@ class Sweep:
     def grid_axes(self) -> set[str]:
         """The axes of the sweep's own grid."""
         return {name for point in self.grid for name in point}
+
+    @property
+    def workloads(self) -> tuple[str | Workload, ...]:
+        """What to train, as given; none means the default."""
+        if self.workload is None:
+            return ()
+        return self.workload if isinstance(self.workload, tuple) else (self.workload,)
 
     def default_options(self) -> Options:
         """Returns what the command line starts from; None where the sweep's own grid says it."""
@@ -87,7 +97,7 @@ class Plan:
 
 
 def check_sweep(sweep: Sweep) -> None:
-    """Refuses a sweep whose fields are of another kind than they should be.
+    """Refuses a sweep whose fields are of another kind than they should be, and makes its own workloads known.
 
     Raises:
         InputError: One is.
@@ -99,6 +109,11 @@ def check_sweep(sweep: Sweep) -> None:
     for lr in sweep.lrs or ():
         if not isinstance(lr, (int, float)):
             raise InputError(f"lr must be a number above 0, not {lr!r}")
+    for workload in sweep.workloads:
+        if isinstance(workload, Workload):
+            register(workload)
+        elif workload not in WORKLOADS:
+            find("workload", WORKLOADS, str(workload))
     if not isinstance(sweep.grid, Sequence) or not all(isinstance(point, Mapping) for point in sweep.grid):
         raise InputError(f"the sweep's grid must be made with axis, product and chain, not {sweep.grid!r}")
 
@@ -122,12 +137,18 @@ def plan(sweep: Sweep, options: Options) -> Plan:
         except NotApplicableError as reason:
             left_out[str(reason)] += 1
             continue
+        check(config)
         for name, most in LARGEST.items():
             if (getattr(config, name) or 0) > most:
                 raise InputError(f"{name} must be at most {most}, not {getattr(config, name)}")
         trials.setdefault(config.trial_id, config)
     if not trials:
         raise InputError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
+    measures = {objective_of_trial(trial).measure.name for trial in trials.values()}
+    if len(measures) > 1:
+        raise InputError(
+            f"one question has one measure, not {' and '.join(sorted(measures))}: ask one for each workload"
+        )
     notes = tuple(f"{name} has no effect on {', '.join(rows)}" for name, rows in lacking.items())
     return Plan(trials=tuple(trials.values()), left_out=dict(left_out), notes=notes)
 
@@ -144,6 +165,10 @@ def points(sweep: Sweep, options: Options) -> Grid:
     for name in sorted(sweep.grid_axes):
         check_axis(name)
     asked = _asked_grid(sweep, options)
+    if sweep.workloads and options.dataset is not None:
+        raise InputError(f"--dataset is for LeNet; this sweep trains {', '.join(_names(sweep))}: leave it out")
+    if sweep.workloads and "workload" not in asked and "workload" not in sweep.grid_axes:
+        asked["workload"] = axis("workload", *_names(sweep))
     for name, grid in _dataset_axes(options.dataset).items():
         if name in asked:
             raise InputError(f"axis {name!r} is given twice; use either --grid or --dataset")
@@ -167,6 +192,10 @@ def points(sweep: Sweep, options: Options) -> Grid:
     for rates_of in (lrs, more_lrs):
         rates_of.check(optimizers)
     return _with_more_seeds(_once(found), options.more_seeds)
+
+
+def _names(sweep: Sweep) -> list[str]:
+    return [one.name if isinstance(one, Workload) else one for one in sweep.workloads]
 
 
 @dataclass(frozen=True)
