@@ -387,9 +387,9 @@ class Asked:
         hardware = self.placement.hardware() if self.placement.is_here else Hardware()
         if (reason := inexact(self.ledger.open, hardware)) is not None:
             raise InputError(
-                f"{reason}, so epochs cannot be shared exactly. Has it a random generator, a counter or weights outside "
-                "of its state? If that is as it should be: --no-share trains every trial alone, --allow-inexact shares "
-                "all the same"
+                f"{reason}, so epochs cannot be shared exactly. Does it have a random generator, a counter or weights "
+                "outside of its state_dict()? If that is meant: --no-share trains every trial alone, --allow-inexact "
+                "shares all the same"
             )
 
     def _answer(self, notifier: Notifier) -> Result:

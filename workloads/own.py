@@ -130,9 +130,7 @@ def register(workload: Workload) -> str:
     """
     before = WORKLOADS.get(workload.name)
     if before is not None and before.data is None:
-        raise InputError(
-            f"a workload cannot be named {workload.name!r}, as one that comes with forksweep is: rename it"
-        )
+        raise InputError(f"a workload of forksweep is named {workload.name!r} already: give yours another name")
     if before is not workload.row:
         WORKLOADS[workload.name] = workload.row
     return workload.name

@@ -211,7 +211,7 @@ def _check_monitor(config: TrialConfig, workload: WorkloadRow) -> None:
     own = "val_score" if measure.higher_is_better else "val_error"
     fits = "val_accuracy" if measure.name == ACCURACY.name else own
     if monitor in SCORES and monitor != fits:
-        raise InputError(
+        raise NotApplicableError(
             f"scheduler.monitor {monitor} does not fit {config.workload!r}, which is measured by {measure.name}: "
             f"monitor {fits}, or a loss"
         )
