@@ -97,7 +97,7 @@ class Plan:
 
 
 def check_sweep(sweep: Sweep) -> None:
-    """Refuses a sweep whose fields are of another kind than they should be, and makes its own workloads known.
+    """Refuses a sweep whose fields are of another kind than they should be.
 
     Raises:
         InputError: One is.
@@ -109,11 +109,6 @@ def check_sweep(sweep: Sweep) -> None:
     for lr in sweep.lrs or ():
         if not isinstance(lr, (int, float)):
             raise InputError(f"lr must be a number above 0, not {lr!r}")
-    for workload in sweep.workloads:
-        if isinstance(workload, Workload):
-            register(workload)
-        elif workload not in WORKLOADS:
-            find("workload", WORKLOADS, str(workload))
     if not isinstance(sweep.grid, Sequence) or not all(isinstance(point, Mapping) for point in sweep.grid):
         raise InputError(f"the sweep's grid must be made with axis, product and chain, not {sweep.grid!r}")
 
@@ -121,9 +116,14 @@ def check_sweep(sweep: Sweep) -> None:
 def plan(sweep: Sweep, options: Options) -> Plan:
     """Returns the trials of a sweep under the given options, every setting filled in and checked.
 
+    Workloads of the user's own are known from here on.
+
     Raises:
         InputError: An option names something unknown or out of range, or nothing is left to run.
     """
+    for workload in sweep.workloads:
+        if isinstance(workload, Workload):
+            register(workload)
     trials: dict[str, TrialConfig] = {}
     left_out: Counter[str] = Counter()
     base = TrialConfig(test_every_epoch=options.test_every_epoch)
