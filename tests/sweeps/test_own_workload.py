@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from torch import nn
 
 from sweeps import Sweep
-from tests.sweeps.faults import kill_driver
+from tests.sweeps.faults import kill_driver, wait_for_records
 from tests.sweeps.runs import epochs_of, measured, run_here, run_script, start, statuses, table_of, without_ray
 from workloads import Workload
 from workloads.errors import InputError
