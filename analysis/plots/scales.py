@@ -6,6 +6,7 @@ What holds accuracies may hold the values of another measure (`SweepData.measure
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ _FARTHEST_END = 5
 """Cuts off intervals that reach zero loss or zero error, which would dominate a logarithmic axis."""
 _LONGEST_UPRIGHT = 30
 """Characters of a vertical axis's label that leave room for more on the line."""
+_LONGEST_LINE: dict[Which, int] = {"x": 60, "y": 44}
+"""Characters of a line of an axis's label."""
 _MOST_DIGITS, _FEWEST_USED = 2, 3
 """Learning rates with more digits are no ticks; with fewer ticks than that, powers of ten help out."""
 _SMALLEST_ERROR = 1e-4
@@ -160,7 +163,8 @@ def accuracy_axis(
     if stretch:
         best = max(accuracies)
         high = max(best, min(high, 1 - (1 - best) / _FARTHEST_END))
-    _label(axes, which, label, "logarithmic in the error" if stretch else "")
+    upright = "\n" if which == "y" and len(label) > _LONGEST_UPRIGHT else " "
+    _label(axes, which, f"{label}{upright}(logarithmic in the error)" if stretch else label)
     position, accuracy = (_stretched, _accuracy) if stretch else (_same, _same)
     start, end = position(low), position(high)
     room = max(end - start, 1e-3)
@@ -199,15 +203,16 @@ def _measure_axis(
     free = foot / (1 - foot) * (end - start)
     start, end = (start - free, end) if measure.higher_is_better else (start, end + free)
     ticks = round_values(*((low, high) if measure.higher_is_better else (high, low)), _MOST_TICKS, measure)
-    _label(axes, which, label, f"logarithmic in the distance to {number(measure.perfect)}" if stretch else "")
+    how = "(logarithmic)" if measure.perfect == 0 else f"(logarithmic in the distance to {number(measure.perfect)})"
+    lines = textwrap.wrap(label, _LONGEST_LINE[which])
+    together = len(lines[-1]) + len(how) < _LONGEST_LINE[which]
+    _label(axes, which, "\n".join(lines) + (f"{' ' if together else chr(10)}{how}" if stretch else ""))
     _scale(axes, which, "function" if stretch else "linear", value_at(start), value_at(end), (position, value_at))
     _ticks(axes, which, ticks)
 
 
-def _label(axes: Axes, which: Which, label: str, how: str) -> None:
-    """Writes what an axis shows and, if that needs a word, how."""
-    between = "\n" if which == "y" and len(label) > _LONGEST_UPRIGHT else " "
-    (axes.set_xlabel if which == "x" else axes.set_ylabel)(f"{label}{between}({how})" if how else label)
+def _label(axes: Axes, which: Which, text: str) -> None:
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(text)
 
 
 def round_values(worst: float, best: float, at_most: int, measure: Measure = ACCURACY) -> list[float]:
