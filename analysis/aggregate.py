@@ -42,7 +42,7 @@ def outcomes(data: SweepData) -> pl.DataFrame:
 
     Returns:
         One row per trial with a status in `FINISHED`: `configuration, seed, trial_id` and a column for each of
-        `METRICS`, null if test images were not evaluated.
+        `METRICS`, null if test examples were not evaluated.
     """
     finished = data.trials.filter(pl.col("status").is_in(FINISHED)).select("trial_id", "seed")
     sign = data.measure.sign

@@ -65,8 +65,8 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
         "validation accuracy of each class, a JSON list; null unless classes are thinned or balanced",
         "fraction",
     ),
-    Column("test_balanced_accuracy", pl.Float64, "the same on the test images; null if not evaluated", "fraction"),
-    Column("test_class_accuracy", pl.String, "the same on the test images; null if not evaluated", "fraction"),
+    Column("test_balanced_accuracy", pl.Float64, "the same on the test examples; null if not evaluated", "fraction"),
+    Column("test_class_accuracy", pl.String, "the same on the test examples; null if not evaluated", "fraction"),
 )
 """`epochs.parquet`: one row for each (trial, epoch)."""
 
