@@ -232,9 +232,11 @@ def round_values(worst: float, best: float, at_most: int, measure: Measure = ACC
         return [float(f"{tick:.12g}") for tick in ticks if low <= tick <= high]
     position = _stretch(measure)
     decades = _decades(_error(best, measure), _error(worst, measure))
-    wanted = [_at_error(digit * 10.0**decade, measure) for digit in (1, 2, 5, 3, 1.5, 7, 4) for decade in decades]
-    whole = [] if measure.perfect == 0 else [0.0, *(sign * 10.0**decade for decade in decades for sign in (1, -1))]
-    inside = [float(f"{value:.12g}") for value in (*whole, *wanted) if low <= value <= high]
+    steps = [digit * 10.0**decade for digit in (1, 2, 5, 3, 1.5, 7, 4) for decade in decades]
+    near = [_at_error(step, measure) for step in steps if step <= abs(measure.perfect) or measure.perfect == 0]
+    far = [sign * step for step in steps for sign in (1, -1) if abs(step) >= abs(measure.perfect)]
+    wanted = near if measure.perfect == 0 else [0.0, *near, *far]
+    inside = [float(f"{value:.12g}") for value in wanted if low <= value <= high]
     return spaced(inside, position, (position(high) - position(low)) / at_most)
 
 

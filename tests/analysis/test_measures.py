@@ -215,9 +215,6 @@ def test_published_columns_have_the_name_of_the_measure(storage: str) -> None:
     } <= set(summary.columns)
     for table in (epochs, trials, summary):
         assert not [name for name in table.columns if "accura" in name]
-        assert (
-            table.select(pl.selectors.contains("mean_absolute_error")).null_count().sum_horizontal()[0] < table.height
-        )
 
 
 def test_published_tables_are_enough_to_load_a_sweep(storage: str) -> None:
@@ -262,7 +259,8 @@ def test_exports_have_the_name_of_the_measure(storage: str) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    store = BY_HAND.write(storage)
+    timed = replace(BY_HAND, epochs=BY_HAND.epochs.with_columns(train_seconds=1.0))
+    store = timed.write(storage)
     folder = Path(export.export([store.uri], "csv"))
     for file in folder.iterdir():
         header = file.read_text().partition("\n")[0]
@@ -374,7 +372,7 @@ def axes_of(values: list[float], measure: Measure, **others: Any) -> Axes:
         (MAE, [1000.0, 2000.0], [1000, 1200, 1400, 1600, 1800, 2000]),
         (MAE, [0.02, 5.0], [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]),
         (R2, [0.8, 0.9], [0.8, 0.82, 0.84, 0.86, 0.88, 0.9]),
-        (R2, [-99.0, 0.9], [-10, 0, 0.5, 0.8, 0.9]),
+        (R2, [-99.0, 0.9], [-50, -10, 0, 0.9]),
         (LIKELIHOOD, [-30.0, -1.0], [-30, -25, -20, -15, -10, -5]),
     ],
 )
