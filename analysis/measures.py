@@ -24,18 +24,25 @@ def common_measure(specs: Iterable[SweepSpec]) -> Measure:
     Raises:
         InputError: There are several.
     """
-    found: dict[Measure, list[str]] = {}
-    units = set()
-    for spec in specs:
-        for workload in dict.fromkeys(trial.workload for trial in spec.trials):
-            measure = spec.measures.get(workload, ACCURACY)
-            units.add(measure.loss_unit)
-            found.setdefault(replace(measure, loss_unit=""), []).append(workload)
+    specs = list(specs)
+    found = measured_by(specs)
     if len(found) > 1:
-        kinds = "; ".join(f"{_described(measure)} of {', '.join(dict.fromkeys(of))}" for measure, of in found.items())
+        kinds = "; ".join(f"{_described(measure)} of {', '.join(of)}" for measure, of in found.items())
         raise InputError(f"no ranking over different measures ({kinds}): ask and report one of them at a time")
+    asked = {(i, trial.workload) for i, spec in enumerate(specs) for trial in spec.trials}
+    units = {specs[i].measures.get(workload, ACCURACY).loss_unit for i, workload in asked}
     unit = units.pop() if len(units) == 1 else ""
     return next((replace(measure, loss_unit=unit) for measure in found), ACCURACY)
+
+
+def measured_by(specs: Iterable[SweepSpec]) -> dict[Measure, list[str]]:
+    """Returns what trials of sweeps are ranked by, whatever the units of their losses -> the workloads that are."""
+    found: dict[Measure, dict[str, None]] = {}
+    for spec in specs:
+        for workload in dict.fromkeys(trial.workload for trial in spec.trials):
+            measure = replace(spec.measures.get(workload, ACCURACY), loss_unit="")
+            found.setdefault(measure, {})[workload] = None
+    return {measure: list(of) for measure, of in found.items()}
 
 
 def _described(measure: Measure) -> str:

@@ -430,6 +430,15 @@ def test_different_measures_are_not_ranked_together(storage: str) -> None:
         load([sweep.write(storage).uri for sweep in (BY_HAND, plain)])
 
 
+def test_a_report_on_everything_is_suggested_only_where_it_has_one_measure() -> None:
+    other = handmade_sweep({of(0.1, 1, workload="classes"): ("completed", (0.5, 0.6))}).spec
+    for library, suggested in ((BY_HAND.spec.trials[:1], True), (other.trials, False)):
+        spec = replace(BY_HAND.spec, library=library, datasets=BY_HAND.spec.datasets | other.datasets)
+        data = combine([(spec, *BY_HAND.parts[1:])])
+        steps = next_steps(data, summarise(data), "results/by_hand")
+        assert any("--all" in step.command for step in steps) == suggested
+
+
 def test_a_unit_of_the_loss_that_differs_is_none() -> None:
     own = replace(ACCURACY, loss_unit="")
     specs = [replace(BY_HAND.spec, measures={"lenet_fashion_mnist": measure}) for measure in (own, ACCURACY)]
