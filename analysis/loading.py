@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from analysis.configurations import with_configurations
+from analysis.measures import common_measure, internal
 from analysis.race import Race, raced
 from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.statistics.compare import NOTHING, Shown
 from analysis.store import LONGEST_NAME, SweepSpec, SweepStore, without_secrets
 from analysis.tables import build_trials
 from workloads.errors import InputError
+from workloads.measure import ACCURACY, Measure
 from workloads.trial import digest
 
 FINISHED = ("completed", "early_stopped")
@@ -44,6 +46,8 @@ class SweepData:
     """How its race went, if it was one."""
     shown: Shown = NOTHING
     """What a race has shown of these configurations: ranks, verdicts and sentences keep to it."""
+    measure: Measure = ACCURACY
+    """What configurations are ranked by: its values are in the columns called accuracy."""
 
     @property
     def care(self) -> float | None:
@@ -63,7 +67,7 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
         everything: Whether to load every stored trial instead of only those of the last question.
 
     Raises:
-        InputError: There is no sweep at one of these places, or none is given.
+        InputError: There is no sweep at one of these places, none is given, or they are ranked by different measures.
         DamagedFileError: A `sweep.json` or a table that is needed is damaged.
     """
     if not sweeps:
@@ -75,7 +79,7 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
         if spec is None:
             where = without_secrets(sweep)
             raise InputError(f"no sweep found at {where!r}: it has no sweep.json; pass the results folder of a sweep")
-        parts.append((spec.everything() if everything else spec, *_recorded(store)))
+        parts.append((spec.everything() if everything else spec, *_recorded(store, common_measure([spec]))))
         decisions.append(store.read_decisions() if spec.race else no_decisions())
         notes += [f"{store.locate(path)} is damaged and was skipped." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes, decisions)
@@ -134,7 +138,11 @@ def combine(
         sweeps: The spec, records and last statuses of each.
         notes: Caveats about the files.
         decisions: What is stored of each sweep's policies, earlier ones included; if none is given, there are none.
+
+    Raises:
+        InputError: They are ranked by different measures.
     """
+    measure = common_measure(spec for spec, _, _ in sweeps)
     tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
     trials, axes = with_configurations(pl.concat(tables, how="diagonal_relaxed"))
     if trials["variant"].drop_nulls().len():
@@ -151,7 +159,7 @@ def combine(
     shared = once.drop(_ORIGIN)
     race = raced(specs, shared)
     shown = NOTHING if race is None else Shown(worse=tuple(race.worse), equal=tuple(race.equal))
-    return SweepData(specs, shared, records, axes, told, decisions=decided, race=race, shown=shown)
+    return SweepData(specs, shared, records, axes, told, decisions=decided, race=race, shown=shown, measure=measure)
 
 
 def _decided(specs: Sequence[SweepSpec], decisions: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -179,7 +187,7 @@ def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
             yield f"{first.name} and {other.name} ran with different {', '.join(differ)}: compare them with care."
 
 
-def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _recorded(store: SweepStore, measure: Measure) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns a sweep's records and last statuses."""
     # Statuses first: if a running sweep completes a trial in between, its last record is then present.
     statuses = store.read_statuses()
@@ -190,7 +198,8 @@ def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
     if epochs is None or trials is None:
         return recorded
     ended = trials.filter(pl.col("status") != "pending")
-    return epochs.select(*polars_schema(EPOCH_COLUMNS)), ended.select(*polars_schema(STATUS_COLUMNS))
+    whole = pl.concat([pl.DataFrame(schema=polars_schema(EPOCH_COLUMNS)), internal(epochs, measure)], how="diagonal")
+    return whole.select(*polars_schema(EPOCH_COLUMNS)), ended.select(*polars_schema(STATUS_COLUMNS))
 
 
 _ORIGIN = "sweep_index"

@@ -11,6 +11,7 @@ import polars as pl
 
 from analysis.commands import adding, script, shown, values_of, with_flag
 from analysis.loading import SweepData
+from analysis.measures import measured_by
 from analysis.race import ahead
 from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
@@ -73,7 +74,7 @@ def _steps(
             adding(spec.command, "--more-lrs", *rates),
             "extends the learning-rate grids whose best value is at the edge",
         )
-    if spec.library:
+    if spec.library and len(measured_by([spec.everything()])) == 1:
         yield NextStep(
             script("analysis/report.py", location, "--all"),
             f"reports everything stored here: these trials and {_trials(len(spec.library), 'other ')}",

@@ -18,6 +18,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import (
     accuracy_by_lr,
     applied_rates,
@@ -42,7 +43,7 @@ class Plot:
     name: str
     """Name of its files and for `--plot`."""
     caption: str
-    """Caption, understandable on its own."""
+    """Caption, understandable on its own; of accuracy, whatever the sweep's measure."""
     data: Callable[[SweepData, pl.DataFrame], Any]
     """Sweep and its summary -> numbers with a `note`; None if the plot does not apply to this sweep."""
     draw: Callable[[Any, Figure], None]
@@ -214,5 +215,5 @@ def _drawn(plot: Plot, sweep: SweepData, summary: pl.DataFrame) -> Drawn | None:
     numbers = plot.data(sweep, summary)
     if numbers is None:
         return None
-    caption = f"{plot.caption} {numbers.note}".strip()
+    caption = in_words(f"{plot.caption} {numbers.note}".strip(), sweep.measure)
     return Drawn(plot.name, caption, picture(lambda figure: plot.draw(numbers, figure)))

@@ -169,7 +169,7 @@ def adaptive(svg: str) -> str:
 
 
 LONGEST_TITLE = 44
-"""Characters of the title of a picture with a legend."""
+"""Characters of a line of the title of a picture with a legend."""
 
 
 def title(figure: Figure, text: str) -> None:
@@ -236,6 +236,8 @@ def legend(figure: Figure, handles: Sequence[Line2D], heading: str | None = None
     """Puts the legend beside the axes, or below them when its labels are long; never on the curves."""
     longest = max((len(str(handle.get_label())) for handle in handles), default=0)
     if longest <= _LONGEST_BESIDE:
+        if len(figure.get_suptitle()) > LONGEST_TITLE:
+            title(figure, textwrap.fill(figure.get_suptitle(), LONGEST_TITLE))
         figure.legend(handles=handles, loc="outside right upper", title=heading, alignment="left")
     else:
         columns = 2 if longest <= _LONGEST_OF_TWO and len(handles) > 3 else 1

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from analysis.store import Checkpoint, SweepStore, TrialStatus
+from sweeps.ledger.measures import measure_of
 from sweeps.policies import Decision, Outcome
 from sweeps.question.options import Keep
 from sweeps.sharing.tree import CheckpointKey, Delivery, ForkTree, Member
 from sweeps.watching.live import Live
+from workloads.measure import Measure
 from workloads.registry import steps_per_epoch
 from workloads.schedulers import SCHEDULERS, Trace
 from workloads.trial import (
@@ -40,7 +42,8 @@ BEST_KEPT: tuple[Keep, ...] = ("best", "all")
 
 
 class _Best(NamedTuple):
-    val_accuracy: float
+    value: float
+    """More is better."""
     checkpoint: Checkpoint | None
 
 
@@ -63,6 +66,7 @@ class Ledger:
         retry_failed: Whether failed trials are open again.
         fresh: Whether to start from nothing, whatever is stored.
         keep: Which checkpoints stay.
+        measure: What a trial is ranked by.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class Ledger:
         retry_failed: bool = False,
         fresh: bool = False,
         keep: Keep = "final",
+        measure: Callable[[TrialConfig], Measure] = measure_of,
     ) -> None:
         self.store = store
+        self._measure = measure
         self.trials: dict[str, TrialConfig] = {}
         """Those asked for so far, by id."""
         self._library: dict[str, TrialConfig] = {}
@@ -205,12 +211,17 @@ class Ledger:
         """Yields the trials asked for that have ended, and how: what policies decide by."""
         for trial_id, status in self.statuses.items():
             if trial_id in self.trials:
-                value = self._last.get(trial_id) if status.status == "completed" else None
+                last = self._last.get(trial_id) if status.status == "completed" else None
+                value = None if last is None else self._sign(trial_id) * last
                 yield self.trials[trial_id], Outcome(value=value, diverged=status.status == "diverged")
 
     def metric_driven(self, member: Member) -> bool:
         """Whether a trial's schedule watches a metric, so that nobody knows beforehand what it does."""
         return SCHEDULERS[self._config(member.trial_id).scheduler].steps_on == "metric"
+
+    def _sign(self, trial_id: str) -> int:
+        """Returns what makes more better in a trial's values."""
+        return self._measure(self._config(trial_id)).sign
 
     def _config(self, trial_id: str) -> TrialConfig:
         return self.trials[trial_id] if trial_id in self.trials else self._library[trial_id]
@@ -316,12 +327,12 @@ class Ledger:
         self.set_status(trial_id, "completed", checkpoint=None if self._keep == "none" else final)
 
     def _note_best(self, trial_id: str, record: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
-        """Notes a trial's checkpoint if the epoch is its best so far: the first with the highest accuracy."""
-        before = self._best.get(trial_id)
-        if before is not None and record["val_accuracy"] <= before.val_accuracy:
+        """Notes a trial's checkpoint if the epoch is its best so far: the first with the best value."""
+        before, value = self._best.get(trial_id), self._sign(trial_id) * record["val_accuracy"]
+        if before is not None and value <= before.value:
             return
         checkpoint = checkpoint or self.checkpoints.get((record["computed_by"], record["epoch"]))
-        self._best[trial_id] = _Best(record["val_accuracy"], checkpoint)
+        self._best[trial_id] = _Best(value, checkpoint)
         if before is not None and before.checkpoint is not None:
             self._release(before.checkpoint.path)
         if checkpoint is not None:

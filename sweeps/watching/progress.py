@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workloads.console import duration
+from workloads.measure import ACCURACY, Measure
 
 PLAIN_SECONDS = 5.0
 """Away from a terminal, at most one line in that time."""
@@ -49,11 +50,13 @@ class Progress:
     Args:
         console: Where to.
         labels: Trial id -> what a person calls it.
+        measure: What the trials are ranked by.
     """
 
     console: Console
     labels: Mapping[str, str]
     counts: Counts = field(default_factory=Counts)
+    measure: Measure = ACCURACY
     _running: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _followers: dict[str, int] = field(default_factory=dict)
     _epoch_seconds: float | None = None
@@ -142,20 +145,22 @@ class Progress:
         label = self.labels.get(leader, leader)
         if not record:
             return f"{label} starting"
-        return f"{label} epoch {record['epoch']} loss {record['train_loss']:.3f} val {record['val_accuracy']:.3f}"
+        value = self.measure.text(record["val_accuracy"], 3)
+        return f"{label} epoch {record['epoch']} loss {record['train_loss']:.3f} val {value}"
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("training now")
-        for name in ("with", "epoch", "train loss", "val loss", "val accuracy"):
+        for name in ("with", "epoch", "train loss", "val loss", f"val {self.measure.name}"):
             table.add_column(name, justify="right", no_wrap=True)
         for leader, record in list(self._running.items()):
             followers = self._followers.get(leader, 0)
-            values = [f"{record[n]:.4f}" for n in ("train_loss", "val_loss", "val_accuracy")] if record else [""] * 3
+            losses = [f"{record[name]:.4f}" for name in ("train_loss", "val_loss")] if record else [""] * 2
+            value = self.measure.text(record["val_accuracy"]) if record else ""
             others = f"+{followers}" if followers else ""
             # Where there is little room, a label gives way to the numbers.
             label = Text(self.labels.get(leader, leader), no_wrap=True, overflow="ellipsis")
-            table.add_row(label, others, str(record.get("epoch", "-")), *values)
+            table.add_row(label, others, str(record.get("epoch", "-")), *losses, value)
         done = Table.grid()  # a bar alone ends no line
         done.add_row(ProgressBar(total=max(1, self.counts.trial_epochs), completed=self.counts.delivered, width=60))
         return Group(Text(self._summary()), done, table)
