@@ -49,7 +49,7 @@ from workloads.exactness import inexact
 from workloads.fingerprint import Fingerprint, common, fingerprints
 from workloads.measure import ACCURACY
 from workloads.own_data import OwnDataset
-from workloads.registry import WORKLOADS, added_workloads, data_of, dataset_of, objective_of_trial
+from workloads.registry import WORKLOADS, added_workloads, data_of, dataset_of, measure_of
 from workloads.training import Hardware
 from workloads.trial import FAILED_STATUSES, Status, TrialConfig
 
@@ -244,11 +244,7 @@ class Asked:
             self._question,
             trials=tuple(trials),
             datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in trials},
-            measures={
-                trial.workload: measure
-                for trial in trials
-                if (measure := objective_of_trial(trial).measure).name != ACCURACY.name
-            },
+            measures={trial.workload: measure for trial in trials if (measure := measure_of(trial)) != ACCURACY},
             fingerprint=common(trials, self._now),
             race=race,
             seed_orders={race["configurations"]: race["seeds"]} if race else {},
@@ -473,7 +469,9 @@ class Asked:
                     def more(seconds: float | None) -> bool:
                         return self._go_on(seconds or self._ahead.seconds, until)
 
-                    with Progress(self.console, self._labels) as progress:
+                    with Progress(
+                        self.console, self._labels, measure=measure_of(next(iter(ledger.trials.values())))
+                    ) as progress:
                         run = Run(
                             tree,
                             ledger,

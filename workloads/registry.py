@@ -14,7 +14,7 @@ from torch import Generator, nn
 from workloads.datasets import DATA_ROOT, SIZE, Dataset, DatasetRow, load
 from workloads.errors import InputError
 from workloads.lenet import LeNet, initialise
-from workloads.measure import ACCURACY
+from workloads.measure import ACCURACY, Measure
 from workloads.objectives import CLASSIFICATION, Objective
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_data import OwnData, OwnDataset
@@ -150,6 +150,11 @@ def data_of(source: DataSource, root: Path = DATA_ROOT) -> Dataset | OwnDataset:
 def objective_of_trial(config: TrialConfig) -> Objective:
     """Returns what a trial minimises and is ranked by."""
     return WORKLOADS[config.workload].objective
+
+
+def measure_of(config: TrialConfig) -> Measure:
+    """Returns what the configurations of a trial's workload are ranked by."""
+    return objective_of_trial(config).measure
 
 
 def settings_of(config: TrialConfig) -> dict[str, Setting]:

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from analysis.store import Checkpoint, SweepStore, TrialStatus
-from sweeps.ledger.measures import measure_of
 from sweeps.policies import Decision, Outcome
 from sweeps.question.options import Keep
 from sweeps.sharing.tree import CheckpointKey, Delivery, ForkTree, Member
 from sweeps.watching.live import Live
 from workloads.measure import Measure
-from workloads.registry import steps_per_epoch
+from workloads.registry import measure_of, steps_per_epoch
 from workloads.schedulers import SCHEDULERS, Trace
 from workloads.trial import (
     FAILED_STATUSES,

@@ -59,7 +59,8 @@ class Options:
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
     care: Annotated[float | None, _flag("X", "every difference matters")] = None
-    """The smallest difference in accuracy that matters to you, e.g. 0.003: closer ones are practically equal."""
+    """The smallest difference in accuracy (or what else you rank by) that matters to you, e.g. 0.003: closer ones are
+    practically equal."""
     max_seeds: Annotated[int | None, _flag("N", "30")] = None
     """With --decide: at most that many seeds for a configuration."""
     hours: Annotated[float | None, _flag("X", "as long as it takes")] = None

@@ -16,7 +16,7 @@ from workloads.optimizers import OPTIMIZERS
 from workloads.own import Workload, check, register
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.published import DATASETS
-from workloads.registry import WORKLOADS, objective_of_trial, resolve
+from workloads.registry import WORKLOADS, measure_of, resolve
 from workloads.rows import NotApplicableError, Row, find
 from workloads.schedulers import SCHEDULERS
 from workloads.trial import FIELDS, Setting, TrialConfig
@@ -144,7 +144,7 @@ def plan(sweep: Sweep, options: Options) -> Plan:
         trials.setdefault(config.trial_id, config)
     if not trials:
         raise InputError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
-    measures = {objective_of_trial(trial).measure.name for trial in trials.values()}
+    measures = {measure_of(trial).name for trial in trials.values()}
     if len(measures) > 1:
         raise InputError(
             f"one question has one measure, not {' and '.join(sorted(measures))}: ask one for each workload"

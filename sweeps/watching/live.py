@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from analysis.measures import tags
 from analysis.schema import SCALARS
 from analysis.store import SweepStore, TrialStatus
-from sweeps.ledger.measures import measure_of
 from workloads.errors import InputError
 from workloads.measure import Measure
+from workloads.registry import measure_of
 from workloads.trial import FINAL_STATUSES, SETTINGS_OF, TrialConfig
 
 FOLDER = "live"
