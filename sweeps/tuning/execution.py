@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +103,13 @@ _LOW_ON_MEMORY = "running low on memory"
 
 @contextlib.contextmanager
 def stop_on_signals(run: Run) -> Iterator[None]:
-    """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once."""
+    """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once.
+
+    Python lets only the main thread hear of signals: in another one, they are for whoever started it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(signum: int, frame: object) -> None:
         if run.interrupted:
