@@ -141,11 +141,11 @@ _MOST_NEAR = 5
 
 
 def _store_if_valid(place: str) -> SweepStore | None:
-    """Returns the store of a place; None where its name cannot be a sweep's (the root of a disk)."""
+    """Returns the store of a place; None where it is a folder whose name cannot be a sweep's, such as `my results`."""
     try:
         return open_store(place)
     except InputError:
-        if "://" in place:
+        if "://" in place or not Path(place).expanduser().is_dir():
             raise
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ _NOISY = ("ray", "ray.rllib", "mlflow", "alembic")
 
 @contextlib.contextmanager
 def unchanged() -> Iterator[None]:
-    """Leaves threads and switches of torch, filters of warnings, levels of loggers and hooks as they were.
+    """Leaves threads and switches of torch, Python's random numbers, warnings, loggers and hooks as they were.
 
     What a run changes in the environment, in signal handlers and in matplotlib, it puts back where it does so.
     """
@@ -24,12 +25,13 @@ def unchanged() -> Iterator[None]:
     switches = cudnn.benchmark, cudnn.deterministic
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
-    hook = sys.excepthook
+    hook, draws = sys.excepthook, random.getstate()  # Ray draws from them
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what libraries warn about among themselves is nothing the user can mend
             yield
     finally:
+        random.setstate(draws)
         sys.excepthook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

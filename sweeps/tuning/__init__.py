@@ -6,6 +6,7 @@ whose record it is and which trials fork off.
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 
@@ -28,11 +29,15 @@ hold more than one."""
 def environment() -> Iterator[None]:
     """Tells Ray, which reads it when it is imported and when it starts; afterwards all variables are as before."""
     before = dict(os.environ)
+    widgets = logging.getLogger("ray.widgets.util")
+    level = widgets.level
+    widgets.setLevel(logging.ERROR)  # in a notebook, Ray asks for widgets that it has no use for here
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         yield
     finally:
+        widgets.setLevel(level)
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune import CLIReporter, FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -157,6 +157,7 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None 
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 stop=_Stop(run),
+                progress_reporter=CLIReporter(),  # the one for notebooks clears what is shown there
                 verbose=0,
             ),
         )
