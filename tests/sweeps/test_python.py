@@ -150,7 +150,7 @@ def test_a_network_does_as_well_as_its_trial(seed: int | None, result: Result) -
         (
             "lr 0.1",
             None,
-            r"^unknown configuration 'lr 0.1' \(did you mean 'lr 0.01'\?\); known: 'lr 0.0*1', 'lr 0.0*1'$",
+            r"^unknown configuration 'lr 0.1' \(did you mean 'lr 0.01'\?\); known: 'lr 0.0.*', 'lr 0.0.*'$",
         ),
         ("lr 0.01", 3, r"^'lr 0.01' has no seed 3; known: 1, 2$"),
     ],
@@ -162,9 +162,7 @@ def test_networks_that_are_not_there(label: str, seed: int | None, message: str,
 
 def test_networks_that_were_not_kept(ray_cluster: None, storage: str) -> None:
     result = run(SWEEP, storage_path=storage, keep_checkpoints="none", **SMALL)
-    with pytest.raises(
-        InputError, match=r"^no weights are stored of 'lr 0.01': they were not kept .*; there are none$"
-    ):
+    with pytest.raises(InputError, match=r"^no weights are stored of 'lr 0.01': they were not kept .* are none$"):
         result.network("lr 0.01")
 
 
@@ -244,9 +242,10 @@ def test_what_cannot_go_on_says_so_for_python(ray_cluster: None, storage: str) -
 # -- places -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "place", [".", "..", "../python/../..", "report.html", "sweep.json", "plots", "plots/none", "/"]
-)
+PLACES = (".", "..", "../python/../..", "report.html", "sweep.json", "plots", "plots/none", "/")
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_places_near_a_sweep(place: str, trained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(trained.storage) / "python")
     if place == ".":
@@ -310,7 +309,8 @@ before = snapshot()
 """
 CHANGES = """
 after = snapshot()
-{name: (str(before.get(name))[:99], str(after.get(name))[:99]) for name in before | after if before.get(name) != after.get(name)}
+changed = [name for name in before | after if before.get(name) != after.get(name)]
+{name: (str(before.get(name))[:99], str(after.get(name))[:99]) for name in changed}
 """
 LONG = 'run(SWEEP, name="long", seeds=(1, 2, 3), **SMALL | {"epochs": 40})'
 INTERRUPTED = f"""
