@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from analysis.commands import shown
 from analysis.configurations import with_configurations
 from analysis.race import Race, raced
 from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
@@ -159,7 +160,7 @@ def _near(place: str, *, is_file: bool) -> list[str]:
     above = [folder for folder in path.parents if (folder / SPEC_FILE).is_file()]
     below = [] if is_file else [path, path / "results"]
     inside = [file.parent for folder in below for file in sorted(folder.glob(f"*/{SPEC_FILE}"))]
-    return [os.path.relpath(folder) for folder in [*above, *inside]]
+    return [shown(folder) for folder in [*above, *inside]]
 
 
 def output_store(sweeps: Sequence[str], *, everything: bool = False) -> SweepStore:

@@ -63,15 +63,17 @@ def result(request: pytest.FixtureRequest, trained: Place) -> Result:
     return trained.result if request.param == "run" else Result.load(f"{trained.storage}/python")
 
 
+@pytest.fixture
+def copied(trained: Place, storage: str) -> str:
+    """A storage path with a copy of that run, to change."""
+    shutil.copytree(trained.storage, storage)
+    return storage
+
+
 # -- what is in a result ----------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_printed(ray_cluster: None, storage: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(SWEEP, storage_path=storage, **SMALL).exit_status == 0
-    assert capfd.readouterr() == ("", "")
-
-
-def test_unless_it_is_asked_for(ray_cluster: None, storage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_if_it_is_asked_for(storage: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(SWEEP, storage_path=storage, quiet=False, plan=True, **SMALL)
     assert capsys.readouterr().out.startswith("Which rate?\n  2 trials, 2 trial-epochs\n")
 
@@ -82,7 +84,7 @@ def test_tables_are_those_in_the_folder(result: Result) -> None:
         assert published is not None
         assert_frame_equal(getattr(result, name), published)
     assert result.trials.height == 4
-    assert list(result.trials.to_pandas()["seed"]) == [1, 2, 1, 2]
+    assert list(result.trials.to_pandas()["seed"]) == [1, 1, 2, 2]
 
 
 def test_the_answer_is_that_of_the_report(result: Result) -> None:
@@ -109,8 +111,10 @@ def test_a_plot_is_a_figure_to_go_on_from(result: Result, tmp_path: Path) -> Non
 
 
 def test_a_plot_looks_as_in_the_report(result: Result) -> None:
-    figure = result.plot("accuracy_by_lr")
-    assert figure._repr_png_() == result.store.read("plots/accuracy_by_lr.png")  # type: ignore[attr-defined]
+    figure: Any = result.plot("accuracy_by_lr")
+    contents = figure._repr_png_(), result.store.read("plots/accuracy_by_lr.png")
+    shown, stored = (np.asarray(Image.open(io.BytesIO(content))) for content in contents)
+    assert np.array_equal(shown, stored)
 
 
 @pytest.mark.parametrize(
@@ -160,22 +164,16 @@ def test_networks_that_are_not_there(label: str, seed: int | None, message: str,
         result.network(label, seed)
 
 
-def test_networks_that_were_not_kept(ray_cluster: None, storage: str) -> None:
-    result = run(SWEEP, storage_path=storage, keep_checkpoints="none", **SMALL)
-    with pytest.raises(InputError, match=r"^no weights are stored of 'lr 0.01': they were not kept .* are none$"):
-        result.network("lr 0.01")
-
-
-def test_weights_that_are_gone_or_damaged(ray_cluster: None, storage: str) -> None:
-    result = run(SWEEP, storage_path=storage, **SMALL)
-    gone, damaged = sorted(Path(storage).rglob("*.pt"))
+def test_weights_that_are_gone_or_damaged(copied: str) -> None:
+    result = Result.load(f"{copied}/python")
+    gone, damaged = (Path(result.store.root) / path for path in result.trials["checkpoint"][:2])
     gone.unlink()
     damaged.write_bytes(b"damaged")
     messages = set()
     for label in ("lr 0.001", "lr 0.01"):
         with pytest.raises(InputError) as error:
-            result.network(label)
-        messages.add(str(error.value).partition(str(storage))[0].replace(label, "LABEL"))
+            result.network(label, seed=1)
+        messages.add(str(error.value).partition(copied)[0].replace(label, "LABEL"))
     assert messages == {"the weights of 'LABEL' are gone: ", ""}
     assert damaged.exists(), "looking changes nothing"
 
@@ -203,7 +201,7 @@ def test_what_is_suggested_works_when_it_is_typed(
     assert "more_seeds=3" in report
 
 
-def test_a_sweep_without_a_name_is_said_in_full(ray_cluster: None, storage: str) -> None:
+def test_a_sweep_without_a_name_is_said_in_full(storage: str) -> None:
     planned = run(replace(SWEEP, name="nameless"), storage_path=storage, plan=True, **SMALL)
     sweep = "Sweep(name='nameless', question='Which rate?', optimizers=('adam',), lrs=(0.001, 0.01))"
     assert planned.spec.command.startswith(f"run({sweep}, storage_path=")
@@ -213,30 +211,26 @@ def test_a_sweep_without_a_name_is_said_in_full(ray_cluster: None, storage: str)
         _ = planned.report
 
 
-def test_a_result_keeps_to_its_own_question(ray_cluster: None, storage: str) -> None:
-    first = run(SWEEP, storage_path=storage, **SMALL)
-    second = run(SWEEP, storage_path=storage, lrs=0.01, **SMALL)
-    assert (first.trials.height, second.trials.height, second.trained) == (2, 1, 0)
-    old = Result(store=first.store, spec=first.spec, counts=first.counts, failures=first.failures)
-    assert (old.trials.height, old.summary.height) == (2, 2)
+def test_a_result_keeps_to_its_own_question(copied: str) -> None:
+    old = Result.load(f"{copied}/python")
+    second = run(SWEEP, storage_path=copied, seeds=2, lrs=0.01, **SMALL)
+    assert (second.trials.height, second.trained) == (1, 0)
+    assert (old.trials.height, old.summary.height) == (4, 2)
     with pytest.raises(InputError, match=r"^there is no report: .* holds another question by now; run this one again$"):
         _ = old.report
     assert list(old._repr_mimebundle_()) == ["text/plain"]
     everything = Result.load(second.store.root, everything=True)
-    assert everything.trials.height == 2
+    assert everything.trials.height == 4
     assert "all/" in everything.report.files[0]
     assert "text/html" in everything._repr_mimebundle_()
 
 
-def test_what_cannot_go_on_says_so_for_python(ray_cluster: None, storage: str) -> None:
-    result = run(SWEEP, storage_path=storage, **SMALL)
-    plots = Path(result.store.root) / "plots"
-    for file in [*plots.iterdir(), Path(result.store.root) / "answer.json"]:
-        file.unlink()
-    plots.rmdir()
+def test_what_cannot_go_on_says_so_for_python(copied: str) -> None:
+    plots = Path(copied, "python", "plots")
+    shutil.rmtree(plots)
     plots.write_text("")
     with pytest.raises(StoppedError, match=r"still valid; fix that, then call run again to continue$"):
-        run(SWEEP, storage_path=storage, **SMALL)
+        run(SWEEP, storage_path=copied, seeds=(1, 2), **SMALL)
 
 
 # -- places -----------------------------------------------------------------------------------------------------------
@@ -252,7 +246,9 @@ def test_places_near_a_sweep(place: str, trained: Place, monkeypatch: pytest.Mon
         assert Result.load(place).spec.name == load([place]).specs[0].name == "python"
         return
     for open_ in (Result.load, lambda place: load([place])):
-        with pytest.raises(InputError, match=r"^no sweep found at '.*'; pass the results folder of a sweep") as error:
+        with pytest.raises(
+            InputError, match=r"^no sweep found at '.*': it .*; pass the results folder of a sweep"
+        ) as error:
             open_(place)
         near = "" if place in ("/", "../python/../..") else " such as ."
         assert str(error.value).endswith(f"of a sweep{near}")
@@ -272,15 +268,20 @@ def test_sweeps_below_a_place_are_named(tmp_path: Path, monkeypatch: pytest.Monk
 # -- in a thread, and in a notebook -----------------------------------------------------------------------------------
 
 
-def test_in_a_thread(ray_cluster: None, storage: str) -> None:
-    """Only the main thread hears of signals, so elsewhere none is touched."""
+def test_in_a_thread(ray_cluster: None, storage: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Only the main thread hears of signals, so elsewhere none is touched; and nothing is printed."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     found: list[Result] = []
-    thread = threading.Thread(target=lambda: found.append(run(SWEEP, storage_path=storage, **SMALL)))
+    keywords = SMALL | {"storage_path": storage, "keep_checkpoints": "none", "lrs": 0.01}
+    thread = threading.Thread(target=lambda: found.append(run(SWEEP, **keywords)))
     thread.start()
     thread.join()
-    assert found[0].counts["completed"] == 2
+    (result,) = found
+    assert result.counts["completed"] == 1
     assert {number: signal.getsignal(number) for number in handlers} == handlers
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(InputError, match=r"^no weights are stored of '.*': they were not kept .* are none$"):
+        result.network(result.summary["label"][0])
 
 
 SNAPSHOT = """
