@@ -313,7 +313,7 @@ after = snapshot()
 changed = [name for name in before | after if before.get(name) != after.get(name)]
 {name: (str(before.get(name))[:99], str(after.get(name))[:99]) for name in changed}
 """
-LONG = 'run(SWEEP, name="long", seeds=(1, 2, 3), **SMALL | {"epochs": 40})'
+LONG = 'run(SWEEP, name="long", seeds=(1, 2, 3), **SMALL | {"epochs": 12})'
 INTERRUPTED = f"""
 result = {LONG}
 result.interrupted, result.trained > 0, result.counts["pending"] > 0
@@ -324,7 +324,7 @@ found = []
 thread = threading.Thread(target=lambda: found.append({LONG}))
 thread.start()
 thread.join()
-found[0].counts["completed"], found[0].trained < 720, found[0].interrupted
+found[0].counts["completed"], found[0].trained < 216, found[0].interrupted
 """
 
 
