@@ -64,6 +64,12 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
     return table.select([pl.col(name).cast(type_) for name, type_ in schema.items()] + [pl.col(n) for n in settings])
 
 
+def build_epochs(spec: SweepSpec, epochs: pl.DataFrame) -> pl.DataFrame:
+    """Returns the records of a sweep's trials, in their order, from all that are stored (`SweepStore.read_epochs`)."""
+    order = pl.DataFrame({"trial_id": [trial.trial_id for trial in spec.trials]}).with_row_index("order")
+    return epochs.join(order, on="trial_id", how="inner").sort("order", "epoch").drop("order")
+
+
 def publish(store: SweepStore, spec: SweepSpec) -> tuple[str, str]:
     """Writes `epochs.parquet` and `trials.parquet` from the parts and returns their locations."""
     metadata = {"schema_version": spec.schema_version, "sweep": spec.name} | {
@@ -73,10 +79,8 @@ def publish(store: SweepStore, spec: SweepSpec) -> tuple[str, str]:
     }
     measure = common_measure([spec])
     epochs, statuses = store.read_epochs(), store.read_statuses()
-    order = pl.DataFrame({"trial_id": [trial.trial_id for trial in spec.trials]}).with_row_index("order")
-    ordered = epochs.join(order, on="trial_id", how="inner").sort("order", "epoch").drop("order")
     return (
-        store.write_table("epochs", published(ordered, measure), metadata),
+        store.write_table("epochs", published(build_epochs(spec, epochs), measure), metadata),
         store.write_table("trials", published(build_trials(spec, epochs, statuses), measure), metadata),
     )
 

@@ -23,15 +23,8 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "analysis": tuple(
             f"analysis.{name}"
             for name in (
-                "store",
-                "tables",
-                "loading",
-                "report",
-                "schema",
-                "measures",
-                "event_files",
-                "statistics",
-                "race",
+                *("store", "tables", "loading", "report", "schema", "measures", "event_files", "statistics", "race"),
+                *("aggregate", "answer", "configurations", "plots"),
             )
         ),
     },

@@ -129,6 +129,33 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows as a picture, whether pyplot was imported there or not."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        with styled():
+            self.savefig(png, format="png", dpi=_PIXELS_PER_INCH)
+        return png.getvalue()
+
+
+def drawn(draw: Callable[[Figure], None]) -> Figure:
+    """Returns what a function draws on an empty figure, for people who go on from there; pyplot knows nothing of it.
+
+    Args:
+        draw: As of `picture`.
+    """
+    with styled():
+        return _drawn(draw)
+
+
+def _drawn(draw: Callable[[Figure], None]) -> Figure:
+    figure = ShownFigure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    return figure
+
+
 def picture(draw: Callable[[Figure], None]) -> Picture:
     """Returns what a function draws on an empty figure.
 
@@ -136,9 +163,8 @@ def picture(draw: Callable[[Figure], None]) -> Picture:
         draw: Receives the figure, `WIDTH` x `HEIGHT` inches unless it changes that.
     """
     with styled():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        canvas: Any = FigureCanvasAgg(figure)
-        draw(figure)
+        figure = _drawn(draw)
+        canvas: Any = figure.canvas
         png, svg = io.BytesIO(), io.StringIO()
         # What `savefig` does, but drawn once for each file instead of twice, and laid out once for both.
         figure.set_dpi(_PIXELS_PER_INCH)

@@ -276,11 +276,7 @@ class Ledger:
         """Returns the stored decisions of a policy, in order; None for one whose decisions are not."""
         if self._fresh or policy is None:
             return []
-        rows = self.store.read_decisions().filter(policy=policy).sort("number").select("add", "stop", "over", "reason")
-        return [
-            Decision.from_json(row | {"add": json.loads(row["add"]), "stop": json.loads(row["stop"])})
-            for row in rows.iter_rows(named=True)
-        ]
+        return stored_decisions(self.store, policy)
 
     def learn(self, news: Delivery | tuple[Member, ...]) -> None:
         """Takes in what known records mean for other trials (`ForkTree.walk_known`)."""
@@ -445,3 +441,12 @@ def _known_records(records: pl.DataFrame, trial_ids: Sequence[str]) -> dict[str,
 
 def _stored_statuses(store: SweepStore) -> list[TrialStatus]:
     return [TrialStatus(**row) for row in store.read_statuses().drop("sweep").iter_rows(named=True)]
+
+
+def stored_decisions(store: SweepStore, policy: str) -> list[Decision]:
+    """Returns the stored decisions of a policy, in order."""
+    rows = store.read_decisions().filter(policy=policy).sort("number").select("add", "stop", "over", "reason")
+    return [
+        Decision.from_json(row | {"add": json.loads(row["add"]), "stop": json.loads(row["stop"])})
+        for row in rows.iter_rows(named=True)
+    ]

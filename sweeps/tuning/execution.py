@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune import CLIReporter, FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -104,7 +105,13 @@ _LOW_ON_MEMORY = "running low on memory"
 
 @contextlib.contextmanager
 def stop_on_signals(run: Run) -> Iterator[None]:
-    """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once."""
+    """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once.
+
+    Python lets only the main thread hear of signals: in another one, they are for whoever started it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(signum: int, frame: object) -> None:
         if run.interrupted:
@@ -153,6 +160,7 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset | OwnDat
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 stop=_Stop(run),
+                progress_reporter=CLIReporter(),  # the one for notebooks clears what is shown there
                 verbose=0,
             ),
         )

@@ -1,11 +1,11 @@
-"""What a person watches while a sweep runs: a live view on a terminal, plain lines elsewhere."""
+"""What a person watches while a sweep runs: a live view on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -43,6 +43,48 @@ class Counts:
     """Trainings that fit at once on the nodes there were at the start."""
 
 
+class View(Protocol):
+    """What is drawn again and again in one place."""
+
+    def start(self) -> None:
+        """Draws it for the first time."""
+
+    def refresh(self) -> None:
+        """Draws it anew."""
+
+    def stop(self) -> None:
+        """Takes it away."""
+
+
+class _InNotebook:
+    """A view below a notebook's cell; rich's own needs widgets, which few notebooks have.
+
+    Args:
+        render: Returns what to draw.
+    """
+
+    def __init__(self, render: Callable[[], RenderableType]) -> None:
+        self._render = render
+        self._handle: Any = None
+
+    def start(self) -> None:
+        from IPython.display import DisplayHandle
+
+        self._handle = DisplayHandle()
+        self._handle.display(self._drawn())
+
+    def refresh(self) -> None:
+        self._handle.update(self._drawn())
+
+    def stop(self) -> None:
+        self._handle.update(Table.grid())
+
+    def _drawn(self) -> Table:
+        table = Table.grid()  # which notebooks can show
+        table.add_row(self._render())
+        return table
+
+
 @dataclass
 class Progress:
     """Draws the state of a running sweep.
@@ -60,12 +102,15 @@ class Progress:
     _running: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _followers: dict[str, int] = field(default_factory=dict)
     _epoch_seconds: float | None = None
-    _live: Live | None = None
+    _live: View | None = None
     _started: float = field(default_factory=time.monotonic)
     _updated: float = float("-inf")
 
     def __enter__(self) -> Progress:
-        if self.console.is_interactive:
+        if self.console.is_jupyter and not self.console.quiet:
+            self._live = _InNotebook(self._render)
+            self._live.start()
+        elif self.console.is_interactive:
             rate = 1 / LIVE_SECONDS
             self._live = Live(
                 console=self.console, get_renderable=self._render, refresh_per_second=rate, transient=True
@@ -123,7 +168,9 @@ class Progress:
     def update(self) -> None:
         """The counts are new: the live view shows them by itself, elsewhere a line is printed."""
         self._updated = time.monotonic()
-        if self._live is None:
+        if self._live is not None:
+            self._live.refresh()
+        else:
             losses = ", ".join(self._describe(leader) for leader in self._running)
             self.console.print(
                 f"{self._summary()}; now: {losses or 'waiting for a worker'}", soft_wrap=True, highlight=False
