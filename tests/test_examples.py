@@ -13,14 +13,14 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tests.sweeps.runs import ROOT, epochs_of, measured, run_script, statuses, table_of
+from tests.sweeps.runs import ROOT, epochs_of, finish, measured, start, statuses, table_of
 
 EXAMPLES = ROOT / "examples"
 
 
 def ran(script: Path, storage: str, *flags: str) -> str:
     """Runs a script to its end and returns what it printed; it has to end with status 0, without complaints."""
-    status, output, complaints = run_script(script, storage, *flags)
+    status, output, complaints = finish(start(script, storage, *flags), seconds=400)
     assert (status, complaints) == (0, ""), output + complaints
     return output
 
