@@ -7,7 +7,10 @@ The table beside this file has 1,500 rows of ten numbers from 0 to 1, of which f
     y = 10 sin(pi x1 x2) + 20 (x3 - 0.5)^2 + 10 x4 + 5 x5 + noise    (Friedman 1991, https://doi.org/10.1214/aos/1176347963)
 
 It was made with `numpy.random.default_rng(0)`: the inputs, `uniform(size=(1500, 10))`, then the noise,
-`normal(size=1500)`, so that even a perfect network has a mean absolute error of 0.8.
+`normal(size=1500)`. All was rounded to four digits, the inputs before the target was computed.
+
+36 trials of 30 epochs. About 1 minute on 2 cores. 64 units are better than 16, and Adam at 0.1 is ahead with a mean
+absolute error of 0.99, not far from the 0.80 that the noise alone makes; SGD with momentum at 0.1 diverges.
 """
 
 from pathlib import Path

@@ -1,8 +1,11 @@
 """Which optimizer trains a small ResNet on CIFAR-10 best?
 
+    python examples/resnet_cifar10.py
     python examples/resnet_cifar10.py --gpus-per-trial 0.25
 
-torchvision downloads the images (170 MB) to a folder beside this file, once.
+AdamW and SGD with momentum, each at two learning rates with a cosine schedule, on images flipped at random: 4 trials of
+10 epochs. About 30 minutes on 2 cores, estimated from the time of a training step. torchvision downloads the images
+(170 MB) to the folder `cifar10` beside this file, once.
 """
 
 from pathlib import Path
@@ -56,11 +59,11 @@ SWEEP = Sweep(
     question="Which optimizer trains a small ResNet on CIFAR-10 best?",
     workload=Workload(name="resnet", network=network, data=data),
     optimizers=("adamw", "sgd_momentum"),
-    lrs=(0.001, 0.01, 0.1),
+    lrs=(0.003, 0.03),
     schedulers=("cosine",),
     grid=axis("workload.flip", True),
     batch_size=128,
-    epochs=20,
+    epochs=10,
 )
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pytest
 from polars.testing import assert_frame_equal
 
 from tests.sweeps.runs import ROOT, epochs_of, finish, measured, start, statuses, table_of
