@@ -56,6 +56,14 @@ def where(error: BaseException) -> str | None:
     return None
 
 
+def here() -> str | None:
+    """Returns the innermost line of a user's own files that is being run, e.g. "mine.py, line 12"."""
+    for frame, line in traceback.walk_stack(None):
+        if is_own(frame.f_code.co_filename):
+            return f"{_shown(frame.f_code.co_filename)}, line {line}"
+    return None
+
+
 def place_of(function: Callable[..., Any] | None) -> str | None:
     """Returns where a user's own function begins, e.g. "mine.py, line 12, build"; None if it is not the user's."""
     place = None if function is None else source_of(function)

@@ -34,8 +34,7 @@ CHECKED = 16
 class Workload:
     """A network and data of the user's own, and what it is trained on and ranked by.
 
-    Raises:
-        InputError: A field is of another kind than it should be.
+    What is wrong with it is said when its row is asked for, by the sweep: in one line.
     """
 
     name: str
@@ -63,7 +62,31 @@ class Workload:
     classes: tuple[str, ...] = ()
     """Names of the classes; by default those of a torch data set, or numbers."""
 
+    _place: str | None = field(default=None, init=False, repr=False)
+    """Where it is stated."""
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_place", blame.here())
+
+    @cached_property
+    def row(self) -> WorkloadRow:
+        """Its row of `WORKLOADS`.
+
+        Raises:
+            InputError: A field is of another kind than it should be, or cannot be used; with file and line.
+        """
+        try:
+            return self._row()
+        except blame.OwnCodeError:
+            raise
+        except InputError as error:
+            raise self.refused(str(error)) from None
+
+    def refused(self, reason: str) -> blame.OwnCodeError:
+        """Returns that the workload cannot be used, with the place where it is stated."""
+        return blame.OwnCodeError(f"{self._place}: {reason}" if self._place else reason)
+
+    def _row(self) -> WorkloadRow:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"a workload's name must be a text, not {self.name!r}")
         if isinstance(self.network, nn.Module) or not callable(self.network):
@@ -71,16 +94,9 @@ class Workload:
                 f"network of workload {self.name!r} must be a function or class that builds the network, so that every "
                 f"seed has initial weights of its own, not {type(self.network).__name__}"
             )
-
-    @cached_property
-    def row(self) -> WorkloadRow:
-        """Its row of `WORKLOADS`.
-
-        Raises:
-            InputError: Something of it cannot be used.
-        """
         objective = objective_of(self.loss, self.measure, self.higher_is_better)
-        of_classes = objective.loss.of_classes
+        # What targets a function of the user's own takes, it knows itself.
+        of_classes = objective.loss.of_classes if isinstance(self.loss, str) else None
         settings = _settings_of(self.network)
         for what, given in {"ranges": self.ranges, "choices": self.choices}.items():
             for name in given:
@@ -128,12 +144,13 @@ def register(workload: Workload) -> str:
     Raises:
         InputError: The name is one of ours, or something of it cannot be used.
     """
-    before = WORKLOADS.get(workload.name)
+    row = workload.row
+    before = WORKLOADS.get(row.name)
     if before is not None and before.data is None:
-        raise InputError(f"a workload of forksweep is named {workload.name!r} already: give yours another name")
-    if before is not workload.row:
-        WORKLOADS[workload.name] = workload.row
-    return workload.name
+        raise workload.refused(f"a workload of forksweep is named {row.name!r} already: give yours another name")
+    if before is not row:
+        WORKLOADS[row.name] = row
+    return row.name
 
 
 def _settings_of(network: Callable[..., nn.Module]) -> dict[str, Default]:

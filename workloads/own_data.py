@@ -129,11 +129,11 @@ class OwnData:
     Args:
         name: Its name, in tables.
         given: The data, or a function that returns them.
-        of_classes: Whether targets are class labels.
+        of_classes: Whether targets are class labels; None if they may be anything.
         classes: Names of the classes; empty to number them.
     """
 
-    def __init__(self, name: str, given: Any, *, of_classes: bool, classes: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, given: Any, *, of_classes: bool | None, classes: tuple[str, ...] = ()) -> None:
         self.name = name
         self._given = given
         self._of_classes = of_classes
@@ -346,11 +346,13 @@ def _split(found: dict[str, Part], function: Callable[..., Any] | None) -> dict[
     return {"train": train, "val": parts["val"], "test": parts["test"]}
 
 
-def _check(part: Part, split: Split, of_classes: bool, function: Callable[..., Any] | None) -> None:
+def _check(part: Part, split: Split, of_classes: bool | None, function: Callable[..., Any] | None) -> None:
     """Refuses numbers that cannot be trained on."""
     for array, what in zip((part.inputs, part.targets), _NAMES, strict=True):
         if (bad := _first_not_finite(array)) is not None:
             raise blame.refused(f"{what} of {split}: example {bad:,} is NaN or infinite", function)
+    if of_classes is None:
+        return
     if not of_classes:
         if part.targets.dtype.kind != "f":
             raise blame.refused(

@@ -499,9 +499,9 @@ def evaluate(model: nn.Module, images: Images, split: Split, objective: Objectiv
 
 def _by_class(right: list[Tensor], labels: Tensor, images: Images) -> tuple[float | None, ...]:
     """Returns the accuracy of each class (`Evaluation.class_accuracy`)."""
-    if labels.ndim != 1 or labels.is_floating_point():
-        return ()
     classes = len(images.data.classes)
+    if labels.ndim != 1 or labels.is_floating_point() or not classes:
+        return ()
     counts = [torch.bincount(some, minlength=classes).tolist() for some in (labels[torch.cat(right)], labels)]
     return tuple(hits / all_ if all_ else None for hits, all_ in zip(*counts, strict=True))
 
