@@ -360,9 +360,8 @@ class Executed:
     """Name of a cell of the test's own -> its number."""
 
     def cell(self, start: str) -> int:
-        """Returns the number of the cell whose code has a line that begins like this."""
-        (found,) = [i for i, cell in enumerate(self.notebook.cells) if f"\n{start}" in f"\n{cell.source}"]
-        return found
+        """Returns the number of the first cell whose code has a line that begins like this."""
+        return next(i for i, cell in enumerate(self.notebook.cells) if f"\n{start}" in f"\n{cell.source}")
 
     def value(self, number: int, kind: str = "text/plain") -> str:
         """Returns the value of a cell."""
