@@ -40,7 +40,7 @@ class Options:
     optimizers: Annotated[tuple[str, ...] | None, _flag("NAME [NAME ...]")] = None
     """Optimizers to compare; 'all' for every one there is."""
     lrs: Annotated[tuple[str, ...] | None, _flag("LR [LR ...]", "the sweep's, or each optimizer's own grid")] = None
-    """Learning rates, for all optimizers (0.01 0.1) or for one of them (adam=0.001,0.003)."""
+    """Learning rates, for all optimizers (0.01 0.1) or for one of them (adam=0.001,0.003), or ranges (1e-4..0.1)."""
     more_lrs: Annotated[tuple[str, ...], _flag("LR [LR ...]", "none")] = ()
     """Learning rates to add to --lrs or to the optimizers' own grids, written in the same way."""
     schedulers: Annotated[tuple[str, ...] | None, _flag("NAME [NAME ...]")] = None
@@ -55,6 +55,13 @@ class Options:
     """Train on the first N training images only."""
     test_every_epoch: Annotated[bool, _switch("only after the last")] = False
     """Evaluate the test images after every epoch."""
+
+    trials: Annotated[int | None, _flag("N", "the grid")] = None
+    """Search: draw N times from the space of each optimizer and schedule: from ranges, and what is not given."""
+    sampler: Annotated[str | None, _flag("{sobol,random}", "sobol")] = None
+    """With --trials: how draws are spread."""
+    sampler_seed: Annotated[int | None, _flag("N", "0")] = None
+    """With --trials: another number, other draws."""
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
