@@ -184,7 +184,8 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
             f"({row['lr_edge']})"
             for row in edges.rows(named=True)
         ]
-        yield f"Best learning rate at the edge of its grid, so a better one may lie beyond it: {_listed(names)}."
+        grid = "grid" if data.search is None or "lr" not in data.search.drawn else "range"
+        yield f"Best learning rate at the edge of its {grid}, so a better one may lie beyond it: {_listed(names)}."
     sound = summary.filter(pl.col("diverged") == 0)
     if ((sound[f"{CHOICE}_mean"] - sound["adjusted_mean"]).abs() > _ROUNDING).any():
         yield (

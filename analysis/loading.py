@@ -10,6 +10,7 @@ import polars as pl
 from analysis.configurations import with_configurations
 from analysis.race import Race, raced
 from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
+from analysis.search import Search, searched
 from analysis.statistics.compare import NOTHING, Shown
 from analysis.store import LONGEST_NAME, SweepSpec, SweepStore, without_secrets
 from analysis.tables import build_trials
@@ -44,6 +45,8 @@ class SweepData:
     """How its race went, if it was one."""
     shown: Shown = NOTHING
     """What a race has shown of these configurations: ranks, verdicts and sentences keep to it."""
+    search: Search | None = None
+    """How its trials were drawn, if it was a search."""
 
     @property
     def care(self) -> float | None:
@@ -151,7 +154,9 @@ def combine(
     shared = once.drop(_ORIGIN)
     race = raced(specs, shared)
     shown = NOTHING if race is None else Shown(worse=tuple(race.worse), equal=tuple(race.equal))
-    return SweepData(specs, shared, records, axes, told, decisions=decided, race=race, shown=shown)
+    return SweepData(
+        specs, shared, records, axes, told, decisions=decided, race=race, shown=shown, search=searched(specs)
+    )
 
 
 def _decided(specs: Sequence[SweepSpec], decisions: Sequence[pl.DataFrame]) -> pl.DataFrame:

@@ -12,6 +12,7 @@ import polars as pl
 from analysis.commands import adding, script, shown, values_of, with_flag
 from analysis.loading import SweepData
 from analysis.race import ahead
+from analysis.search import Search
 from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
 from workloads.console import duration
@@ -67,7 +68,9 @@ def _steps(
             + ("and with them confidence intervals" if seeds == 1 else "for narrower confidence intervals"),
         )
     edges = ended.filter(pl.col("lr_edge").is_not_null()).unique("optimizer", maintain_order=True)
-    if edges.height:
+    if data.search is not None:
+        yield from _searching(data.search, spec, edges)
+    elif edges.height:
         rates = [f"{row['optimizer']}={','.join(_beyond(row, data))}" for row in edges.iter_rows(named=True)]
         yield NextStep(
             adding(spec.command, "--more-lrs", *rates),
@@ -102,6 +105,26 @@ def _deciding(data: SweepData, spec: SweepSpec, *, unfinished: bool) -> Iterator
             yield NextStep(with_flag(spec.command, "--max-seeds", str(most)), f"goes on deciding: {_cost(known, data)}")
     elif not race.course.over:
         yield NextStep(spec.command, f"goes on deciding: {_cost(ahead(data.specs, data.trials), data)}")
+
+
+def _searching(search: Search, spec: SweepSpec, edges: pl.DataFrame) -> Iterator[NextStep]:
+    """Yields the command that searches where the best rates lie at an edge, or else the one that searches on."""
+    wider = {}
+    for optimizer, scheduler, edge in edges.select("optimizer", "scheduler", "lr_edge").iter_rows():
+        span = search.span("lr", optimizer, scheduler)
+        if span is not None and span.scale == "log":
+            wider[optimizer] = f"{optimizer}={span.widened(edge)}"
+    if wider:
+        given = [rates for rates in values_of(spec.command, "--lrs") if rates.partition("=")[0] not in wider]
+        yield NextStep(
+            with_flag(spec.command, "--lrs", *given, *wider.values()),
+            "widens the ranges of learning rates whose best value is at the edge",
+        )
+    else:
+        yield NextStep(
+            with_flag(spec.command, "--trials", str(2 * search.trials)),
+            "searches on: twice as many draws, these included",
+        )
 
 
 def _cost(known: Outlook | None, data: SweepData) -> str:

@@ -197,6 +197,7 @@ class Asked:
             left_out=planned.left_out,
             plots=sweep.plots,
             care=options.care,
+            search=planned.search.to_json() if planned.search else None,
         )
         self.policy: Policy = Grid(trials=planned.trials)
         if options.decide:

@@ -101,7 +101,7 @@ def check_sweep(sweep: Sweep) -> None:
             raise InputError(f"the sweep's {name} must be a text, not {value!r}")
     for lr in sweep.lrs or ():
         if not isinstance(lr, (int, float)) and not is_range(lr):
-            raise InputError(f"lr must be a number above 0, or a range such as '1e-4..0.1', not {lr!r}")
+            raise InputError(f"lr must be a number above 0, not {lr!r}")
     if not isinstance(sweep.grid, Sequence) or not all(isinstance(point, Mapping) for point in sweep.grid):
         raise InputError(f"the sweep's grid must be made with axis, product and chain, not {sweep.grid!r}")
 
@@ -159,8 +159,8 @@ def search_of(options: Options) -> Search | None:
         return None
     if options.more_lrs:
         raise InputError(
-            "--more-lrs adds to a grid of learning rates, and --trials draws them: give a wider range (--lrs LOW..HIGH), "
-            "or more draws (--trials)"
+            "--more-lrs adds to a grid of learning rates, and --trials draws them: give a wider range with --lrs "
+            "LOW..HIGH, or more draws with --trials"
         )
     return Search(trials=options.trials, sampler=options.sampler or DEFAULT, seed=options.sampler_seed or 0)
 
