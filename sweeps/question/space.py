@@ -176,7 +176,10 @@ def _like(name: str, row: Row | None) -> Span | None:
 
 def _checked(name: str, text: str, like: Span, row: Row | None, setting: str) -> Span:
     span = parse_range(text, like)
-    allowed = row.ranges.get(setting, Range()) if row else Range(at_least=like.low, at_most=like.high)
+    if (field_span := FIELD_SPANS.get(name)) is not None:
+        allowed = Range(at_least=field_span.low, at_most=field_span.high)
+    else:
+        allowed = row.ranges.get(setting, Range()) if row else Range()
     if span.low not in allowed or span.high not in allowed:
         raise InputError(f"{name} must be a number {allowed}, not in the range {text}")
     return span
