@@ -207,6 +207,7 @@ def _missing(data: SweepData) -> list[str]:
 
 _MISSING = {
     "pending": "pending",
+    "early_stopped": "stopped early",
     "failed": "failed",
     "cancelled": "cancelled",
     "out_of_memory": "out of memory",

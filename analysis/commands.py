@@ -35,6 +35,12 @@ def with_flag(command: str, flag: str, *values: str) -> str:
     return shlex.join([*before, *after, flag, *values])
 
 
+def without_flag(command: str, flag: str) -> str:
+    """Returns a command without a flag and its values."""
+    before, _, after = _split(command, flag)
+    return shlex.join([*before, *after])
+
+
 def adding(command: str, flag: str, *values: str) -> str:
     """Returns a command with these values added to a flag."""
     before, given, after = _split(command, flag)

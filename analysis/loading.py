@@ -17,7 +17,7 @@ from analysis.tables import build_trials
 from workloads.errors import InputError
 from workloads.trial import digest
 
-FINISHED = ("completed", "early_stopped")
+FINISHED = ("completed",)
 """Statuses of the trials whose metrics count."""
 
 
@@ -199,7 +199,10 @@ def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 _ORIGIN = "sweep_index"
-_FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_of_memory", "failed", "cancelled"))}
+_FURTHEST = {
+    status: i
+    for i, status in enumerate((*FINISHED, "diverged", "early_stopped", "out_of_memory", "failed", "cancelled"))
+}
 
 
 def _furthest(trials: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.commands import adding, script, shown, values_of, with_flag
+from analysis.commands import adding, script, shown, values_of, with_flag, without_flag
 from analysis.loading import SweepData
 from analysis.race import ahead
 from analysis.search import Search
@@ -57,7 +57,12 @@ def _steps(
     if failed := sum(counts.get(status, 0) for status in FAILED_STATUSES):
         yield NextStep(f"{spec.command} --retry-failed", f"retries the {_trials(failed, 'failed ')}")
     ended = summary.filter(pl.col("n") > 0)
-    yield from _deciding(data, spec, unfinished=left > 0)
+    if stopped := counts.get("early_stopped", 0):
+        yield NextStep(
+            without_flag(spec.command, "--stop-early"), f"trains the {_trials(stopped, 'stopped ')} to the end"
+        )
+    else:
+        yield from _deciding(data, spec, unfinished=left > 0)
     seeds = data.trials["seed"].n_unique()
     if ended.height and seeds < ENOUGH_SEEDS and not spec.race:
         given = sum(int(value) for value in values_of(spec.command, "--more-seeds"))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 Keep = Literal["none", "final", "best", "all"]
+StopEarly = Literal["none", "halving"]
 LogTo = Literal["tensorboard", "mlflow"]
 
 
@@ -63,6 +64,9 @@ class Options:
     sampler_seed: Annotated[int | None, _flag("N", "0")] = None
     """With --trials: another number, other draws."""
 
+    stop_early: StopEarly = "none"
+    """halving: after 1/9 and 1/3 of the epochs, only the best third of each optimizer and schedule goes on."""
+
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
     care: Annotated[float | None, _flag("X", "every difference matters")] = None
@@ -109,13 +113,15 @@ class Options:
     trial_timeout: Annotated[float | None, _flag("SECONDS", "never")] = None
     """End a training as failed if an epoch takes longer than that."""
     smoke_test: Annotated[bool, _switch("the sweep in full size")] = False
-    """Try the whole path in under a minute: 2 epochs on 1,920 images, results under NAME-smoke-test."""
+    """Try the whole path in under a minute: 2 epochs (3 with --stop-early) on 1,920 images, under NAME-smoke-test."""
 
 
 SMOKE_TEST = {"epochs": 2, "train_limit": 1920}
 """What `--smoke-test` makes of a sweep, whatever flags and `--grid` say."""
 SMOKE_TEST_SEEDS = 4
 """Of a race, at most so many seeds, unless `--max-seeds` says otherwise."""
+SMOKE_TEST_STOPPING = {"epochs": 3}
+"""With fewer, nothing could be stopped early."""
 
 
 def in_small(options: Options) -> Options:
@@ -124,4 +130,5 @@ def in_small(options: Options) -> Options:
     small: dict[str, Any] = dict(SMOKE_TEST) | (
         {"max_seeds": options.max_seeds or SMOKE_TEST_SEEDS} if options.decide else {}
     )
+    small |= SMOKE_TEST_STOPPING if options.stop_early != "none" else {}
     return replace(options, **small, grid=grid, name=f"{options.name}-smoke-test")

@@ -264,7 +264,7 @@ class MlflowLog:
             self._log(trial_id, {column: last[name] for name, column in FINAL.items()}, last["epoch"])
         run_id = self._runs[trial_id]
         self._client.set_tag(run_id, self.STATUS_TAG, status.status)
-        ends = dict.fromkeys(FINAL_STATUSES, "FINISHED") | {"cancelled": "KILLED"}
+        ends = dict.fromkeys(FINAL_STATUSES, "FINISHED") | {"cancelled": "KILLED", "early_stopped": "KILLED"}
         self._client.set_terminated(run_id, ends.get(status.status, "FAILED"))
 
     def _log(self, trial_id: str, values: Mapping[str, float | None], step: int) -> None:
