@@ -65,7 +65,7 @@ class Options:
     """With --trials: another number, other draws."""
 
     stop_early: StopEarly = "none"
-    """halving: after 1/9 and 1/3 of the epochs, only the best third of each optimizer and schedule goes on."""
+    """halving: after a ninth, then a third of the epochs, only the best third of each optimizer and schedule goes on."""
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
