@@ -4,9 +4,9 @@
 
 A configuration is a trial without its seed. Configurations are ranked by final validation accuracy, or by the measure
 that their workload has instead (`SweepData.measure`); test accuracy is reported but never used for selection. A trial
-counts once it is completed or stopped early. A diverged trial has no accuracy, and configurations are ordered first by
-the share of seeds that did not diverge. Ranks say what is shown (`analysis.statistics.compare`): one that is not shown
-to be worse than another shares its rank.
+counts once it is completed; one that was stopped early does not. A diverged trial has no accuracy, and configurations
+are ordered first by the share of seeds that did not diverge. Ranks say what is shown (`analysis.statistics.compare`):
+one that is not shown to be worse than another shares its rank.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from analysis.configurations import with_trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.measures import published
 from analysis.schema import METRICS, SCHEMA_VERSION, STATISTICS, SUMMARY_COLUMNS, TARGET_COLUMNS, Metric
+from analysis.search import Search
 from analysis.statistics.censored import epochs_to_target, median_epochs, usual_targets
 from analysis.statistics.compare import pairwise, shared_ranks
 from analysis.statistics.footing import adjusted_means
@@ -87,7 +88,7 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
             {"median": epochs_to, "reached": reached_by}
         )
         table = table.join(medians, on="configuration", how="left")
-    table = _flagged(_positioned(_adjusted(table, reached), data.measure))
+    table = _flagged(_positioned(_adjusted(table, reached), data.measure), data.search)
     ranks = pl.concat([_ranked(pairs, *order) for pairs, order in _compared(data, reached, table)])
     table = table.join(ranks, on="configuration", how="left", maintain_order="left")
     return table.select(*first, *axes, pl.exclude(*first, *axes))
@@ -207,7 +208,7 @@ def _positioned(table: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     return table.with_columns(position=place).sort("dataset", "position", "configuration", nulls_last=True)
 
 
-def _flagged(table: pl.DataFrame) -> pl.DataFrame:
+def _flagged(table: pl.DataFrame, search: Search | None) -> pl.DataFrame:
     group, lr = ("dataset", "optimizer", "scheduler"), pl.col("lr")
     best = (pl.int_range(pl.len()).over(group) == 0) & (pl.col("n") > 0)
     edge = (
@@ -216,7 +217,21 @@ def _flagged(table: pl.DataFrame) -> pl.DataFrame:
         .when(lr == lr.max().over(group))
         .then(pl.lit("highest"))
     )
-    return table.with_columns(best_of_group=best, lr_edge=pl.when(best & (lr.n_unique().over(group) > 1)).then(edge))
+    flagged = table.with_columns(best_of_group=best, lr_edge=pl.when(best & (lr.n_unique().over(group) > 1)).then(edge))
+    if search is None:
+        return flagged
+    # Draws end anywhere: what counts is the range that they come from.
+    rows = flagged.select("optimizer", "scheduler", "lr", "best_of_group", "lr_edge").iter_rows()
+    return flagged.with_columns(lr_edge=pl.Series([_drawn_edge(search, *row) for row in rows], dtype=pl.String))
+
+
+def _drawn_edge(
+    search: Search, optimizer: str, scheduler: str, lr: float, best: bool, listed: str | None
+) -> str | None:
+    span = search.span("lr", optimizer, scheduler)
+    if span is None:
+        return listed
+    return span.edge(lr) if best else None
 
 
 def _compared(

@@ -189,7 +189,8 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
             f"({row['lr_edge']})"
             for row in edges.rows(named=True)
         ]
-        yield f"Best learning rate at the edge of its grid, so a better one may lie beyond it: {_listed(names)}."
+        grid = "grid" if data.search is None or "lr" not in data.search.drawn else "range"
+        yield f"Best learning rate at the edge of its {grid}, so a better one may lie beyond it: {_listed(names)}."
     sound = summary.filter(pl.col("diverged") == 0)
     plain = sound[f"{CHOICE}_mean"]
     if ((plain - sound["adjusted_mean"]).abs() > _ROUNDING * plain.abs().clip(1)).any():
@@ -212,6 +213,7 @@ def _missing(data: SweepData) -> list[str]:
 
 _MISSING = {
     "pending": "pending",
+    "early_stopped": "stopped early",
     "failed": "failed",
     "cancelled": "cancelled",
     "out_of_memory": "out of memory",

@@ -42,6 +42,16 @@ def with_flag(command: str, flag: str, *values: str) -> str:
     return shlex.join([*before, *after, flag, *values])
 
 
+def without_flag(command: str, flag: str) -> str:
+    """Returns a command or a call without a flag and its values."""
+    if is_call(command):
+        node = _parsed(command)
+        node.keywords = [one for one in node.keywords if one.arg != _keyword(flag)]
+        return ast.unparse(node)
+    before, _, after = _split(command, flag)
+    return shlex.join([*before, *after])
+
+
 def adding(command: str, flag: str, *values: str) -> str:
     """Returns a command or a call with these values added to a flag."""
     return with_flag(command, flag, *dict.fromkeys([*values_of(command, flag), *values]))

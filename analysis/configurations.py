@@ -70,9 +70,17 @@ def _labels(configurations: pl.DataFrame, axes: Sequence[str]) -> list[str]:
         unique = list(short.values()).count(name) == 1
         # A name may hold braces of its own.
         phrases[axis] = (name if unique else axis.replace("_", " ")).replace("{", "{{").replace("}", "}}") + " {}"
-    rows = configurations.select(axes or ("optimizer",)).iter_rows(named=True)
+    rows = _varied(configurations, axes).select(axes or ("optimizer",)).iter_rows(named=True)
     texts = (", ".join(phrases[axis].format(_text(v)) for axis, v in row.items() if v is not None) for row in rows)
     return [text or "default settings" for text in texts]
+
+
+def _varied(configurations: pl.DataFrame, axes: Sequence[str]) -> pl.DataFrame:
+    """Returns configurations with null for settings that their own optimizer, schedule or workload does not vary."""
+    kinds = {axis: axis.partition("_")[0] for axis in axes if axis.startswith(_SETTING_OF)}
+    return configurations.with_columns(
+        pl.when(pl.col(axis).n_unique().over(kind) > 1).then(pl.col(axis)).alias(axis) for axis, kind in kinds.items()
+    )
 
 
 def _text(value: object) -> str:

@@ -14,6 +14,7 @@ from analysis.configurations import with_configurations
 from analysis.measures import common_measure, internal
 from analysis.race import Race, raced
 from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
+from analysis.search import Search, searched
 from analysis.statistics.compare import NOTHING, Shown
 from analysis.store import LONGEST_NAME, SPEC_FILE, SweepSpec, SweepStore, without_secrets
 from analysis.tables import build_trials
@@ -21,7 +22,7 @@ from workloads.errors import InputError
 from workloads.measure import ACCURACY, Measure
 from workloads.trial import digest
 
-FINISHED = ("completed", "early_stopped")
+FINISHED = ("completed",)
 """Statuses of the trials whose metrics count."""
 
 
@@ -51,6 +52,8 @@ class SweepData:
     """What a race has shown of these configurations: ranks, verdicts and sentences keep to it."""
     measure: Measure = ACCURACY
     """What configurations are ranked by: its values are in the columns called accuracy."""
+    search: Search | None = None
+    """How its trials were drawn, if it was a search."""
 
     @property
     def care(self) -> float | None:
@@ -219,7 +222,18 @@ def combine(
     shared = once.drop(_ORIGIN)
     race = raced(specs, shared)
     shown = NOTHING if race is None else Shown(worse=tuple(race.worse), equal=tuple(race.equal))
-    return SweepData(specs, shared, records, axes, told, decisions=decided, race=race, shown=shown, measure=measure)
+    return SweepData(
+        specs,
+        shared,
+        records,
+        axes,
+        told,
+        decisions=decided,
+        race=race,
+        shown=shown,
+        measure=measure,
+        search=searched(specs),
+    )
 
 
 def _decided(specs: Sequence[SweepSpec], decisions: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -263,7 +277,10 @@ def recorded(store: SweepStore, measure: Measure) -> tuple[pl.DataFrame, pl.Data
 
 
 _ORIGIN = "sweep_index"
-_FURTHEST = {status: i for i, status in enumerate((*FINISHED, "diverged", "out_of_memory", "failed", "cancelled"))}
+_FURTHEST = {
+    status: i
+    for i, status in enumerate((*FINISHED, "diverged", "early_stopped", "out_of_memory", "failed", "cancelled"))
+}
 
 
 def _furthest(trials: pl.DataFrame) -> pl.DataFrame:

@@ -9,10 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from analysis.commands import adding, is_call, script, shown, values_of, with_flag
+from analysis.commands import adding, is_call, script, shown, values_of, with_flag, without_flag
 from analysis.loading import SweepData
 from analysis.measures import measured_by
 from analysis.race import ahead
+from analysis.search import Search
 from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
 from workloads.console import duration
@@ -58,7 +59,12 @@ def _steps(
     if failed := sum(counts.get(status, 0) for status in FAILED_STATUSES):
         yield NextStep(with_flag(spec.command, "--retry-failed"), f"retries the {_trials(failed, 'failed ')}")
     ended = summary.filter(pl.col("n") > 0)
-    yield from _deciding(data, spec, unfinished=left > 0)
+    if stopped := counts.get("early_stopped", 0):
+        yield NextStep(
+            without_flag(spec.command, "--stop-early"), f"trains the {_trials(stopped, 'stopped ')} to the end"
+        )
+    else:
+        yield from _deciding(data, spec, unfinished=left > 0)
     seeds = data.trials["seed"].n_unique()
     if ended.height and seeds < ENOUGH_SEEDS and not spec.race:
         given = sum(int(value) for value in values_of(spec.command, "--more-seeds"))
@@ -69,7 +75,9 @@ def _steps(
             + ("and with them confidence intervals" if seeds == 1 else "for narrower confidence intervals"),
         )
     edges = ended.filter(pl.col("lr_edge").is_not_null()).unique("optimizer", maintain_order=True)
-    if edges.height:
+    if data.search is not None:
+        yield from _searching(data.search, spec, edges)
+    elif edges.height:
         rates = [f"{row['optimizer']}={','.join(_beyond(row, data))}" for row in edges.iter_rows(named=True)]
         yield NextStep(
             adding(spec.command, "--more-lrs", *rates),
@@ -110,6 +118,26 @@ def _deciding(data: SweepData, spec: SweepSpec, *, unfinished: bool) -> Iterator
             yield NextStep(with_flag(spec.command, "--max-seeds", str(most)), f"goes on deciding: {_cost(known, data)}")
     elif not race.course.over:
         yield NextStep(spec.command, f"goes on deciding: {_cost(ahead(data.specs, data.trials), data)}")
+
+
+def _searching(search: Search, spec: SweepSpec, edges: pl.DataFrame) -> Iterator[NextStep]:
+    """Yields the command that searches where the best rates lie at an edge, or else the one that searches on."""
+    wider = {}
+    for optimizer, scheduler, edge in edges.select("optimizer", "scheduler", "lr_edge").iter_rows():
+        span = search.span("lr", optimizer, scheduler)
+        if span is not None and span.scale == "log":
+            wider[optimizer] = f"{optimizer}={span.widened(edge)}"
+    if wider:
+        given = [rates for rates in values_of(spec.command, "--lrs") if rates.partition("=")[0] not in wider]
+        yield NextStep(
+            with_flag(spec.command, "--lrs", *given, *wider.values()),
+            "widens the ranges of learning rates whose best value is at the edge",
+        )
+    else:
+        yield NextStep(
+            with_flag(spec.command, "--trials", str(2 * search.trials)),
+            "searches on: twice as many draws, these included",
+        )
 
 
 def _cost(known: Outlook | None, data: SweepData) -> str:

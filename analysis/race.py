@@ -23,8 +23,8 @@ from workloads.trial import TrialConfig, configuration_id, configurations_digest
 MOST_SEEDS = 30
 """Of a configuration in a race, unless the question says otherwise."""
 _VALUE = "final_val_accuracy"
-_NOT_ENDED = ("pending", "cancelled")
-"""Statuses of trials that are trained yet if the same question is asked again."""
+_NOT_ENDED = ("pending", "cancelled", "early_stopped")
+"""Statuses of trials that are trained yet if they are raced."""
 
 
 @dataclass(frozen=True, kw_only=True)

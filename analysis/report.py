@@ -67,6 +67,8 @@ class Report:
     """Suggested next steps."""
     measure: Measure = ACCURACY
     """What configurations are ranked by."""
+    stopped: tuple[int, ...] = ()
+    """Configurations all of whose trials were stopped early: the terminal does not list them."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def report_of(store: SweepStore) -> Report:
     files = tuple(store.locate(file) for file in found)
     summary = internal(summary, data.measure)
     steps = next_steps(data, summary, store.location, stored)
-    return Report(summary, tuple(before["answer"]), files, (), steps, data.measure)
+    return Report(summary, tuple(before["answer"]), files, (), steps, data.measure, _stopped(data))
 
 
 def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
@@ -206,7 +208,16 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     if made_from and not failures:
         record = {"question": data.specs[0].question, "answer": sentences, "files": files, "made_from": made_from}
         store.write(ANSWER_FILE, json.dumps(record, indent=1).encode())
-    return Report(summary, sentences, tuple(map(store.locate, files)), tuple(failures), steps, data.measure)
+    return Report(
+        summary, sentences, tuple(map(store.locate, files)), tuple(failures), steps, data.measure, _stopped(data)
+    )
+
+
+def _stopped(data: SweepData) -> tuple[int, ...]:
+    stopped = data.trials.group_by("configuration", maintain_order=True).agg(
+        (pl.col("status") == "early_stopped").all()
+    )
+    return tuple(stopped.filter("status")["configuration"])
 
 
 def _made_from(store: SweepStore, data: SweepData) -> str:
@@ -245,7 +256,7 @@ def print_report(report: Report, console: Console) -> None:
     def say(text: str, **how: Any) -> None:
         console.print(Text(shown_in(console.encoding, text)), highlight=False, **how)
 
-    rows = trainings(report.ranking)
+    rows = trainings(report.ranking.filter(~pl.col("configuration").is_in(list(report.stopped))))
     shown = rows.head(_MOST_PRINTED)
     columns = [column for column in columns_of(shown) if column.printed]
     cells = [

@@ -200,7 +200,11 @@ SUMMARY_COLUMNS: tuple[Column, ...] = (
         "(--care) or is 0 on every seed, else `cannot tell`; null for the first and without a rank",
     ),
     Column("best_of_group", pl.Boolean, "whether it is the best for its optimizer and schedule"),
-    Column("lr_edge", pl.String, "if so: `lowest` or `highest` if its learning rate is at that edge of the grid"),
+    Column(
+        "lr_edge",
+        pl.String,
+        "if so: `lowest` or `highest` if its learning rate is at that edge of the grid, or of its range",
+    ),
     Column("same_as", pl.Int32, "first configuration with bitwise identical training on every seed"),
     Column("alike", pl.Int32, "number of configurations with that training, including itself"),
     Column("lr_reductions", pl.Float64, "times a plateau schedule lowered the rate, mean over seeds"),

@@ -131,6 +131,9 @@ class SweepSpec:
     race: Mapping[str, Any] | None = None
     """How a race goes: which `policy` (its decisions are stored under that), hash of the `configurations`, order of
     `seeds`, `level`, seeds to `start` with; None for a sweep of fixed trials."""
+    search: Mapping[str, Any] | None = None
+    """How a search drew its trials: how many `trials` for each combination, `sampler`, its `seed`, and `spaces`, the
+    `ranges` of each optimizer and schedule (axis -> `workloads.spans.Span`); None for a grid."""
     seed_orders: Mapping[str, list[int]] = field(default_factory=dict)
     """Hash of the configurations of a race, this one's or an earlier one's -> the order of its seeds: it goes on so."""
     schema_version: int = SCHEMA_VERSION
@@ -144,6 +147,8 @@ class SweepSpec:
         kinds = {of[trial_id]: dict(print_) for trial_id, print_ in self.fingerprints.items()}
         prints = {"kinds": kinds, "of": of}
         measures = {workload: measure.to_json() for workload, measure in self.measures.items()}
+        if self.search is None:
+            del values["search"]
         return values | trials | {"plots": list(self.plots), "fingerprints": prints, "measures": measures}
 
     @classmethod

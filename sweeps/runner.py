@@ -28,11 +28,12 @@ from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.library import changed, merged, near, read_library, refuse_changed, take_over
 from sweeps.ledger.lock import Lock, locked
 from sweeps.ledger.provenance import provenance
-from sweeps.policies import Decision, Grid, Policy, configuration_id, results
+from sweeps.policies import Decision, configuration_id, results
 from sweeps.question.command import CommandLine
 from sweeps.question.keywords import Call, options_of
 from sweeps.question.options import Options, in_small
 from sweeps.question.race import check_race, configurations_of, race_of
+from sweeps.question.stopping import check_stopping, policy_of
 from sweeps.question.sweep import Sweep, check_sweep, plan
 from sweeps.result import INTERRUPTED, SOME_FAILED, Result
 from sweeps.sharing.tree import ForkTree
@@ -166,9 +167,10 @@ class Asked:
         self._logs = open_logs(options.log, self.store)
         self._show(sweep.question)
         if options.smoke_test:
-            self._show("  smoke test: 2 epochs on the first 1,920 examples, whatever other flags say")
+            self._show(f"  smoke test: {options.epochs} epochs on the first 1,920 examples, whatever other flags say")
         planned = plan(sweep, options)
         check_race(planned, options)
+        check_stopping(options)
         self._lock = Lock() if options.plan else stack.enter_context(locked(self.store, self._show))
         self._stored = read_library(self.store, fresh=options.fresh)
         self._now: dict[str, Fingerprint] = {}
@@ -190,8 +192,9 @@ class Asked:
             left_out=planned.left_out,
             plots=sweep.plots,
             care=options.care,
+            search=planned.search.to_json() if planned.search else None,
         )
-        self.policy: Policy = Grid(trials=planned.trials)
+        self.policy = policy_of(planned.trials, options)
         if options.decide:
             theirs = self._stored_of(configurations_of(planned))
             self._fingerprint(theirs)
@@ -297,6 +300,9 @@ class Asked:
         if not decision.over or decision not in self.decisions[-1:]:
             self.decisions.append(decision)
         self._add(decision.add)
+        for trial_id, why in decision.stop.items():
+            self.ledger.stop(trial_id, why)
+        self.ledger.pause_at(decision.until)
 
     def _go_on(self, seconds: float | None = None, until: float | None = None) -> bool:
         """Takes in what the policy decides, once all has ended; returns whether there is more to train.
@@ -315,7 +321,8 @@ class Asked:
             self.ledger.adopt()
             self.ledger.live.begin(new, self.ledger.known, self.ledger.statuses)
             self._labels.update(labels(self.spec))
-            tree.add(self.ledger.members(new))
+            goes_on = [trial for trial in self.ledger.open if trial.trial_id in before]
+            tree.add(self.ledger.members([*new, *goes_on]))
             for news in tree.walk_known():
                 self.ledger.learn(news)
         return not tree.done
@@ -326,8 +333,9 @@ class Asked:
         for number, decision in enumerate(new, start=self._noted):
             if self.policy.policy_id is not None:
                 self.ledger.decided(self.policy.policy_id, number, decision)
+            if self.policy.policy_id is not None or decision.stop:
                 self._show(f"  {decision.reason}")
-        if new and self._noted and not self._over:
+        if new and self._noted and not self._over and self.policy.policy_id is not None:
             for line in self._outlook(seconds):
                 self._show(f"  {line}")
         self._noted = len(self.decisions)

@@ -13,7 +13,13 @@ OURS = ("workloads", "sweeps", "analysis")
 ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "workloads": {"workloads": ("workloads",), "analysis": (), "sweeps": ()},
     "analysis": {
-        "workloads": ("workloads.trial", "workloads.console", "workloads.errors", "workloads.measure"),
+        "workloads": (
+            "workloads.trial",
+            "workloads.console",
+            "workloads.errors",
+            "workloads.measure",
+            "workloads.spans",
+        ),
         "analysis": ("analysis",),
         "sweeps": (),
     },

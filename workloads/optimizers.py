@@ -3,6 +3,10 @@
 To add one, add a row: sweeps, report and tests pick it up. Settings are plain numbers, so that each can be an axis of a
 sweep; torch's tuples are split (`beta1`, `beta2` for `betas`). Defaults are torch's unless the row's `doc` says
 otherwise.
+
+Each row has the space that a search draws from, with `lr` for the learning rate: the row's grid and half a decade to
+either side. `momentum`, `beta1` and decoupled weight decay are those of AlgoPerf's baselines (SGD with Nesterov
+momentum and AdamW, arXiv:2306.07179); all other ranges are our judgement.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from workloads.rows import Range, Refusals, Row
+from workloads.spans import Span
 from workloads.trial import Settings
 
 Build = Callable[[nn.Module, float, Settings], Optimizer]
@@ -185,6 +190,21 @@ _ADAM_LRS = (1e-4, 1e-3, 3e-3, 1e-2)
 _HIGHER_ADAM_LRS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 _MOMENTUM_LRS = (0.001, 0.01, 0.03, 0.1)
 
+
+def _rates(low: float, high: float) -> dict[str, Span]:
+    return {"lr": Span(low=low, high=high, scale="log")}
+
+
+_MOMENTUM = {"momentum": Span(low=0.7, high=0.995, scale="1 - x log")}
+_BETA1 = {"beta1": Span(low=0.5, high=0.98, scale="1 - x log")}
+_ALPHA = {"alpha": Span(low=0.9, high=0.999, scale="1 - x log")}
+_DECAY = {"weight_decay": Span(low=1e-6, high=1e-2, scale="log")}
+_DECOUPLED_DECAY = {"weight_decay": Span(low=5e-3, high=1.0, scale="log")}
+_SGD_RATES = _rates(3e-4, 3.0)
+_MOMENTUM_RATES = _rates(3e-4, 0.3)
+_ADAM_RATES = _rates(3e-5, 0.03)
+_HIGHER_ADAM_RATES = _rates(1e-4, 0.1)
+
 OPTIMIZERS: Mapping[str, OptimizerRow] = {
     row.name: row
     for row in (
@@ -194,6 +214,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD,
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
+            space=_SGD_RATES | _DECAY,
         ),
         OptimizerRow(
             name="sgd_momentum",
@@ -201,6 +222,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9},
             lrs=_MOMENTUM_LRS,
+            space=_MOMENTUM_RATES | _MOMENTUM | _DECAY,
         ),
         OptimizerRow(
             name="rmsprop",
@@ -208,6 +230,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.RMSprop,
             settings=_RMSPROP,
             lrs=(1e-4, 1e-3, 1e-2),
+            space=_ADAM_RATES | _ALPHA,
         ),
         OptimizerRow(
             name="adam",
@@ -215,6 +238,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adam,
             settings=_ADAM,
             lrs=_ADAM_LRS,
+            space=_ADAM_RATES | _BETA1,
         ),
         OptimizerRow(
             name="sgd_nesterov",
@@ -222,6 +246,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9, "nesterov": True},
             lrs=_MOMENTUM_LRS,
+            space=_MOMENTUM_RATES | _MOMENTUM | _DECAY,
         ),
         OptimizerRow(
             name="sgd_dampened",
@@ -229,6 +254,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SGD,
             settings=_SGD | {"momentum": 0.9, "dampening": 0.9},
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
+            space=_SGD_RATES | _DECAY,
         ),
         OptimizerRow(
             name="rmsprop_centered",
@@ -236,6 +262,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.RMSprop,
             settings=_RMSPROP | {"centered": True},
             lrs=(1e-4, 1e-3, 3e-3, 1e-2),
+            space=_ADAM_RATES | _ALPHA,
         ),
         OptimizerRow(
             name="rmsprop_momentum",
@@ -243,6 +270,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.RMSprop,
             settings=_RMSPROP | {"momentum": 0.9},
             lrs=(1e-5, 1e-4, 3e-4, 1e-3),
+            space=_rates(3e-6, 3e-3) | _ALPHA | _MOMENTUM,
         ),
         OptimizerRow(
             name="adagrad",
@@ -250,6 +278,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adagrad,
             settings={"lr_decay": 0.0, "weight_decay": 0.0, "initial_accumulator_value": 0.0, "eps": 1e-10},
             lrs=(1e-3, 1e-2, 3e-2, 1e-1),
+            space=_rates(3e-4, 0.3),
         ),
         OptimizerRow(
             name="adadelta",
@@ -257,6 +286,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adadelta,
             settings={"rho": 0.9, "eps": 1e-6, "weight_decay": 0.0},
             lrs=(1e-3, 1e-1, 1.0, 3.0, 10.0),
+            space=_rates(3e-4, 30.0) | {"rho": Span(low=0.8, high=0.99, scale="1 - x log")},
         ),
         OptimizerRow(
             name="amsgrad",
@@ -264,6 +294,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adam,
             settings=_ADAM | {"amsgrad": True},
             lrs=_ADAM_LRS,
+            space=_ADAM_RATES | _BETA1,
         ),
         OptimizerRow(
             name="adamw",
@@ -271,6 +302,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.AdamW,
             settings=_BETAS | {"weight_decay": 0.01, "amsgrad": False},
             lrs=_ADAM_LRS,
+            space=_ADAM_RATES | _BETA1 | _DECOUPLED_DECAY,
         ),
         OptimizerRow(
             name="nadam",
@@ -278,6 +310,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.NAdam,
             settings=_BETAS | {"momentum_decay": 0.004, "decoupled_weight_decay": False},
             lrs=_ADAM_LRS,
+            space=_ADAM_RATES | _BETA1,
         ),
         OptimizerRow(
             name="radam",
@@ -285,6 +318,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.RAdam,
             settings=_BETAS | {"decoupled_weight_decay": False},
             lrs=_HIGHER_ADAM_LRS,
+            space=_HIGHER_ADAM_RATES | _BETA1,
         ),
         OptimizerRow(
             name="adamax",
@@ -292,6 +326,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adamax,
             settings=_BETAS,
             lrs=_HIGHER_ADAM_LRS,
+            space=_HIGHER_ADAM_RATES | _BETA1,
         ),
         OptimizerRow(
             # torch keeps the averaged weights (from step t0 on) in the optimizer's state, where nothing evaluates them,
@@ -301,6 +336,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.ASGD,
             settings={"lambd": 1e-4, "alpha": 0.75, "weight_decay": 0.0},
             lrs=(0.001, 0.01, 0.1, 0.3, 1.0),
+            space=_SGD_RATES | {"lambd": Span(low=1e-6, high=1e-2, scale="log")},
         ),
         OptimizerRow(
             name="rprop",
@@ -308,6 +344,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Rprop,
             settings={"eta_minus": 0.5, "eta_plus": 1.2, "step_min": 1e-6, "step_max": 50.0},
             lrs=(1e-5, 1e-4, 1e-3, 1e-2),
+            space=_rates(3e-6, 0.03) | {"eta_minus": Span(low=0.3, high=0.8), "eta_plus": Span(low=1.05, high=1.5)},
             unscheduled="its learning rate only sets the size of the first step",
         ),
         OptimizerRow(
@@ -317,6 +354,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.Adafactor,
             settings={"beta2_decay": -0.8, "eps1": None, "eps2": 1e-3, "d": 1.0, "weight_decay": 0.0},
             lrs=(1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+            space=_rates(3e-4, 1.0) | {"beta2_decay": Span(low=-1.0, high=-0.5)},
         ),
         OptimizerRow(
             name="muon",
@@ -336,6 +374,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             },
             choices={"adjust_lr_fn": ("original", "match_rms_adamw", "spectral_unclamped")},
             lrs=_ADAM_LRS,
+            space=_ADAM_RATES | _MOMENTUM | _DECOUPLED_DECAY,
             build_with=_muon,
         ),
         OptimizerRow(
@@ -353,6 +392,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             },
             choices={"line_search_fn": (None, "strong_wolfe")},
             lrs=(1e-3, 1e-1, 1.0, 3.0),
+            space=_rates(3e-4, 10.0),
         ),
         OptimizerRow(
             name="sparse_adam",
@@ -360,6 +400,7 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
             torch_class=torch.optim.SparseAdam,
             settings={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
             lrs=(1e-3,),
+            space=_rates(3e-4, 3e-3) | _BETA1,
             not_applicable="it only supports sparse gradients, and this network's gradients are all dense",
         ),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from workloads.errors import InputError, did_you_mean
+from workloads.spans import Span
 from workloads.trial import Setting, Settings
 
 Default = Setting | Callable[[int], Setting]
@@ -66,6 +67,8 @@ class Row:
     """Setting -> allowed values, if it is not a number."""
     refuses: Refusals = field(default_factory=dict)
     """Combinations of settings that make no sense: a sweep drops and counts them."""
+    space: Mapping[str, Span] = field(default_factory=dict)
+    """Setting -> where a search draws its values from; settings without a span keep their default."""
 
     ranges: ClassVar[Mapping[str, Range]] = {}
     """Setting -> allowed numbers, the same for all rows of a registry."""

@@ -3,6 +3,9 @@
 Schedules count epochs and scale `TrialConfig.lr` (for one-cycle and cyclic, `lr` is the peak). Every row also has the
 setting `warmup_epochs`: linear warm-up for that many epochs, after which the schedule runs over the remaining epochs.
 To add a schedule, add a row.
+
+Each row has the space that a search draws from; epochs in it are shares of a trial's epochs. These ranges are our
+judgement, around the defaults. A constant rate has none, and warm-up is drawn for the schedules that are smooth.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from workloads.optimizers import OPTIMIZERS
 from workloads.rows import NotApplicableError, Range, Row
+from workloads.spans import Span
 from workloads.trial import Setting, Settings, TrialConfig, canonical_json, digest
 
 Metrics = Mapping[str, Any]
@@ -202,6 +206,13 @@ def _cycles_momentum(name: str, optimizer: Optimizer, s: dict[str, Any]) -> bool
     return cycled
 
 
+def _epochs(low: float, high: float) -> Span:
+    return Span(low=low, high=high, whole=True, of_epochs=True)
+
+
+_WARMUP = {"warmup_epochs": _epochs(0.0, 0.2)}
+_EVERY_EPOCH = {"gamma": Span(low=0.7, high=0.99, scale="1 - x log")}
+_FACTORS = Span(low=0.05, high=0.8, scale="log")
 _MOMENTUM_CYCLE = {"cycle_momentum": True, "base_momentum": 0.85, "max_momentum": 0.95}
 _EXP_RANGE_GAMMA = 0.9
 
@@ -219,6 +230,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.LambdaLR,),
         settings={"k": 0.5},
+        space={"k": Span(low=0.05, high=5.0, scale="log")},
         build=lambda o, s, h: lr_scheduler.LambdaLR(o, lambda epoch: 1 / (1 + s["k"] * epoch)),
     ),
     SchedulerRow(
@@ -227,6 +239,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.StepLR,),
         settings={"step_size": _third, "gamma": 0.5},
+        space={"step_size": _epochs(0.1, 0.5), "gamma": _FACTORS},
         build=lambda o, s, h: lr_scheduler.StepLR(o, **s),
     ),
     SchedulerRow(
@@ -235,6 +248,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.ExponentialLR,),
         settings={"gamma": 0.9},
+        space=_EVERY_EPOCH,
         build=lambda o, s, h: lr_scheduler.ExponentialLR(o, **s),
     ),
     SchedulerRow(
@@ -255,6 +269,11 @@ _ROWS: tuple[SchedulerRow, ...] = (
         },
         choices={"monitor": tuple(MONITORS), "threshold_mode": ("rel", "abs")},
         refuses={"a factor of 1 has no effect": lambda s: s["factor"] == 1},
+        space={
+            "factor": _FACTORS,
+            "patience": _epochs(0.0, 0.3),
+            "threshold": Span(low=1e-4, high=0.1, scale="log"),
+        },
         build=_plateau,
     ),
     SchedulerRow(
@@ -263,6 +282,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.CosineAnnealingLR,),
         settings={"t_max": _whole, "eta_min": 0.0},
+        space=_WARMUP,
         build=lambda o, s, h: lr_scheduler.CosineAnnealingLR(o, T_max=s["t_max"], eta_min=s["eta_min"]),
     ),
     SchedulerRow(
@@ -281,6 +301,11 @@ _ROWS: tuple[SchedulerRow, ...] = (
         },
         choices={"anneal_strategy": ("cos", "linear")},
         refuses={"three_phase needs pct_start to be at most 0.5": lambda s: s["three_phase"] and s["pct_start"] > 0.5},
+        space={
+            "pct_start": Span(low=0.1, high=0.5),
+            "div_factor": Span(low=5.0, high=100.0, scale="log"),
+            "final_div_factor": Span(low=100.0, high=1e5, scale="log"),
+        },
         build=_one_cycle,
     ),
     SchedulerRow(
@@ -289,6 +314,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.MultiplicativeLR,),
         settings={"start_epoch": _third, "gamma": 0.9},
+        space={"start_epoch": _epochs(0.0, 0.6)} | _EVERY_EPOCH,
         build=lambda o, s, h: lr_scheduler.MultiplicativeLR(
             o, lambda epoch: s["gamma"] if epoch >= s["start_epoch"] else 1.0
         ),
@@ -299,6 +325,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.MultiStepLR,),
         settings={"milestones": _half_and_three_quarters, "gamma": 0.1},
+        space={"gamma": _FACTORS},
         build=lambda o, s, h: lr_scheduler.MultiStepLR(o, **s),
     ),
     SchedulerRow(
@@ -307,6 +334,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.ConstantLR,),
         settings={"factor": 1 / 3, "total_iters": _sixth},
+        space={"factor": _FACTORS, "total_iters": _epochs(0.05, 0.3)},
         build=lambda o, s, h: lr_scheduler.ConstantLR(o, **s),
     ),
     SchedulerRow(
@@ -315,6 +343,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.LinearLR,),
         settings={"start_factor": 1.0, "end_factor": 0.0, "total_iters": _whole},
+        space={"end_factor": Span(low=0.0, high=0.2)} | _WARMUP,
         build=lambda o, s, h: lr_scheduler.LinearLR(o, **s),
     ),
     SchedulerRow(
@@ -323,6 +352,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.PolynomialLR,),
         settings={"total_iters": _whole, "power": 0.9},
+        space={"power": Span(low=0.5, high=3.0, scale="log")} | _WARMUP,
         build=lambda o, s, h: lr_scheduler.PolynomialLR(o, **s),
     ),
     SchedulerRow(
@@ -332,6 +362,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.CosineAnnealingWarmRestarts,),
         settings={"t_0": _third_rounded_up, "t_mult": 2, "eta_min": 0.0},
+        space={"t_0": _epochs(0.15, 0.5), "t_mult": Span(low=1, high=3, whole=True)},
         build=lambda o, s, h: lr_scheduler.CosineAnnealingWarmRestarts(
             o, T_0=s["t_0"], T_mult=s["t_mult"], eta_min=s["eta_min"]
         ),
@@ -356,6 +387,11 @@ _ROWS: tuple[SchedulerRow, ...] = (
                 s["mode"] != "exp_range" and s["gamma"] != _EXP_RANGE_GAMMA
             ),
         },
+        space={
+            "div_factor": Span(low=3.0, high=30.0, scale="log"),
+            "epochs_up": Span(low=0.05, high=0.25, of_epochs=True),
+            "epochs_down": Span(low=0.05, high=0.25, of_epochs=True),
+        },
         build=_cyclic,
     ),
     SchedulerRow(
@@ -365,6 +401,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.SequentialLR, lr_scheduler.ConstantLR, lr_scheduler.LinearLR),
         settings={"decay_epochs": _third_at_least_two, "end_factor": 0.0},
+        space={"decay_epochs": _epochs(0.1, 0.6), "end_factor": Span(low=0.0, high=0.1)},
         build=_sequential,
     ),
     SchedulerRow(
@@ -374,6 +411,7 @@ _ROWS: tuple[SchedulerRow, ...] = (
         steps_on="epoch",
         torch_classes=(lr_scheduler.ChainedScheduler, lr_scheduler.LinearLR, lr_scheduler.ExponentialLR),
         settings={"start_factor": 1 / 3, "total_iters": _sixth, "gamma": 0.9},
+        space={"start_factor": _FACTORS, "total_iters": _epochs(0.05, 0.3)} | _EVERY_EPOCH,
         build=_chained,
     ),
 )

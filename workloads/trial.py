@@ -23,8 +23,9 @@ Status = Literal["completed", "early_stopped", "diverged", "out_of_memory", "fai
 STATUSES: tuple[Status, ...] = get_args(Status)
 """Every trial status, as written to `trials.parquet`."""
 
-FINAL_STATUSES: frozenset[Status] = frozenset({"completed", "early_stopped", "diverged"})
-"""A trial with one of these statuses has its result: rerunning the sweep skips it."""
+FINAL_STATUSES: frozenset[Status] = frozenset({"completed", "diverged"})
+"""A trial with one of these statuses has its result: rerunning the sweep skips it. One that was stopped early goes on
+if a question asks for it and does not stop it again."""
 
 FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "out_of_memory"})
 """A trial with one of these statuses has no result, for a reason that may be transient (its worker, memory):

@@ -43,6 +43,8 @@ class ByRate:
     note: str
     measure: Measure = ACCURACY
     """What the accuracies are."""
+    drawn: bool = False
+    """Whether rates are draws, each with other settings of its own: points that no line connects."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
@@ -53,14 +55,18 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
     best = ran.unique([*families(sweep), "lr"], keep="first", maintain_order=True)
     groups = by_family(sweep, best)
     notes = []
+    drawn = sweep.search is not None and "lr" in sweep.search.drawn
     if best.height < ran.height:
         notes.append("Each point uses the best other settings for its learning rate.")
     if len(groups) > style.MAX_LINES:
         notes.append(f"Shown: the best {style.MAX_LINES} of {len(groups)}.")
     series = tuple(_series(label, group) for label, group in groups[: style.MAX_LINES])
     if any(one.edge for one in series):
-        notes.append("Rings mark best learning rates at the edge of their grid: better ones may lie beyond it.")
-    return ByRate(series, " ".join(notes), sweep.measure)
+        edge = f"edge of their {'range' if drawn else 'grid'}"
+        notes.append(f"Rings mark best learning rates at the {edge}: better ones may lie beyond it.")
+    if drawn and sweep.search is not None and len(sweep.search.drawn) > 1:
+        notes.append("Each point is a draw: its other settings differ too.")
+    return ByRate(series, " ".join(notes), sweep.measure, drawn)
 
 
 def _series(label: str, rows: pl.DataFrame) -> Series:
@@ -90,7 +96,7 @@ def draw(data: ByRate, figure: Figure) -> None:
     scales.accuracy_axis(
         axes, means, "final validation accuracy", ends=ends, foot=height * len(diverged), measure=data.measure
     )
-    handles = [_draw_series(axes, one, index) for index, one in enumerate(data.series)]
+    handles = [_draw_series(axes, one, index, data.drawn) for index, one in enumerate(data.series)]
     for level, index in enumerate(diverged):
         for lr in data.series[index].diverged_lrs:
             place = height * (level + 0.5)
@@ -104,7 +110,9 @@ def draw(data: ByRate, figure: Figure) -> None:
     if diverged:
         handles.append(style.cross_handle())
     if any(one.edge for one in data.series):
-        handles.append(Line2D([], [], linestyle="none", label="best at edge of grid", **_RING))
+        handles.append(
+            Line2D([], [], linestyle="none", label=f"best at edge of {'range' if data.drawn else 'grid'}", **_RING)
+        )
     axes.set_xlabel("initial learning rate")
     style.title(figure, in_words("Final validation accuracy by learning rate", data.measure))
     if len(handles) > 1:
@@ -114,8 +122,8 @@ def draw(data: ByRate, figure: Figure) -> None:
 _RING: dict[str, Any] = {"marker": "o", "markersize": 14, "markerfacecolor": "none", "markeredgecolor": style.INK}
 
 
-def _draw_series(axes: Axes, one: Series, index: int) -> Line2D:
-    look = style.line(index)
+def _draw_series(axes: Axes, one: Series, index: int, drawn: bool) -> Line2D:
+    look = style.line(index) | ({"linestyle": "none"} if drawn else {})
     (handle,) = axes.plot(one.lrs, one.mean, **look, label=one.label)
     for lr, low, high in zip(one.lrs, one.low, one.high, strict=True):
         if low is not None and high is not None:

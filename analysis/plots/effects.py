@@ -13,6 +13,7 @@ from analysis.measures import in_words
 from analysis.plots import style
 from analysis.plots.selection import axis_name
 from analysis.statistics.effects import variance_shares
+from analysis.statistics.surface import surface_shares
 from workloads.measure import ACCURACY, Measure
 
 _MOST_BARS = 15
@@ -33,15 +34,23 @@ class Shares:
 def data(sweep: SweepData, summary: pl.DataFrame) -> Shares | None:
     """Returns the shares, or None when only one thing varies or nothing differs."""
     del summary
-    found = variance_shares(sweep)
+    searched = sweep.search is not None and not sweep.search.drawn.isdisjoint(sweep.axes)
+    found = surface_shares(sweep, sweep.search) if sweep.search and searched else variance_shares(sweep)
     if found is None or found.height < 3:
         return None
     ordered = found.sort("share", descending=True, maintain_order=True)
     shown = ordered.filter(pl.col("share") >= _SMALLEST).head(_MOST_BARS)
     left_out = ordered.height - shown.height
-    note = f"Smaller terms not shown: {left_out}." if left_out else ""
+    notes = [_SURFACE] if searched else []
+    notes += [f"Smaller terms not shown: {left_out}."] if left_out else []
     terms = (" × ".join(axis_name(part) for part in term.split(" x ")) for term in shown["term"])
-    return Shares(tuple(terms), tuple(shown["share"]), note, sweep.measure)
+    return Shares(tuple(terms), tuple(shown["share"]), " ".join(notes), sweep.measure)
+
+
+_SURFACE = (
+    "A setting that was drawn has a linear and a quadratic term on its scale, for each optimizer or schedule its own; "
+    "there are no pairs, and what chance would explain is left out."
+)
 
 
 def draw(data: Shares, figure: Figure) -> None:

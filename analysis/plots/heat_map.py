@@ -55,7 +55,7 @@ class Maps:
 
 def lr_by_schedule(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     """Returns learning rate x schedule, or None when either is only one."""
-    if not {"lr", "scheduler"} <= set(sweep.axes):
+    if not {"lr", "scheduler"} <= set(_listed(sweep)):
         return None
     note = f"Each cell is the mean over seeds{' and all other settings' if len(sweep.axes) > 2 else ''}."
     grid = over(sweep.trials, "lr", "scheduler")
@@ -67,7 +67,7 @@ def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     """Returns a map for each pair of plateau settings that vary, or None when fewer than two do."""
     trials = sweep.trials.filter(pl.col("scheduler") == "plateau")
     axes = [name for name in sweep.axes if trials[name].n_unique() > 1]
-    settings = [name for name in axes if name.startswith("scheduler_")]
+    settings = [name for name in _listed(sweep) if name in axes and name.startswith("scheduler_")]
     if len(settings) < 2:
         return None
     pairs = list(combinations(settings, 2))
@@ -80,6 +80,11 @@ def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
     return _maps(
         "Final validation accuracy by plateau settings", maps, seed_noise(plateau, sweep.measure), note, sweep.measure
     )
+
+
+def _listed(sweep: SweepData) -> list[str]:
+    """Returns the axes whose values are listed: what is drawn has hardly a value twice."""
+    return [name for name in sweep.axes if sweep.search is None or name not in sweep.search.drawn]
 
 
 def _maps(title: str, maps: tuple[Map, ...], noise: float, note: str, measure: Measure) -> Maps:

@@ -71,8 +71,13 @@ def best_and_worst(sweep: SweepData, summary: pl.DataFrame, at_most: int = MAX_L
 
 
 def distinct(sweep: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
-    """Returns the summary's rows that have records, one for each distinct training, with the `name` it goes by."""
-    ran = sweep.trials.filter(pl.col("epochs_run") > 0).select("configuration")
+    """Returns the summary's rows that have records, one for each distinct training, with the `name` it goes by.
+
+    What was stopped early is left out: how it would have ended is not known.
+    """
+    ran = sweep.trials.filter((pl.col("epochs_run") > 0) & (pl.col("status") != "early_stopped")).select(
+        "configuration"
+    )
     return trainings(summary.join(ran, on="configuration", how="semi", maintain_order="left"))
 
 

@@ -53,14 +53,15 @@ def best_after(data: SweepData, by: Sequence[str] = ()) -> pl.DataFrame:
     The lowest is the best where that is better: `low` is then above `high`.
 
     Args:
-        data: The sweeps; trials without a final status are ignored.
+        data: The sweeps; trials without a final status are ignored. One that was stopped early was tried too, and finds
+            nothing: it was not among the best.
         by: Columns of its trials whose values make the groups, e.g. the optimizer.
 
     Returns:
         The columns of `by`, `budget` (k: every one up to 30, then about 30 more), `low, median, high` as in `QUANTILES`
         (null where it would be no result), and `trials`, the size of the group; groups in the order of the trials.
     """
-    scored = data.trials.filter(pl.col("status").is_in(sorted(FINAL_STATUSES))).with_columns(
+    scored = data.trials.filter(pl.col("status").is_in([*sorted(FINAL_STATUSES), "early_stopped"])).with_columns(
         pl.when(pl.col("status").is_in(FINISHED)).then(CHOICE).alias("score")
     )
     sign = data.measure.sign

@@ -111,6 +111,12 @@ class Ledger:
         """Trial-epochs that came from epochs trained in this run."""
         self._delivered: Counter[str] = Counter()
         self._last: dict[str, Any] = {}
+        self._curves: dict[str, list[float]] = {}
+        """Trial -> what it is compared by, epoch by epoch."""
+        self.until: int | None = None
+        """The epoch that trials pause at; None if they do not."""
+        self._waypoints: dict[str, str] = {}
+        """Paused trial -> the checkpoint from which it goes on."""
         self.checkpoints: dict[CheckpointKey, Checkpoint] = (
             {} if fresh else {(c.trial_id, c.epoch): c for c in store.list_checkpoints()}
         )
@@ -143,6 +149,7 @@ class Ledger:
                 continue
             self._delivered[trial_id] = len(records)
             self._last[trial_id] = records[-1]["val_accuracy"]
+            self._curves[trial_id] = [record["val_accuracy"] for record in records]
         for trial_id in ours:
             status = self._statuses_before.get(trial_id)
             if status is None:
@@ -187,8 +194,12 @@ class Ledger:
         return [trial for trial in trials if trial.trial_id in ended]
 
     def is_open(self, trial_id: str) -> bool:
-        """Whether a trial still has to be trained."""
-        return trial_id not in self.statuses
+        """Whether a trial still has to be trained, as far as has been decided."""
+        return trial_id not in self.statuses and not self.is_paused(trial_id)
+
+    def is_paused(self, trial_id: str) -> bool:
+        """Whether a trial has come to the epoch that it was to be trained to, which is not its last."""
+        return trial_id not in self.statuses and self.until is not None and self._delivered[trial_id] >= self.until
 
     @property
     def open(self) -> list[TrialConfig]:
@@ -207,12 +218,22 @@ class Ledger:
         return sum(self._delivered[trial_id] for trial_id in self.trials)
 
     def ended(self) -> Iterator[tuple[TrialConfig, Outcome]]:
-        """Yields the trials asked for that have ended, and how: what policies decide by."""
-        for trial_id, status in self.statuses.items():
-            if trial_id in self.trials:
-                last = self._last.get(trial_id) if status.status == "completed" else None
-                value = None if last is None else self._sign(trial_id) * last
-                yield self.trials[trial_id], Outcome(value=value, diverged=status.status == "diverged")
+        """Yields the trials asked for that have ended or are paused, and how: what policies decide by."""
+        for trial_id, trial in self.trials.items():
+            status = self.statuses.get(trial_id)
+            if status is None and not self.is_paused(trial_id):
+                continue
+            state = None if status is None else status.status
+            last = self._last.get(trial_id) if state == "completed" else None
+            yield (
+                trial,
+                Outcome(
+                    value=None if last is None else self._sign(trial_id) * last,
+                    diverged=state == "diverged",
+                    paused=state is None,
+                    curve=tuple(self._sign(trial_id) * value for value in self._curves.get(trial_id, ())),
+                ),
+            )
 
     def metric_driven(self, member: Member) -> bool:
         """Whether a trial's schedule watches a metric, so that nobody knows beforehand what it does."""
@@ -233,16 +254,16 @@ class Ledger:
         """Returns trials as the fork tree sees them; those of the library only pass on what they know.
 
         Args:
-            trials: Those just added: with them come all others of their groups, with what is known of them by now. None
-                for all.
+            trials: Those just added, or no longer paused: with them come all others of their groups, with what is known
+                of them by now. None for all.
         """
         asked, library = self.trials.values(), self._library.values()
         if trials is None:
             return [*(self._member(trial) for trial in asked), *(self._member(t, wanted=False) for t in library)]
-        new = {trial.trial_id for trial in trials}
         groups = {sharing_group(trial) for trial in trials}
         found = [trial for trial in (*asked, *library) if sharing_group(trial) in groups]
-        if others := [trial.trial_id for trial in found if trial.trial_id not in new]:
+        ids = [trial.trial_id for trial in found]
+        if others := [i for i in ids if self._delivered[i] > len(self.known.get(i, ()))]:
             self.flush()
             self.known |= _known_records(self.store.read_epochs(), others)
         return [self._member(trial, wanted=trial.trial_id in self.trials) for trial in found]
@@ -253,7 +274,7 @@ class Ledger:
         return Member(
             trial_id=trial.trial_id,
             group=sharing_group(trial),
-            epochs=len(known) if stopped else trial.epochs,
+            epochs=len(known) if stopped else max(self.until, len(known)) if self.until and wanted else trial.epochs,
             trace=lambda: Trace(trial, steps_per_epoch(trial)),
             tests=lambda epoch: trial.test_every_epoch or epoch == trial.epochs,
             known=known,
@@ -299,19 +320,23 @@ class Ledger:
             place: Where that epoch was trained, as fields of `TrialStatus`; None when it was not trained in this run.
         """
         for member in delivery.receivers:
-            row = {**delivery.record, "trial_id": member.trial_id}
+            row: dict[str, Any] = {**delivery.record, "trial_id": member.trial_id}
             if not member.tests(delivery.epoch):
                 row |= dict.fromkeys(TEST_FIELDS)
             self._new_records.append(row)
             self._delivered[member.trial_id] += 1
             self._last[member.trial_id] = row["val_accuracy"]
+            self._curves.setdefault(member.trial_id, []).append(row["val_accuracy"])
             self.live.record(row)
             if self._keep in BEST_KEPT:
                 self._note_best(member.trial_id, row, checkpoint)
         self.delivered_by_training += len(delivery.receivers) if place is not None else 0
         final = checkpoint.path if checkpoint and self._keep != "none" else None
         for member in delivery.finished:
-            self.set_status(member.trial_id, "completed", checkpoint=final, **place or {})
+            if self._config(member.trial_id).epochs > delivery.epoch:
+                self._wait(member.trial_id, checkpoint)
+            else:
+                self.set_status(member.trial_id, "completed", checkpoint=final, **place or {})
 
     def _complete(self, trial_id: str) -> None:
         """Notes that all records of a trial are known, and where its final weights are if they are stored."""
@@ -335,11 +360,60 @@ class Ledger:
 
     def _keep_way(self, trial_id: str) -> None:
         """Keeps the checkpoint from which a trial that is not asked for now could go on another time."""
-        for record in reversed(self.known.get(trial_id, ())):
-            checkpoint = self.checkpoints.get((record["computed_by"], record["epoch"]))
-            if checkpoint is not None:
-                self.kept_checkpoints[checkpoint.path] += 1
-                return
+        checkpoint = self._waypoint(trial_id)
+        if checkpoint is not None:
+            self.kept_checkpoints[checkpoint.path] += 1
+
+    def _waypoint(self, trial_id: str) -> Checkpoint | None:
+        """Returns the last stored checkpoint on the way of a trial, as far as its records were known at the start."""
+        found = (
+            self.checkpoints.get((name, record["epoch"]))
+            for record in reversed(self.known.get(trial_id, ()))
+            for name in (record["computed_by"], trial_id)
+        )
+        return next((checkpoint for checkpoint in found if checkpoint), None)
+
+    # -- pausing ----------------------------------------------------------------------------------------------------
+
+    def pause_at(self, epoch: int | None) -> None:
+        """Lets trials train until an epoch, and those that have not ended go on to it if they are paused before it.
+
+        Args:
+            epoch: Theirs; None for the end.
+        """
+        self.until = epoch
+        for trial_id in [i for i in self._waypoints if not self.is_paused(i)]:
+            self._release(self._waypoints.pop(trial_id))
+        for trial_id in self.trials:
+            if self.is_paused(trial_id) and trial_id not in self._waypoints:
+                self._wait(trial_id, self._waypoint(trial_id))
+
+    def stop(self, trial_id: str, why: str) -> None:
+        """Stops a trial early; one that has ended keeps its end.
+
+        Args:
+            trial_id: The trial.
+            why: In a sentence, for people.
+        """
+        if trial_id in self.statuses:
+            return
+        checkpoint = self._waypoints.pop(trial_id, None)
+        said = {"error": why, "checkpoint": checkpoint if self._keep != "none" else None}
+        before = self._statuses_before.get(trial_id)
+        same = {"status": "early_stopped", "epochs_run": self._delivered[trial_id], **said}
+        if before is not None and all(getattr(before, name) == value for name, value in same.items()):
+            self._note(before)  # a question that is asked again writes nothing anew
+        else:
+            self.set_status(trial_id, "early_stopped", **said)
+        if checkpoint is not None:
+            self._release(checkpoint)
+
+    def _wait(self, trial_id: str, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None:
+            self._waypoints[trial_id] = checkpoint.path
+            self.kept_checkpoints[checkpoint.path] += 1
+
+    # -- more writing -----------------------------------------------------------------------------------------------
 
     def _release(self, path: str) -> None:
         self.kept_checkpoints[path] -= 1
@@ -364,6 +438,7 @@ class Ledger:
         self._new_records += rows
         self._delivered[trial_id] = len(rows)
         self._last[trial_id] = rows[-1]["val_accuracy"]
+        self._curves[trial_id] = [row["val_accuracy"] for row in rows]
         path = theirs.statuses[trial_id].checkpoint
         ours = None
         if path is not None and self._keep != "none":

@@ -11,23 +11,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from analysis.statistics.outlook import Outlook
 from workloads.errors import InputError
 from workloads.trial import TrialConfig, configuration_id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended."""
+    """How a trial ended, or where it is paused."""
 
     value: float | None
     """What configurations are compared by, more is better; None where it diverged, or ended without a result."""
     diverged: bool = False
     """It diverged, which is a result; without a value otherwise, it failed, which says nothing about its settings."""
+    paused: bool = False
+    """It has not ended, but come to the epoch that a decision let it train until."""
+    curve: tuple[float, ...] = ()
+    """What configurations are compared by after each epoch so far, more is better."""
 
 
 Results = Mapping[str, Mapping[int, Outcome]]
-"""What is known: `configuration_id` -> seed -> how that trial ended; what has not ended is not in it."""
+"""What is known: `configuration_id` -> seed -> how that trial ended, or is paused; others are not in it."""
 
 
 def results(ended: Iterable[tuple[TrialConfig, Outcome]]) -> Results:
@@ -46,6 +49,8 @@ class Decision:
     """Trials to train in this round."""
     stop: Mapping[str, str] = field(default_factory=dict)
     """Trial -> why it need not go on."""
+    until: int | None = None
+    """The epoch that trials are trained to, until the next decision; None for their own last one."""
     over: bool = False
     """Nothing more will be added."""
     reason: str = ""
@@ -89,5 +94,5 @@ class Policy(Protocol):
     def to_json(self) -> Mapping[str, Any] | None:
         """Returns what a report has to know of it as plain JSON values; None for nothing."""
 
-    def outlook(self, known: Results) -> Outlook | None:
-        """Returns what lies ahead, by what is known; None where that is known exactly."""
+    def outlook(self, known: Results) -> Any:
+        """Returns what lies ahead, by what is known, as `sweeps.watching.forecast.outlook_line` says it; or None."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 Keep = Literal["none", "final", "best", "all"]
+StopEarly = Literal["none", "halving"]
 LogTo = Literal["tensorboard", "mlflow"]
 
 
@@ -40,7 +41,7 @@ class Options:
     optimizers: Annotated[tuple[str, ...] | None, _flag("NAME [NAME ...]")] = None
     """Optimizers to compare; 'all' for every one there is."""
     lrs: Annotated[tuple[str, ...] | None, _flag("LR [LR ...]", "the sweep's, or each optimizer's own grid")] = None
-    """Learning rates, for all optimizers (0.01 0.1) or for one of them (adam=0.001,0.003)."""
+    """Learning rates, for all optimizers (0.01 0.1) or for one of them (adam=0.001,0.003), or ranges (1e-4..0.1)."""
     more_lrs: Annotated[tuple[str, ...], _flag("LR [LR ...]", "none")] = ()
     """Learning rates to add to --lrs or to the optimizers' own grids, written in the same way."""
     schedulers: Annotated[tuple[str, ...] | None, _flag("NAME [NAME ...]")] = None
@@ -55,6 +56,16 @@ class Options:
     """Train on the first N training examples only."""
     test_every_epoch: Annotated[bool, _switch("only after the last")] = False
     """Evaluate the test examples after every epoch."""
+
+    trials: Annotated[int | None, _flag("N", "the grid")] = None
+    """Search: draw N times from the space of each optimizer and schedule: from ranges, and what is not given."""
+    sampler: Annotated[str | None, _flag("{sobol,random}", "sobol")] = None
+    """With --trials: how draws are spread."""
+    sampler_seed: Annotated[int | None, _flag("N", "0")] = None
+    """With --trials: another number, other draws."""
+
+    stop_early: StopEarly = "none"
+    """halving: after 1/9, then 1/3 of the epochs, only the best third of each optimizer and schedule goes on."""
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
@@ -108,13 +119,15 @@ class Options:
     trial_timeout: Annotated[float | None, _flag("SECONDS", "never")] = None
     """End a training as failed if an epoch takes longer than that."""
     smoke_test: Annotated[bool, _switch("the sweep in full size")] = False
-    """Try the whole path in under a minute: 2 epochs on 1,920 examples, results under NAME-smoke-test."""
+    """Try the whole path in under a minute: 2 epochs (3 with --stop-early) on 1,920 examples, under NAME-smoke-test."""
 
 
 SMOKE_TEST = {"epochs": 2, "train_limit": 1920}
 """What `--smoke-test` makes of a sweep, whatever flags and `--grid` say."""
 SMOKE_TEST_SEEDS = 4
 """Of a race, at most so many seeds, unless `--max-seeds` says otherwise."""
+SMOKE_TEST_STOPPING = {"epochs": 3}
+"""With fewer, nothing could be stopped early."""
 
 
 def in_small(options: Options) -> Options:
@@ -123,4 +136,5 @@ def in_small(options: Options) -> Options:
     small: dict[str, Any] = dict(SMOKE_TEST) | (
         {"max_seeds": options.max_seeds or SMOKE_TEST_SEEDS} if options.decide else {}
     )
+    small |= SMOKE_TEST_STOPPING if options.stop_early != "none" else {}
     return replace(options, **small, grid=grid, name=f"{options.name}-smoke-test")

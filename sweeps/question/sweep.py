@@ -11,14 +11,16 @@ from typing import Any
 
 from sweeps.question.grid import Grid, Point, axis, check_axis, parse_axis, product, to_config
 from sweeps.question.options import Options
+from sweeps.question.samplers import DEFAULT
+from sweeps.question.space import TABLES, Search, refuse_ranges
 from workloads.errors import InputError, did_you_mean
 from workloads.optimizers import OPTIMIZERS
 from workloads.own import Workload, check, register
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.published import DATASETS
-from workloads.registry import WORKLOADS, measure_of, resolve
-from workloads.rows import NotApplicableError, Row, find
-from workloads.schedulers import SCHEDULERS
+from workloads.registry import measure_of, resolve
+from workloads.rows import NotApplicableError, find
+from workloads.spans import is_range
 from workloads.trial import FIELDS, Setting, TrialConfig
 
 ALL = "all"
@@ -28,9 +30,6 @@ LARGEST = {
     f.name: 2**63 - 1 if f.name == "seed" else 2**31 - 1 for f in fields(TrialConfig) if f.type in ("int", "int | None")
 }
 """Field of a trial -> the largest number that its column holds."""
-
-TABLES: Mapping[str, Mapping[str, Row]] = {"workload": WORKLOADS, "optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
-"""Kind of row -> the table of its rows."""
 
 FLAG_OF_AXIS = {name: role.flag for name, role in FIELDS.items() if role.flag is not None}
 """Axis -> the option (and the field of `Sweep`) that gives its values."""
@@ -50,13 +49,15 @@ class Sweep:
     """Rows of `OPTIMIZERS`."""
     schedulers: tuple[str, ...] = ("none",)
     """Rows of `SCHEDULERS`."""
-    lrs: tuple[float, ...] | None = None
-    """Learning rates; None takes each optimizer's own grid."""
+    lrs: tuple[float | str, ...] | None = None
+    """Learning rates; None takes each optimizer's own grid, or in a search its own range."""
     epochs: int = 30
     seeds: tuple[int, ...] = (21,)
     batch_size: int = 64
     train_limit: int | None = None
     """Train on the first that many training images; None means all."""
+    trials: int | None = None
+    """Draw so many trials from the space of each optimizer and schedule (a search); None for the grid."""
     grid: Sequence[Point] = ({},)
     """More axes, made with `sweeps.question.grid`; an axis given here replaces the field above."""
     plots: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class Sweep:
         }
         if values["lrs"] is not None:
             values["lrs"] = tuple(str(lr) for lr in values["lrs"])
-        return Options(name=self.name, **values)
+        return Options(name=self.name, trials=self.trials, **values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,8 @@ class Plan:
     """Reason -> how many combinations make no sense."""
     notes: tuple[str, ...] = ()
     """What else to say about them."""
+    search: Search | None = None
+    """How they were drawn; None for a grid."""
 
 
 def check_sweep(sweep: Sweep) -> None:
@@ -107,7 +110,7 @@ def check_sweep(sweep: Sweep) -> None:
         if not isinstance(value, str):
             raise InputError(f"the sweep's {name} must be a text, not {value!r}")
     for lr in sweep.lrs or ():
-        if not isinstance(lr, (int, float)):
+        if not isinstance(lr, (int, float)) and not is_range(lr):
             raise InputError(f"lr must be a number above 0, not {lr!r}")
     if not isinstance(sweep.grid, Sequence) or not all(isinstance(point, Mapping) for point in sweep.grid):
         raise InputError(f"the sweep's grid must be made with axis, product and chain, not {sweep.grid!r}")
@@ -124,24 +127,33 @@ def plan(sweep: Sweep, options: Options) -> Plan:
     for workload in sweep.workloads:
         if isinstance(workload, Workload):
             register(workload)
+    search = search_of(options)
     trials: dict[str, TrialConfig] = {}
     left_out: Counter[str] = Counter()
     base = TrialConfig(test_every_epoch=options.test_every_epoch)
-    lacking: dict[str, dict[str, None]] = {}
+    notes: dict[str, dict[str, None]] = {}
+    ranged: dict[str, Setting] = {}
     for given in points(sweep, options):
+        ranged |= {name: value for name, value in given.items() if is_range(value)}
         point, without = _fitting(given)
         for name, row in without.items():
-            lacking.setdefault(name, {})[row] = None
-        try:
-            config = resolve(to_config(point, base))
-        except NotApplicableError as reason:
-            left_out[str(reason)] += 1
-            continue
-        check(config)
-        for name, most in LARGEST.items():
-            if (getattr(config, name) or 0) > most:
-                raise InputError(f"{name} must be at most {most}, not {getattr(config, name)}")
-        trials.setdefault(config.trial_id, config)
+            notes.setdefault(f"{name} has no effect on", {})[row] = None
+        before = len(trials)
+        drawn = _expanded(point, search)
+        for one in drawn:
+            try:
+                config = resolve(to_config(one, base))
+            except NotApplicableError as reason:
+                left_out[str(reason)] += 1
+                continue
+            check(config)
+            for name, most in LARGEST.items():
+                if (getattr(config, name) or 0) > most:
+                    raise InputError(f"{name} must be at most {most}, not {getattr(config, name)}")
+            trials.setdefault(config.trial_id, config)
+        if search is not None and 0 < len(trials) - before < search.trials:
+            fewer = f"fewer than {search.trials} different settings to draw for"
+            notes.setdefault(fewer, {})[f"{point['optimizer']} with schedule {point['scheduler']}"] = None
     if not trials:
         raise InputError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
     measures = {measure_of(trial).name for trial in trials.values()}
@@ -149,8 +161,36 @@ def plan(sweep: Sweep, options: Options) -> Plan:
         raise InputError(
             f"one question has one measure, not {' and '.join(sorted(measures))}: ask one for each workload"
         )
-    notes = tuple(f"{name} has no effect on {', '.join(rows)}" for name, rows in lacking.items())
-    return Plan(trials=tuple(trials.values()), left_out=dict(left_out), notes=notes)
+    if search is not None:
+        search.check(ranged)
+    said = tuple(f"{note} {', '.join(rows)}" for note, rows in notes.items())
+    return Plan(trials=tuple(trials.values()), left_out=dict(left_out), notes=said, search=search)
+
+
+def search_of(options: Options) -> Search | None:
+    """Returns how options ask to draw trials; None for a grid.
+
+    Raises:
+        InputError: A number is out of range, or a flag of a search is given without one.
+    """
+    if options.trials is None:
+        for flag, value in (("--sampler", options.sampler), ("--sampler-seed", options.sampler_seed)):
+            if value is not None:
+                raise InputError(f"{flag} is about the draws of a search: add --trials N, or leave out {flag}")
+        return None
+    if options.more_lrs:
+        raise InputError(
+            "--more-lrs adds to a grid of learning rates, and --trials draws them: give a wider range with --lrs "
+            "LOW..HIGH, or more draws with --trials"
+        )
+    return Search(trials=options.trials, sampler=options.sampler or DEFAULT, seed=options.sampler_seed or 0)
+
+
+def _expanded(point: Point, search: Search | None) -> Grid:
+    if search is not None:
+        return search.expand(point)
+    refuse_ranges(point)
+    return [point]
 
 
 def points(sweep: Sweep, options: Options) -> Grid:
@@ -185,7 +225,8 @@ def points(sweep: Sweep, options: Options) -> Grid:
         for point in product([rest], *axes.values()):
             row = find("optimizer", OPTIMIZERS, str(point["optimizer"]))
             optimizers.add(row.name)
-            own_lrs = (point["lr"],) if "lr" in point else sweep.lrs or row.lrs
+            usual = row.lrs if options.trials is None else (str(row.space["lr"]),)
+            own_lrs = (point["lr"],) if "lr" in point else sweep.lrs or usual
             rates = lrs.for_one.get(row.name) or lrs.for_all or own_lrs
             more = more_lrs.for_all + more_lrs.for_one.get(row.name, ())
             found += [{**point, "lr": lr} for lr in (*rates, *more)]
@@ -203,19 +244,20 @@ class Rates:
     """Learning rates as `--lrs` and `--more-lrs` give them."""
 
     flag: str
-    for_all: tuple[float, ...] = ()
-    for_one: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    for_all: tuple[float | str, ...] = ()
+    """Numbers, and ranges as texts."""
+    for_one: Mapping[str, tuple[float | str, ...]] = field(default_factory=dict)
     """Optimizer -> its learning rates."""
 
     @classmethod
     def parse(cls, flag: str, texts: Iterable[str | float]) -> Rates:
-        """Returns the rates that texts such as `0.01` and `adam=0.001,0.003` name.
+        """Returns the rates that texts such as `0.01`, `adam=0.001,0.003` and `1e-4..0.1` name.
 
         Raises:
             InputError: A text is not of that form.
         """
-        for_all: list[float] = []
-        for_one: dict[str, tuple[float, ...]] = {}
+        for_all: list[float | str] = []
+        for_one: dict[str, tuple[float | str, ...]] = {}
         for text in texts:
             optimizer, equals, values = str(text).rpartition("=")
             rates = tuple(_rate(flag, str(text), value) for value in values.split(","))
@@ -239,7 +281,9 @@ class Rates:
             )
 
 
-def _rate(flag: str, whole: str, text: str) -> float:
+def _rate(flag: str, whole: str, text: str) -> float | str:
+    if is_range(text):
+        return text.strip()
     try:
         return float(text)
     except ValueError:

@@ -306,6 +306,10 @@ class ForkTree:
         """Whether the path of that name waits or is being trained."""
         return name in self._paths
 
+    def goes_on(self, path: Path) -> bool:
+        """Whether a path has not ended: by now another one may have its name."""
+        return self._paths.get(path.name) is path
+
     def take(self) -> Path | None:
         """Returns the waiting path with most epochs left, which is now being trained; None when none waits."""
         while self._waiting:

@@ -113,6 +113,7 @@ class Run:
             known=path.epoch,
             ancestors=tuple(self.checkpoints[key] for key in path.ancestors() if key in self.checkpoints),
             test_epochs=tuple(path.test_epochs()),
+            until=path.leader.epochs,
             storage_path=self.store.storage_path,
             name=self.store.name,
             run=self._name,
@@ -135,7 +136,7 @@ class Run:
         """
         self.ledger.set_status(trial_id, "early_stopped", error=why)
         self.tree.stop(trial_id)
-        self._needless |= {i for i, path in self._leaders.items() if not self.tree.is_live(path.name)}
+        self._needless |= {i for i, path in self._leaders.items() if not self.tree.goes_on(path)}
 
     def is_needless(self, tune_id: str) -> bool:
         """Whether nobody needs a training any more."""
@@ -233,7 +234,7 @@ class Run:
         path = self._leaders.get(tune_id)
         if path is None:
             return
-        if self.tree.is_live(path.name) and not self.stopping and not self._lost():
+        if self.tree.goes_on(path) and not self.stopping and not self._lost():
             message = f"the worker died {MAX_FAILURES + 1} times" if error else "the worker ended without a result"
             end: Status = "failed"
             if tune_id in self.out_of_memory:

@@ -20,6 +20,8 @@ class Job:
     ancestors: tuple[Checkpoint, ...]
     """Checkpoints of other paths to start from, the best first."""
     test_epochs: tuple[int, ...]
+    until: int
+    """The epoch after which to end."""
     storage_path: str
     name: str
     run: str

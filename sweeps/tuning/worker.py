@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -134,12 +135,12 @@ def _train_job(
             stored[state.epoch] = store.save_checkpoint(job.config.trial_id, state.epoch, state.to_bytes()).path
 
     # Epochs that a checkpoint has seen but the driver has not: it, or the worker before, was killed in between.
-    for record in start.history[job.known :] if start else ():
+    seen = start.history[job.known :] if start else ()
+    new = train(job.config, images=images, hardware=job.hardware, start=start, save=save, test_epochs=job.test_epochs)
+    for record in itertools.chain(seen, new):
         yield record, stored.get(record.epoch)
-    for record in train(
-        job.config, images=images, hardware=job.hardware, start=start, save=save, test_epochs=job.test_epochs
-    ):
-        yield record, stored.get(record.epoch)
+        if record.epoch == job.until:
+            return
 
 
 def _images_for(job: Job, data: Mapping[str, Any]) -> Images | None:

@@ -14,6 +14,7 @@ import torch
 from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
 from sweeps.ledger.ledger import Ledger
+from sweeps.policies.halving import Rungs
 from sweeps.sharing.tree import apart, count_epochs
 from sweeps.tuning.placement import Placement, usable_cores
 from workloads.console import duration
@@ -46,6 +47,8 @@ class Forecast:
     """Epochs to train if no metric-driven schedule ever acts: what is known beforehand."""
     most: int
     """Epochs to train if metric-driven schedules share nothing."""
+    until: int | None
+    """The epoch after which it is decided which trials go on; None if all go on to their end."""
     seconds: float | None
     """What an epoch takes, divided by how many train at once; None where it cannot be measured on this machine."""
 
@@ -60,11 +63,12 @@ class Forecast:
             found.append(f"failed before: {_trials(self.failed)} (--retry-failed runs them again)")
         if self.most == 0:
             return [*found, "nothing to train" if self.failed else "everything is done: nothing to train"]
+        to_train = "epochs to train" if self.until is None else f"epochs to train until epoch {self.until}"
         if self.least == self.most:
-            return [*found, f"epochs to train: {self.least:,}{self._time(', about ', self.least)}"]
+            return [*found, f"{to_train}: {self.least:,}{self._time(', about ', self.least)}"]
         return [
             *found,
-            f"epochs to train: at least {self.least:,}, at most {self.most:,} (schedules that watch a metric fork "
+            f"{to_train}: at least {self.least:,}, at most {self.most:,} (schedules that watch a metric fork "
             f"when it says so){self._time(', ', self.least)}{self._time(' to ', self.most)}",
         ]
 
@@ -72,13 +76,17 @@ class Forecast:
         return "" if self.seconds is None else f"{before}{duration(START_SECONDS + epochs * self.seconds)}"
 
 
-def outlook_line(ahead: Outlook, seconds: float | None) -> str:
-    """Returns what certainty will cost, for people.
+def outlook_line(ahead: Outlook | Rungs, seconds: float | None) -> str:
+    """Returns what certainty will cost, or what goes on, for people.
 
     Args:
-        ahead: What lies ahead of a race.
+        ahead: What lies ahead of a race, or of halving.
         seconds: What an epoch takes, divided by how many train at once; None where that is not known.
     """
+    if isinstance(ahead, Rungs):
+        rungs = (f"{count:,} configuration{'s'[: count != 1]} at epoch {rung}" for rung, count in ahead.going_on)
+        cost = f"{ahead.trial_epochs:,} trial-epochs in all instead of {ahead.without:,}"
+        return f"going on: {', '.join(rungs)}; {cost}"
     if not ahead.round:
         return (
             "then one more seed at a time, only for those that could still be the best, until that is decided: at most "
@@ -126,6 +134,7 @@ def forecast(
         taken_over=taken_over,
         left_out=spec.left_out,
         least=count_epochs(members, share=share, checkpoints=stored),
+        until=ledger.until,
         most=count_epochs(apart(members, ledger.metric_driven), share=share, checkpoints=stored),
         seconds=seconds,
     )

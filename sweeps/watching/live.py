@@ -272,7 +272,7 @@ class MlflowLog:
             self._log(trial_id, last, FINAL)
         run_id = self._runs[trial_id]
         self._client.set_tag(run_id, self.STATUS_TAG, status.status)
-        ends = dict.fromkeys(FINAL_STATUSES, "FINISHED") | {"cancelled": "KILLED"}
+        ends = dict.fromkeys(FINAL_STATUSES, "FINISHED") | {"cancelled": "KILLED", "early_stopped": "KILLED"}
         self._client.set_terminated(run_id, ends.get(status.status, "FAILED"))
 
     def _log(self, trial_id: str, record: Record, columns: Mapping[str, str]) -> None:

@@ -115,7 +115,7 @@ def test_only_finished_trials_count_and_divergence_ranks_last() -> None:
         ("best", 1, 3, 0, 0),
         ("equal", 1, 3, 0, 0),
         ("one completed", 3, 1, 0, 1),
-        ("stopped early", 4, 2, 0, 0),
+        ("stopped early", 4, 1, 0, 1),
         ("diverged once", 5, 2, 1, 0),
         ("diverged", 6, 0, 2, 0),
         ("failed", None, 0, 0, 2),

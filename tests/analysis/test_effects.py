@@ -85,7 +85,9 @@ def _by_least_squares(rows: list[tuple[str, float, int, float]]) -> dict[str, tu
 
 def test_only_finished_trials_count() -> None:
     rows = [("adam", 0.1, 1, 0.9), ("sgd", 0.1, 1, 0.8), ("sgd", 0.1, 2, 0.1)]
-    assert shares(sweep(rows, ["completed", "early_stopped", "diverged"]))["optimizer"] == pytest.approx(1)
+    rows.append(("sgd", 0.1, 3, 0.2))
+    statuses = ["completed", "completed", "diverged", "early_stopped"]
+    assert shares(sweep(rows, statuses))["optimizer"] == pytest.approx(1)
 
 
 NOTHING = {

@@ -182,7 +182,7 @@ def test_record_as_json() -> None:
 
 def test_final_statuses_are_statuses() -> None:
     assert set(STATUSES) > FINAL_STATUSES
-    assert {"failed", "out_of_memory", "cancelled", "pending"} == set(STATUSES) - FINAL_STATUSES
+    assert {"early_stopped", "failed", "out_of_memory", "cancelled", "pending"} == set(STATUSES) - FINAL_STATUSES
     assert {"failed", "out_of_memory"} == FAILED_STATUSES
 
 

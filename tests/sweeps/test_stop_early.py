@@ -1,0 +1,130 @@
+"""Trials stopped early in whole sweeps: real Ray, real training of made-up images."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from analysis.store import SweepStore
+from sweeps.question.grid import axis
+from sweeps.question.sweep import Sweep
+from tests.sweeps.runs import finish, measured, run_here, run_script, start, statuses, table_of, write_script
+
+SWEEP = Sweep(
+    name="s",
+    question="?",
+    optimizers=("adam",),
+    schedulers=("none", "step"),
+    grid=axis("workload", "lenet_synthetic"),
+    epochs=9,
+    train_limit=128,
+    trials=9,
+)
+SHORT = replace(SWEEP, epochs=3, trials=3)
+TEXT = (
+    "name='s', question='?', optimizers=('adam',), schedulers=('none', 'step'), "
+    "grid=axis('workload', 'lenet_synthetic'), epochs=9, train_limit=128, trials=9"
+)
+IMPORTS = "from sweeps.question.grid import axis"
+HALVING = ("--stop-early", "halving")
+TOLD = ["trial_id", "status", "epochs_run", "error", "final_val_accuracy", "test_accuracy"]
+
+
+def told(storage: str, name: str = "s") -> pl.DataFrame:
+    """Returns what must be the same however a sweep went."""
+    return table_of(storage, name).select(TOLD)
+
+
+def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> None:
+    status, text = run_here(SWEEP, storage, stop_early="halving")
+    assert status == 0, text
+    assert (
+        "going on: 6 configurations at epoch 1, 2 configurations at epoch 3; 42 trial-epochs in all instead of" in text
+    )
+    assert "6 of 18 configurations go on after epoch 1." in text
+    trials = table_of(storage, "s")
+    assert Counter(trials["status"]) == {"early_stopped": 16, "completed": 2}
+    assert Counter(trials["epochs_run"]) == {1: 12, 3: 4, 9: 2}
+    stopped = trials.filter(pl.col("status") == "early_stopped")
+    assert set(stopped["error"]) == {"not among the best 3 of 9 at epoch 1", "not among the best 1 of 3 at epoch 3"}
+    assert "Of 18 trials, these have no result: 16 stopped early." in text
+    summary = table_of(storage, "s", "summary")
+    assert summary.filter(pl.col("n") == 0)["position"].null_count() == 16, "what was stopped has no rank"
+    # The best third at epoch 1, by hand.
+    first = (
+        measured(storage, "s").filter(pl.col("epoch") == 1).join(trials.select("trial_id", "scheduler"), on="trial_id")
+    )
+    for _, group in first.group_by("scheduler"):
+        going_on = trials.filter(pl.col("epochs_run") > 1)["trial_id"].implode()
+        kept = group.filter(pl.col("trial_id").is_in(going_on))["val_accuracy"]
+        gone = group.filter(~pl.col("trial_id").is_in(going_on))["val_accuracy"]
+        assert kept.len() == 3
+        assert kept.min() >= gone.max()  # type: ignore[operator]
+
+    before, parts = told(storage), SweepStore(storage, "s").files("parts")
+    _, text = run_here(SWEEP, storage, stop_early="halving")
+    assert "everything is done: nothing to train" in text
+    assert told(storage).equals(before)
+    assert SweepStore(storage, "s").files("parts") == parts, "nothing is written anew"
+
+    status, text = run_here(SWEEP, storage)
+    assert status == 0, text
+    assert set(statuses(storage, "s")) == {"completed"}
+    apart, _ = run_here(SWEEP, storage, name="apart", share=False)
+    assert apart == 0
+    assert measured(storage, "s").equals(measured(storage, "apart")), "revived, it is the same training"
+    trained = re.search(r"([0-9]+) epochs trained", text)
+    planned = re.search(r"epochs to train: ([0-9]+)", text)
+    assert trained
+    assert planned
+    assert trained[1] == planned[1], "what had been trained was not trained again"
+    assert int(planned[1]) <= 18 * 9 - before["epochs_run"].sum()
+
+
+def test_the_same_alone_and_without_sharing(ray_cluster: None, storage: str) -> None:
+    run_here(SHORT, storage, stop_early="halving")
+    run_here(SHORT, storage, stop_early="halving", name="alone", max_concurrent=1, share=False, fresh=True)
+    assert told(storage).equals(told(storage, "alone"))
+    assert measured(storage, "s").equals(measured(storage, "alone"))
+
+
+def test_a_wider_search_revives_what_is_among_the_best_now(ray_cluster: None, storage: str) -> None:
+    run_here(SHORT, storage, stop_early="halving")
+    status, text = run_here(SHORT, storage, stop_early="halving", trials=6)
+    assert status == 0, text
+    run_here(SHORT, storage, stop_early="halving", trials=6, name="at-once", share=False, fresh=True)
+    wider, at_once = told(storage), told(storage, "at-once")
+    # One that had been trained to its end before stays so; all others are as if asked for at once.
+    same = wider.join(at_once, on="trial_id", suffix="_at_once")
+    differ = same.filter(pl.col("status") != pl.col("status_at_once"))
+    assert set(differ["status"]) <= {"completed"}
+    assert differ.height <= 2
+
+
+def test_killed_and_resumed(storage: str, tmp_path: Path) -> None:
+    script = write_script(tmp_path / "script", TEXT, IMPORTS)
+    flags = (*HALVING, "--no-preflight")
+    status, text, complaints = run_script(script, storage, *flags, "--name", "whole")
+    assert status == 0, text + complaints
+    for kill, seconds in ((signal.SIGKILL, 9.0), (signal.SIGINT, 12.0), (signal.SIGKILL, 14.0)):
+        process = start(script, storage, *flags, "--no-share")
+        time.sleep(seconds)
+        process.send_signal(kill)
+        finish(process)
+    status, text, complaints = run_script(script, storage, *flags)
+    assert status == 0, text + complaints
+    assert told(storage).equals(told(storage, "whole"))
+    assert measured(storage, "s").equals(measured(storage, "whole"))
+
+
+def test_a_smoke_test_stops_some(ray_cluster: None, storage: str) -> None:
+    status, text = run_here(SWEEP, storage, stop_early="halving", smoke_test=True, trials=3)
+    assert status == 0, text
+    assert "smoke test: 3 epochs on the first 1,920 images" in text
+    assert Counter(statuses(storage, "s-smoke-test")) == {"early_stopped": 4, "completed": 2}
