@@ -646,7 +646,7 @@ def test_wrong_networks_are_refused_in_one_line(given: str) -> None:
 
 def test_a_network_instead_of_a_function() -> None:
     with pytest.raises(InputError, match="must be a function or class that builds the network"):
-        Workload(name="own", network=nn.Linear(4, 3), data=sizes)
+        own.register(Workload(name="own", network=nn.Linear(4, 3), data=sizes))
 
 
 def test_outputs_that_would_be_broadcast_are_refused() -> None:
