@@ -2,7 +2,10 @@
 
     python examples/gru_text.py
 
-A GRU predicts the next character of the first acts of Shakespeare's Coriolanus, which lie beside this file.
+A GRU predicts the next character of the first acts of Shakespeare's Coriolanus, which lie beside this file. Adam at two
+learning rates, with no bound on the norm of the gradient and with two: 6 trials of 8 epochs.
+About 2 minutes on 2 cores. A bound of 0.1, about half of the usual norm, gains little: a validation accuracy of 0.471
+instead of 0.468 at 0.01, and 0.465 instead of 0.461 at 0.03. Other seeds would tell (`--more-seeds 4`).
 """
 
 from pathlib import Path

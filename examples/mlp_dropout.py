@@ -3,7 +3,8 @@
     python examples/mlp_dropout.py
 
 Three rates of dropout, each with Adam at a constant learning rate and at one that is halved every two epochs: 6 trials
-of 6 epochs, of which two are shared.
+of 6 epochs, the first two of which are shared. About 1 minute on 2 cores. Without dropout, halving the learning rate
+raises the validation accuracy from 0.869 to 0.892.
 """
 
 from typing import Any
