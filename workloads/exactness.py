@@ -69,6 +69,8 @@ def _difference(trial: TrialConfig, row: WorkloadRow, hardware: Hardware) -> str
         whole = _states(trial, images, hardware)
         again = _states(trial, images, hardware, start=whole[0])
         anew = _states(trial, images, hardware, epochs=1)
+    except Exception:  # noqa: BLE001 - it diverges, or the trial itself will raise and report the same error
+        return None
     finally:
         torch.set_num_threads(threads)
     for what, (one, other) in {
