@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # half a second each, only for those who ask
     from torch import nn
 
     from analysis.report import Report
+    from workloads import Workload
 
 SOME_FAILED = 1
 INTERRUPTED = 130
@@ -62,16 +63,21 @@ class Result:
     """Whether it is about all that is stored, and not only about the last question."""
 
     @classmethod
-    def load(cls, place: str | Path, *, everything: bool = False) -> Result:
+    def load(cls, place: str | Path, *, everything: bool = False, workload: Workload | None = None) -> Result:
         """Returns what is stored of a sweep, finished or running.
 
         Args:
             place: Its folder or URI, such as `results/optimizers`.
             everything: Whether to take in every stored trial instead of only those of the last question.
+            workload: A workload of your own that was trained, if its networks are asked for (`network`).
 
         Raises:
             InputError: There is no sweep; the message names those near it.
         """
+        if workload is not None:
+            from workloads.own import register
+
+            register(workload)
         store, spec = open_sweep(str(place))
         spec = spec.everything() if everything else spec
         trials = build_trials(spec, store.read_epochs(), store.read_statuses())
@@ -194,6 +200,7 @@ class Result:
         import polars as pl
 
         from analysis.configurations import trainings
+        from workloads.registry import WORKLOADS
         from workloads.training import State, build_model
 
         known = dict(trainings(self._summary).select("name", "label").iter_rows()) if self._summary.height else {}
@@ -218,8 +225,17 @@ class Result:
             raise InputError(f"the weights of {label!r} are gone: {self.store.locate(path)}") from None
         except Exception as error:  # noqa: BLE001 - unpickling a damaged file can raise anything
             raise InputError(f"{self.store.locate(path)} is damaged ({type(error).__name__})") from None
+        name = state.config.workload
+        if name not in WORKLOADS:
+            raise InputError(
+                f"workload {name!r} is in a file of your own: import it from there, and load the result with "
+                "Result.load(place, workload=...)"
+            )
         network = build_model(state.config)
-        network.load_state_dict(state.model)
+        try:
+            network.load_state_dict(state.model)
+        except RuntimeError:
+            raise InputError(f"the network of {name!r} has changed since: the weights do not fit it") from None
         return network.eval()
 
     def _without_weights(self, label: str, seed: int | None, trials: pl.DataFrame, kept: pl.DataFrame) -> str:

@@ -216,9 +216,7 @@ class Call(CommandLine):
 
     def __init__(self, sweep: Sweep, options: Options, names: Mapping[str, Any]) -> None:
         super().__init__()
-        # What begins with an underscore is IPython's: `_`, `_1`.
-        named = (name for name, value in list(names.items()) if value is sweep and not name.startswith("_"))
-        self._sweep = next(named, None) or _shown("Sweep", _changes(sweep))
+        self._sweep = _name_of(sweep, names) or _stated(sweep, names)
         defaults = sweep.default_options()
         once = {flag.removeprefix("--").replace("-", "_") for flag in ONCE}
         given = {f.name: getattr(options, f.name) for f in fields(Options) if f.name not in once}
@@ -233,6 +231,24 @@ class Call(CommandLine):
     def said(self, text: str) -> str:
         """Returns a text with the flags of the command line written as keywords."""
         return in_python(text)
+
+
+def _name_of(value: object, names: Mapping[str, Any]) -> str | None:
+    """Returns what the caller calls a value; what begins with an underscore is IPython's: `_`, `_1`."""
+    return next((name for name, one in list(names.items()) if one is value and not name.startswith("_")), None)
+
+
+def _stated(sweep: Sweep, names: Mapping[str, Any]) -> str:
+    """Returns a sweep without a name as its caller states it; `...` if it trains a workload without a name."""
+    changes = _changes(sweep)
+    workloads = [one for one in sweep.workloads if not isinstance(one, str)]
+    if not workloads:
+        return _shown("Sweep", changes)
+    called = [_name_of(one, names) for one in workloads]
+    if None in called or len(sweep.workloads) > 1:
+        return "..."
+    rest = {name: value for name, value in changes.items() if name != "workload"}
+    return f"{_shown('Sweep', rest)[:-1]}, workload={called[0]})"
 
 
 def _shown(function: str, keywords: Mapping[str, Any], *arguments: str) -> str:

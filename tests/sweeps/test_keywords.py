@@ -10,12 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from analysis.commands import with_flag
 from sweeps import Sweep, axis, chain, product, run
 from sweeps.question.command import ONCE
 from sweeps.question.grid import parse_axis
 from sweeps.question.keywords import Call, in_python, options_of
 from sweeps.question.options import Options
 from sweeps.question.sweep import plan
+from workloads import Workload
 from workloads.errors import InputError
 
 SWEEP = Sweep(name="keywords", question="Which?", optimizers=("adam", "sgd"), lrs=(0.01,), epochs=2)
@@ -199,3 +201,13 @@ def test_keywords_make_the_same_plan_as_flags() -> None:
         "grid": ("optimizer.weight_decay=0,1e-4",),
     }
     assert plan(SWEEP, options_of(OPTIONS, keywords)) == plan(SWEEP, replace(OPTIONS, **flags))  # type: ignore[arg-type]
+
+
+def test_a_sweep_of_a_workload_of_one_s_own_is_said_by_names() -> None:
+    mine = Workload(name="mine", network=object, data=None)  # type: ignore[arg-type]
+    sweep = Sweep(name="a", question="?", workload=mine)
+    options = replace(sweep.default_options(), more_seeds=4)
+    named = "run(Sweep(name='a', question='?', workload=net), more_seeds=4)"
+    assert Call(sweep, options, {"net": mine}).command == named
+    assert Call(sweep, options, {}).command == "run(..., more_seeds=4)", "a function has no text"
+    assert with_flag("run(..., more_seeds=4)", "--more-seeds", "6") == "run(..., more_seeds=6)"

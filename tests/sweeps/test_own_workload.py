@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from numpy.typing import NDArray
 from polars.testing import assert_frame_equal
 from torch import nn
 
-from sweeps import Sweep
+from sweeps import Result, Sweep, run
 from tests.sweeps.faults import kill_driver, wait_for_records
 from tests.sweeps.runs import epochs_of, measured, run_here, run_script, start, statuses, table_of, without_ray
 from workloads import Workload
@@ -80,7 +81,7 @@ def test_asked_again_wider_longer_and_changed(storage: str) -> None:
     assert "18 trial-epochs delivered, 15 epochs trained" in text, "three more pairs"
     assert table_of(storage, "own").height == 8
     status, text = run_here(sweep(), storage, epochs=4, schedulers=("none",))
-    assert "1 trial-epochs delivered, 1 epochs trained" in text or "1 trial-epoch delivered, 1 epoch trained" in text
+    assert "1 trial-epochs delivered, 1 epochs trained" in text
 
     def another(width: int = 8) -> nn.Module:
         return nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 1))
@@ -88,6 +89,34 @@ def test_asked_again_wider_longer_and_changed(storage: str) -> None:
     with pytest.raises(InputError, match=r"trained with different code: that of the network, .* has changed since"):
         run_here(sweep(another), storage)
     assert table_of(storage, "own").height == 1, "what is stored stays as it is"
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_trained_network(storage: str) -> None:
+    result = run(sweep(), storage_path=storage, schedulers="none")
+    assert result.summary["final_val_mean_absolute_error_mean"].len() == 1, "tables say the measure"
+    assert " has the lowest final validation mean absolute error, " in result.answer[0]
+    (label,) = result.summary["label"]
+    x, y = (torch.from_numpy(array) for array in load())
+    validation = WORKLOADS["mine"].data.dataset.parts["val"].order  # type: ignore[union-attr]
+    with torch.no_grad():
+        error = (result.network(label)(x[validation]) - y[validation]).abs().mean().item()
+    assert error == pytest.approx(result.trials["final_val_mean_absolute_error"][0], rel=1e-6)
+
+    place = f"{storage}/own"
+    del WORKLOADS["mine"]
+    with pytest.raises(InputError, match=r"workload 'mine' is in a file of your own: import it from there, and load"):
+        Result.load(place).network(label)
+    workload = sweep().workload
+    assert isinstance(workload, Workload)
+    assert isinstance(Result.load(place, workload=workload).network(label), nn.Module)
+
+    def wider(width: int = 9) -> nn.Module:
+        return build(9)
+
+    changed = Workload(name="mine", network=wider, data=load, loss="mse")
+    with pytest.raises(InputError, match="the network of 'mine' has changed since"):
+        Result.load(place, workload=changed).network(label)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -193,10 +222,10 @@ def test_the_code_travels_with_the_row(tmp_path: Path) -> None:
         found = runpy.run_path({str(script)!r})
         from pathlib import Path
         from ray import cloudpickle
-        from sweeps.question.sweep import check_sweep
+        from sweeps.question.sweep import plan
         from sweeps.tuning.travel import own_code_travels
         from workloads.registry import added_workloads
-        check_sweep(found["SWEEP"])
+        plan(found["SWEEP"], found["SWEEP"].default_options())
         with own_code_travels():
             Path({str(tmp_path / "row")!r}).write_bytes(cloudpickle.dumps(added_workloads()))
     """
