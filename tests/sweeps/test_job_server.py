@@ -26,6 +26,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 
 from analysis.store import SweepStore
 from tests.sweeps.runs import ROOT, files_with, free_port, statuses, table_of, without_ray
+from tests.sweeps.test_own_workload import write
 
 pytestmark = pytest.mark.slow
 
@@ -193,6 +194,16 @@ def test_a_submitted_job_is_stopped_submitted_again_and_finished(head: Head, sto
     token = head.token.read_text()
     assert token not in output
     assert files_with(token, storage) == []
+
+
+def test_a_workload_of_one_s_own_is_submitted_from_its_folder(head: Head, storage: str, tmp_path: Path) -> None:
+    """The module beside the script, and the data, come with the folder; the workers are handed what they need."""
+    script = write(tmp_path / "files", count=400)
+    command = ("--working-dir", str(script.parent), "--", "python", script.name, "--epochs", "2")
+    output = head.job("submit", *command, "--storage-path", storage)
+    assert "succeeded" in output, output
+    assert statuses(storage, "s") == ["completed"] * 4
+    assert "final validation mean absolute error" in output
 
 
 def test_an_autoscaler_starts_nodes_for_what_waits_and_stops_them(storage: str, tmp_path: Path) -> None:
