@@ -3,9 +3,9 @@
     python analysis/aggregate.py results/optimizers [more sweeps ...]
 
 A configuration is a trial without its seed. Configurations are ranked by final validation accuracy; test accuracy is
-reported but never used for selection. A trial counts once it is completed; one that was stopped early does not. A diverged trial has no
-accuracy, and configurations are ordered first by the share of seeds that did not diverge. Ranks say what is shown
-(`analysis.statistics.compare`): one that is not shown to be worse than another shares its rank.
+reported but never used for selection. A trial counts once it is completed; one that was stopped early does not. A
+diverged trial has no accuracy, and configurations are ordered first by the share of seeds that did not diverge. Ranks
+say what is shown (`analysis.statistics.compare`): one that is not shown to be worse than another shares its rank.
 """
 
 from __future__ import annotations

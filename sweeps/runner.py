@@ -177,7 +177,7 @@ class Asked:
             self._show(f"  smoke test: {options.epochs} epochs on the first 1,920 images, whatever other flags say")
         planned = plan(sweep, options)
         check_race(planned, options)
-        check_stopping(options)
+        check_stopping(planned, options)
         self._lock = Lock() if options.plan else stack.enter_context(locked(self.store, self._show))
         self._stored = read_library(self.store, fresh=options.fresh)
         self._now: dict[str, Fingerprint] = {}
@@ -201,7 +201,7 @@ class Asked:
             care=options.care,
             search=planned.search.to_json() if planned.search else None,
         )
-        self.policy = policy_of(planned.trials, options)
+        self.policy = policy_of(planned, options)
         if options.decide:
             theirs = self._stored_of(configurations_of(planned))
             self._fingerprint(theirs)

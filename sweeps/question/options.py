@@ -59,13 +59,13 @@ class Options:
 
     trials: Annotated[int | None, _flag("N", "the grid")] = None
     """Search: draw N times from the space of each optimizer and schedule: from ranges, and what is not given."""
-    sampler: Annotated[str | None, _flag("{sobol,random}", "sobol")] = None
-    """With --trials: how draws are spread."""
+    sampler: Annotated[str | None, _flag("{sobol,random,tpe}", "sobol")] = None
+    """With --trials: how draws are spread; tpe goes by results, and needs Optuna."""
     sampler_seed: Annotated[int | None, _flag("N", "0")] = None
     """With --trials: another number, other draws."""
 
     stop_early: StopEarly = "none"
-    """halving: after a ninth, then a third of the epochs, only the best third of each optimizer and schedule goes on."""
+    """halving: after a ninth and a third of the epochs, only the best third of each optimizer and schedule goes on."""
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
