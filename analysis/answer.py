@@ -12,6 +12,7 @@ from analysis.configurations import trainings
 from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS
 from analysis.statistics.sequences import DIFFER, EQUAL, Spread, half_width, seeds_to_decide
+from workloads.trial import configuration_id
 
 MOST_NAMED = 3
 """Configurations or groups named in a sentence; the others are counted."""
@@ -186,6 +187,7 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
         ]
         grid = "grid" if data.search is None or "lr" not in data.search.drawn else "range"
         yield f"Best learning rate at the edge of its {grid}, so a better one may lie beyond it: {_listed(names)}."
+    yield from _flattered(data, summary)
     sound = summary.filter(pl.col("diverged") == 0)
     if ((sound[f"{CHOICE}_mean"] - sound["adjusted_mean"]).abs() > _ROUNDING).any():
         yield (
@@ -197,6 +199,23 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
         yield f"Of {data.trials.height:,} trials, these have no result: {', '.join(missing)}{preliminary}."
 
 
+def _flattered(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
+    """Yields by how much better the best configuration looked where it was picked than it is on other seeds."""
+    race = data.specs[0].race if len(data.specs) == 1 else None
+    best = summary.filter((pl.col("position") == 1) & (pl.col("n") > 0)).head(1)
+    if not race or not race.get("picked") or best.is_empty():
+        return
+    (row,) = best.rows(named=True)
+    of = {trial.trial_id: configuration_id(trial) for trial in data.specs[0].trials}
+    ids = data.trials.filter(pl.col("configuration") == row["configuration"])["trial_id"]
+    before, now = race["picked"].get(of[ids[0]]), row[f"{CHOICE}_mean"]
+    if before is None or now is None:
+        return
+    found = f"The search picked {row['label']} at {before:.4f}; on seeds that it did not see, the mean is {now:.4f}"
+    yield f"{found}: it looked {before - now:.4f} better than it is." if before - now >= _SHOWN else f"{found}."
+
+
+_SHOWN = 0.00005
 _ROUNDING = 1e-9
 
 

@@ -125,6 +125,7 @@ def forecast(
     left = ledger.open
     failed = sum(count for status, count in ledger.counts().items() if status in FAILED_STATUSES)
     members, stored = ledger.members(), ledger.checkpoints
+    ids = [trial.trial_id for trial in spec.trials]
     hardware = placement.hardware()
     seconds = None
     if left:
@@ -133,7 +134,7 @@ def forecast(
     return Forecast(
         trials=len(spec.trials),
         trial_epochs=sum(trial.epochs for trial in spec.trials),
-        done=len(spec.trials) - len(left) - failed - sum(taken_over.values()),
+        done=max(0, sum(map(ledger.has_result, ids)) - sum(taken_over.values())),
         failed=failed,
         taken_over=taken_over,
         left_out=spec.left_out,
