@@ -48,7 +48,7 @@ class Forecast:
     """Epochs to train if no metric-driven schedule ever acts: what is known beforehand."""
     most: int
     """Epochs to train if metric-driven schedules share nothing."""
-    until: int | None
+    until: int | None = None
     """The epoch after which it is decided which trials go on; None if all go on to their end."""
     seconds: float | None
     """What an epoch takes, divided by how many train at once; None where it cannot be measured on this machine."""

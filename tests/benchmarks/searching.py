@@ -6,8 +6,8 @@
 *Regret* is how far the true final accuracy of what a search picks is below the best there is. Accuracy after an epoch
 is a power law towards a final value, which is a parabola in the places of three settings, the first of which matters
 most; how fast a setting learns says nothing about how it ends, and every epoch has noise. Halving is compared with full
-training of as many draws as its epochs pay for, and of all its draws; samplers at equal numbers of trials; TPE in rounds
-with Optuna's own loop on the same function, which takes one trial after the other.
+training of as many draws as its epochs pay for, and of all its draws; samplers at equal numbers of trials; TPE in
+rounds with Optuna's own loop on the same function, which takes one trial after the other.
 """
 
 from __future__ import annotations
