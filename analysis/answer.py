@@ -12,7 +12,7 @@ from analysis.configurations import trainings
 from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS
 from analysis.statistics.sequences import DIFFER, EQUAL, Spread, half_width, seeds_to_decide
-from workloads.trial import configuration_id
+from workloads.trial import SETTINGS_OF, configuration_id
 
 MOST_NAMED = 3
 """Configurations or groups named in a sentence; the others are counted."""
@@ -211,8 +211,22 @@ def _flattered(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
     before, now = race["picked"].get(of[ids[0]]), row[f"{CHOICE}_mean"]
     if before is None or now is None:
         return
-    found = f"The search picked {row['label']} at {before:.4f}; on seeds that it did not see, the mean is {now:.4f}"
+    name = f"{row['label']}{_drawn(data, row['configuration'])}"
+    found = f"The search picked {name} at {before:.4f}; on seeds that it did not see, the mean is {now:.4f}"
     yield f"{found}: it looked {before - now:.4f} better than it is." if before - now >= _SHOWN else f"{found}."
+
+
+def _drawn(data: SweepData, configuration: int) -> str:
+    """Returns in brackets what was drawn for a configuration and is no part of its label."""
+    trial = data.trials.filter(pl.col("configuration") == configuration).row(0, named=True)
+    search, key = data.search, (trial["optimizer"], trial["scheduler"])
+    columns = sorted(search.spaces.get(key, ())) if search is not None else []
+    said = [
+        f"{column.partition('_')[2].replace('_', ' ')} {trial[column]:.12g}"
+        for column in columns
+        if column.startswith(tuple(f"{kind}_" for kind in SETTINGS_OF)) and column not in data.axes
+    ]
+    return f" ({', '.join(said)})" if said else ""
 
 
 _SHOWN = 0.00005

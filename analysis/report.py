@@ -13,7 +13,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,6 +64,8 @@ class Report:
     """Suggested next steps."""
     stopped: tuple[int, ...] = ()
     """Configurations all of whose trials were stopped early: the terminal does not list them."""
+    drawn: bool = False
+    """Whether learning rates were drawn from a range."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,21 @@ def method_of(data: SweepData, summary: pl.DataFrame) -> str:
     return METHOD if data.care is None else f"{METHOD} Differences below {data.care:g} do not matter (--care)."
 
 
-def columns_of(rows: pl.DataFrame) -> list[RankingColumn]:
-    """Returns the non-empty columns for these rows of `trainings(summary)`."""
-    return [c for c in COLUMNS if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
+def columns_of(rows: pl.DataFrame, *, drawn: bool = False) -> list[RankingColumn]:
+    """Returns the non-empty columns for these rows of `trainings(summary)`.
+
+    Args:
+        rows: The rows.
+        drawn: Whether learning rates were drawn from a range.
+    """
+    found = [c for c in COLUMNS if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
+    return [
+        replace(c, title=_IN_RANGE, doc=c.doc.replace("the grid", "its range")) if drawn and c.value == "lr_edge" else c
+        for c in found
+    ]
+
+
+_IN_RANGE = "edge of range"
 
 
 def _all_zero(column: pl.Series) -> bool:
@@ -180,7 +194,7 @@ def report_of(store: SweepStore) -> Report:
         return _written(data, [store.uri], store, made_from)
     files = tuple(store.locate(file) for file in found)
     steps = next_steps(data, summary, store.location, stored)
-    return Report(summary, tuple(before["answer"]), files, (), steps, _stopped(data))
+    return Report(summary, tuple(before["answer"]), files, (), steps, _stopped(data), _drawn(data))
 
 
 def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
@@ -201,7 +215,13 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     if made_from and not failures:
         record = {"question": data.specs[0].question, "answer": sentences, "files": files, "made_from": made_from}
         store.write(ANSWER_FILE, json.dumps(record, indent=1).encode())
-    return Report(summary, sentences, tuple(map(store.locate, files)), tuple(failures), steps, _stopped(data))
+    return Report(
+        summary, sentences, tuple(map(store.locate, files)), tuple(failures), steps, _stopped(data), _drawn(data)
+    )
+
+
+def _drawn(data: SweepData) -> bool:
+    return data.search is not None and "lr" in data.search.drawn
 
 
 def _stopped(data: SweepData) -> tuple[int, ...]:
@@ -249,7 +269,7 @@ def print_report(report: Report, console: Console) -> None:
 
     rows = trainings(report.ranking.filter(~pl.col("configuration").is_in(list(report.stopped))))
     shown = rows.head(_MOST_PRINTED)
-    columns = [column for column in columns_of(shown) if column.printed]
+    columns = [column for column in columns_of(shown, drawn=report.drawn) if column.printed]
     cells = [[shown_in(console.encoding, c.text(row)) for c in columns] for row in shown.iter_rows(named=True)]
     if console.file.isatty():
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -341,7 +361,7 @@ def render(
     style, behaviour = (environment.get_template(f"report.{kind}").render() for kind in ("css", "js"))
     distinct, unfinished = trainings(summary), exceptions(data)
     shown = distinct.head(MOST_ROWS)
-    columns = columns_of(shown)
+    columns = columns_of(shown, drawn=_drawn(data))
     return environment.get_template("report.html.j2").render(
         style=style,
         script=behaviour,

@@ -66,7 +66,7 @@ class Tpe:
         rounds = [self._asked(group, known) for group in self.groups]
         add = tuple(trial for trials, _ in rounds for trial in trials)
         over = all(whole for _, whole in rounds)
-        return Decision(add=add, over=over, reason=f"{len(add):,} trials so far, where the results were best")
+        return Decision(add=add, over=over, reason=f"{len(add):,} trials by now: more where the results are best.")
 
     def ordered(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
         """Returns trials as they come: round by round."""
