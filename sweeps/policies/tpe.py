@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +60,11 @@ class Tpe:
     seed: int
     """What tells one series of draws from another."""
     policy_id: None = None
+    _courses: dict[int, _Course] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def decide(self, known: Results) -> Decision:
         """Returns all trials asked for so far and those of the next round, or that there is none."""
-        rounds = [self._asked(group, known) for group in self.groups]
+        rounds = [self._asked(group, place, known) for place, group in enumerate(self.groups)]
         add = tuple(trial for trials, _ in rounds for trial in trials)
         over = all(whole for _, whole in rounds)
         return Decision(add=add, over=over, reason=f"{len(add):,} trials by now: more where the results are best.")
@@ -82,32 +83,67 @@ class Tpe:
         seeds = [len(next(filter(None, map(group.trials, group.start)), ())) for group in self.groups]
         return Ahead(each=ROUND, draws=self.draws, trials=self.draws * sum(seeds))
 
-    def _asked(self, group: Group, known: Results) -> tuple[list[TrialConfig], bool]:
-        """Returns the trials that a group has been asked for, and whether those are all."""
+    def _asked(self, group: Group, place: int, known: Results) -> tuple[list[TrialConfig], bool]:
+        """Returns the trials that a group has been asked for, and whether those are all.
+
+        What has been told stays told, which saves telling it again at every round, unless a result is another one now.
+        """
+        course = self._courses.get(place)
+        if course is None or not course.agrees(known):
+            course = self._courses[place] = _Course(group, self.draws, self.seed)
+        with _quiet():
+            return course.asked(known)
+
+
+class _Course:
+    """How a group's draws follow from its results.
+
+    Args:
+        group: The group.
+        draws: In all.
+        seed: Of Optuna's sampler.
+    """
+
+    def __init__(self, group: Group, draws: int, seed: int) -> None:
         import optuna
 
         with _quiet():
             sampler = optuna.samplers.TPESampler(
-                n_startup_trials=START, multivariate=True, constant_liar=True, seed=self.seed
+                n_startup_trials=START, multivariate=True, constant_liar=True, seed=seed
             )
-            study = optuna.create_study(direction="maximize", sampler=sampler)
+            self._study = optuna.create_study(direction="maximize", sampler=sampler)
             unit: optuna.distributions.BaseDistribution = optuna.distributions.FloatDistribution(0.0, 1.0)
-            distributions = dict.fromkeys(group.names, unit)
-            asked: list[TrialConfig] = []
-            for place in group.start[: self.draws]:
-                study.enqueue_trial(dict(zip(group.names, place, strict=True)))
-            left, size = self.draws, START
-            while left:
-                batch = [study.ask(distributions) for _ in range(min(left, size))]
-                trials = [group.trials([one.params[name] for name in group.names]) for one in batch]
-                asked += [trial for several in trials for trial in several]
-                left, size = left - len(batch), ROUND
-                values = [_value(several, known) for several in trials]
-                if any(value is _PENDING for value in values):
-                    return asked, not left
-                for one, value in zip(batch, values, strict=True):  # in the order they were asked for
-                    study.tell(one, _LOST if value is None else value)
-        return asked, True
+            self._distributions = dict.fromkeys(group.names, unit)
+            for place in group.start[:draws]:
+                self._study.enqueue_trial(dict(zip(group.names, place, strict=True)))
+        self._group, self._left = group, draws
+        self._told: list[tuple[tuple[TrialConfig, ...], float | None]] = []
+        self._batch: list[optuna.Trial] = []
+        self._pending: list[tuple[TrialConfig, ...]] = []
+
+    def agrees(self, known: Results) -> bool:
+        """Whether all results that were told are still what is known."""
+        return all(_value(trials, known) == value for trials, value in self._told)
+
+    def asked(self, known: Results) -> tuple[list[TrialConfig], bool]:
+        """Tells what is known and asks for the next round; returns all trials asked for, and whether those are all."""
+        while True:
+            values = [_value(trials, known) for trials in self._pending]
+            if any(value is _PENDING for value in values):
+                break
+            for one, value in zip(self._batch, values, strict=True):  # in the order they were asked for
+                self._study.tell(one, _LOST if value is None else value)
+            self._told += zip(self._pending, values, strict=True)
+            size = min(self._left, ROUND if self._told else START)
+            self._left -= size
+            self._batch = [self._study.ask(self._distributions) for _ in range(size)]
+            self._pending = [
+                self._group.trials([one.params[name] for name in self._group.names]) for one in self._batch
+            ]
+            if not size:
+                break
+        found = [*(trials for trials, _ in self._told), *self._pending]
+        return [trial for trials in found for trial in trials], not self._left
 
 
 _PENDING = object()

@@ -78,6 +78,15 @@ def test_the_order_of_arrival_decides_nothing() -> None:
     assert drawn(search(25, seed=1)) != drawn(search(25))
 
 
+def test_what_it_was_asked_before_decides_nothing() -> None:
+    policy = search(25)
+    expected = drawn(search(25))
+    assert drawn(policy) == expected
+    worse = drawn(policy, train=lambda trial: -bump(trial))
+    assert worse == drawn(search(25), train=lambda trial: -bump(trial)) != expected
+    assert drawn(policy) == expected
+
+
 def test_later_draws_are_better() -> None:
     values = np.mean([[bump(trial) for trial in drawn(search(40, seed))] for seed in range(5)], axis=0)
     assert values[-10:].mean() > values[:START].mean() + 0.1
