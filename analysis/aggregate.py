@@ -2,10 +2,11 @@
 
     python analysis/aggregate.py results/optimizers [more sweeps ...]
 
-A configuration is a trial without its seed. Configurations are ranked by final validation accuracy; test accuracy is
-reported but never used for selection. A trial counts once it is completed; one that was stopped early does not. A
-diverged trial has no accuracy, and configurations are ordered first by the share of seeds that did not diverge. Ranks
-say what is shown (`analysis.statistics.compare`): one that is not shown to be worse than another shares its rank.
+A configuration is a trial without its seed. Configurations are ranked by final validation accuracy, or by the measure
+that their workload has instead (`SweepData.measure`); test accuracy is reported but never used for selection. A trial
+counts once it is completed; one that was stopped early does not. A diverged trial has no accuracy, and configurations
+are ordered first by the share of seeds that did not diverge. Ranks say what is shown (`analysis.statistics.compare`):
+one that is not shown to be worse than another shares its rank.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rich.markup import escape
 
 from analysis.configurations import with_trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
+from analysis.measures import published
 from analysis.schema import METRICS, SCHEMA_VERSION, STATISTICS, SUMMARY_COLUMNS, TARGET_COLUMNS, Metric
 from analysis.search import Search
 from analysis.statistics.censored import epochs_to_target, median_epochs, usual_targets
@@ -33,6 +35,7 @@ from analysis.statistics.intervals import describe
 from analysis.statistics.sequences import DIFFER, UNKNOWN
 from analysis.store import SweepStore
 from workloads.console import complaining, parse
+from workloads.measure import Measure
 
 
 def outcomes(data: SweepData) -> pl.DataFrame:
@@ -40,17 +43,18 @@ def outcomes(data: SweepData) -> pl.DataFrame:
 
     Returns:
         One row per trial with a status in `FINISHED`: `configuration, seed, trial_id` and a column for each of
-        `METRICS`, null if test images were not evaluated.
+        `METRICS`, null if test examples were not evaluated.
     """
     finished = data.trials.filter(pl.col("status").is_in(FINISHED)).select("trial_id", "seed")
-    chosen = pl.col("val_accuracy").arg_max()
+    sign = data.measure.sign
+    chosen = (sign * pl.col("val_accuracy")).arg_max()
     measured = data.epochs.group_by("trial_id", maintain_order=True).agg(
         pl.col("configuration").first(),
         *(pl.col(name).last().alias(f"final_{name}") for name in _EVALUATED),
         *(pl.col(name).get(chosen).alias(f"selected_{name}") for name in _EVALUATED),
         pl.col("val_balanced_accuracy").last().alias("final_balanced_accuracy"),
         pl.col("val_accuracy").mean().alias("val_accuracy_area"),
-        (pl.col("train_accuracy") - pl.col("val_accuracy")).last().alias("accuracy_gap"),
+        (sign * (pl.col("train_accuracy") - pl.col("val_accuracy"))).last().alias("accuracy_gap"),
         (pl.col("val_loss") - pl.col("train_loss")).last().alias("loss_gap"),
     )
     found = finished.join(measured, on="trial_id", how="inner", maintain_order="left")
@@ -62,7 +66,7 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
 
     Args:
         data: The sweeps.
-        targets: Target validation accuracies for epochs-to-target; None means the three highest usual ones reached.
+        targets: Target validation accuracies for epochs-to-target; None means the three best usual ones reached.
 
     Returns:
         The columns of `SUMMARY_COLUMNS`; the axes; `<metric>_<statistic>` for each of `METRICS` and `STATISTICS`; for
@@ -76,15 +80,15 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
     table = _counts(data).join(data.trials.select(*known, *axes).unique("configuration"), on="configuration")
     table = table.join(with_trainings(data.trials, data.epochs), on="configuration", how="left")
     with ThreadPoolExecutor(4) as pool:  # numpy computes outside the interpreter's lock
-        for described in pool.map(lambda metric: _describe(reached, metric), METRICS):
+        for described in pool.map(lambda metric: _describe(reached, metric, data.measure), METRICS):
             table = table.join(described, on="configuration", how="left")
-    for target in usual_targets(data.epochs) if targets is None else targets:
+    for target in usual_targets(data.epochs, data.measure) if targets is None else targets:
         epochs_to, reached_by = (form.format(target=f"{target:g}") for form in TARGET_COLUMNS)
-        medians = median_epochs(epochs_to_target(data.trials, data.epochs, target)).rename(
+        medians = median_epochs(epochs_to_target(data.trials, data.epochs, target, data.measure)).rename(
             {"median": epochs_to, "reached": reached_by}
         )
         table = table.join(medians, on="configuration", how="left")
-    table = _flagged(_positioned(_adjusted(table, reached)), data.search)
+    table = _flagged(_positioned(_adjusted(table, reached), data.measure), data.search)
     ranks = pl.concat([_ranked(pairs, *order) for pairs, order in _compared(data, reached, table)])
     table = table.join(ranks, on="configuration", how="left", maintain_order="left")
     return table.select(*first, *axes, pl.exclude(*first, *axes))
@@ -92,6 +96,9 @@ def summarise(data: SweepData, targets: Sequence[float] | None = None) -> pl.Dat
 
 def compare(data: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
     """Compares every pair of configurations of a data set that never diverged, by final validation accuracy.
+
+    Where lower values of the measure are better, differences are of the values times -1: of what is better, there is
+    more.
 
     Args:
         data: The sweeps.
@@ -117,7 +124,8 @@ def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame) -> 
     """
     origin = ("name", "question", "fingerprint", "provenance")
     sweeps = [{key: spec.to_json()[key] for key in origin} for spec in data.specs]
-    return store.write_table("summary", summary, {"schema_version": SCHEMA_VERSION, "sweeps": sweeps})
+    table = published(summary, data.measure)
+    return store.write_table("summary", table, {"schema_version": SCHEMA_VERSION, "sweeps": sweeps})
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ def main() -> None:
 
 
 CHOICE = "final_val_accuracy"
-"""The metric used for ranking: highest is best."""
+"""The metric used for ranking: times `measure.sign`, highest is best."""
 
 MOST_COMPARED = 500
 """Maximum number of configurations, from the best, that are compared pairwise."""
@@ -160,14 +168,14 @@ def _counts(data: SweepData) -> pl.DataFrame:
     return counts.with_columns(cs.integer().cast(pl.Int32))
 
 
-def _describe(reached: pl.DataFrame, described: Metric) -> pl.DataFrame:
+def _describe(reached: pl.DataFrame, described: Metric, measure: Measure) -> pl.DataFrame:
     metric = described.name
     groups = reached.drop_nulls(metric).group_by("configuration").agg(pl.col(metric), n=pl.len())
     empty = pl.DataFrame(schema={"configuration": pl.Int32} | {f"{metric}_{name}": pl.Float64 for name in STATISTICS})
     frames = [empty]
     for group in groups.partition_by("n"):  # configurations with equally many seeds form a matrix
         values = group[metric].explode().to_numpy().reshape(group.height, -1)
-        statistics = describe(values, described.least, described.most)
+        statistics = describe(values, *described.bounds(measure))
         columns = {f"{metric}_{name}": statistics[name] for name in STATISTICS}
         frames.append(pl.DataFrame({"configuration": group["configuration"]} | columns).fill_nan(None))
     return pl.concat(frames)
@@ -192,11 +200,10 @@ def _by_seed(reached: pl.DataFrame, configurations: pl.Series) -> npt.NDArray[np
     return values
 
 
-def _positioned(table: pl.DataFrame) -> pl.DataFrame:
+def _positioned(table: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     ended = pl.col("n") + pl.col("diverged")
-    quality = pl.struct(
-        (pl.col("n") / ended).alias("share_not_diverged"), pl.col("adjusted_mean").round(12).fill_null(0).alias("mean")
-    )
+    mean = measure.sign * pl.col("adjusted_mean").round(12).fill_null(0)
+    quality = pl.struct((pl.col("n") / ended).alias("share_not_diverged"), mean.alias("mean"))
     place = pl.when(ended > 0).then(quality).rank("min", descending=True).over("dataset").cast(pl.Int32)
     return table.with_columns(position=place).sort("dataset", "position", "configuration", nulls_last=True)
 
@@ -243,7 +250,7 @@ def _compared(
         best = of_dataset.head(MOST_COMPARED)
         compared = best["configuration"]
         family = of_dataset["same_as"].n_unique() if of_dataset.height > MOST_COMPARED else 0
-        values = _by_seed(reached, compared)
+        values = data.measure.sign * _by_seed(reached, compared)
         pairs = pairwise(values, compared.to_numpy(), care=data.care, family=family, shown=data.shown)
         found.append((pairs, (compared, best["position"])))
     return found

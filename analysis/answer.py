@@ -12,6 +12,7 @@ from analysis.configurations import trainings
 from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS
 from analysis.statistics.sequences import DIFFER, EQUAL, Spread, half_width, seeds_to_decide
+from workloads.measure import Measure
 from workloads.trial import SETTINGS_OF, configuration_id
 
 MOST_NAMED = 3
@@ -33,7 +34,7 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
         return (f"No trial has finished yet, so there is no answer: {', '.join(_missing(data))}.", *data.notes)
     pairs = compare(data, summary)
     parts = ended.partition_by("dataset", maintain_order=True)
-    verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs, data.care)]
+    verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs, data)]
     return (*verdicts, *_cautions(data, summary), *data.notes)
 
 
@@ -41,7 +42,7 @@ def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:
     return f"On {part['dataset'][0]}: " if len(parts) > 1 else ""
 
 
-def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame, care: float | None) -> tuple[str, ...]:
+def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame, data: SweepData) -> tuple[str, ...]:
     """Returns what is best and how certain that is, among the configurations of one data set that ended."""
     groups = ranking.unique(("optimizer", "scheduler"), keep="first", maintain_order=True)
     compared = groups if groups.height > 1 else trainings(ranking).with_columns(label="name")
@@ -52,31 +53,33 @@ def _verdict(ranking: pl.DataFrame, pairs: pl.DataFrame, care: float | None) -> 
     tied = trainings(ranking).filter(position=best["position"])["label"].to_list() if groups.height > 1 else []
     equal = [row["label"] for row in others if row["position"] == best["position"]]
     equal = [label for label in dict.fromkeys([*equal, *tied]) if label != best["label"]]
-    return _best(best, others, equal), _certainty(best, others, pairs, care)
+    return _best(best, others, equal, data.measure), _certainty(best, others, pairs, data)
 
 
-def _best(best: dict[str, Any], others: list[dict[str, Any]], equal: list[str]) -> str:
+def _best(best: dict[str, Any], others: list[dict[str, Any]], equal: list[str], measure: Measure) -> str:
     mean, low, high = (best[f"{CHOICE}_{name}"] for name in ("mean", "low", "high"))
     behind = [row for row in others if row["position"] > best["position"] and row["n"] and not row["diverged"]]
     seeds = "one seed" if best["n"] == 1 else f"{best['n']} seeds"
-    sure = f"95% interval {low:.4f} to {high:.4f}, {seeds}" if low is not None else seeds
-    text = f"{_listed([best['label'], *equal])} {'have' if equal else 'has'} the highest final validation accuracy, "
-    text += f"{mean:.4f} ({sure})"
+    sure = f"95% interval {measure.text(low)} to {measure.text(high)}, {seeds}" if low is not None else seeds
+    text = f"{_listed([best['label'], *equal])} {'have' if equal else 'has'} "
+    text += f"the {measure.extreme} final validation {measure.name}, {measure.text(mean)} ({sure})"
     if behind:
-        lead = best["adjusted_mean"] - behind[0]["adjusted_mean"]
-        text += f", {f'{lead:.4f}' if lead >= 0.00005 else 'less than 0.0001'} more than {behind[0]['label']}"
+        lead = measure.sign * (best["adjusted_mean"] - behind[0]["adjusted_mean"])
+        more = "more" if measure.higher_is_better else "less"
+        text += f", {measure.difference(lead)} {more} than {behind[0]['label']}"
     if (test := best["final_test_accuracy_mean"]) is not None:
-        text += f"; test accuracy {'of the first: ' if equal else ''}{test:.4f}"
+        text += f"; test {measure.name} {'of the first: ' if equal else ''}{measure.text(test)}"
     return f"{text}."
 
 
-def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.DataFrame, care: float | None) -> str:
+def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.DataFrame, data: SweepData) -> str:
     """Returns which others are as good as the best, which cannot be told from it, which are worse or not compared."""
     if not others:
         alone = best["alike"] == 1
         return "There is nothing to compare it with." if alone else "All others are bitwise identical to it."
     if best["diverged"]:
         return f"No more can be said: every configuration diverged on some seed, this one on {best['diverged']}."
+    care = data.care
     against = {pair["second"]: pair for pair in pairs.filter(pl.col("first") == best["configuration"]).rows(named=True)}
     differ = pairs.filter(pl.col("verdict") == DIFFER)
     shown = set(differ.select(worse=pl.col("first") + pl.col("second") - pl.col("better"))["worse"])
@@ -94,7 +97,7 @@ def _certainty(best: dict[str, Any], others: list[dict[str, Any]], pairs: pl.Dat
         said.append(f"{_names(kinds['ahead'])} {verb} shown to be better on the seeds that both have.")
     if kinds["open"]:
         nearest = against[kinds["open"][0]["configuration"]]
-        said.append(f"{_undecided(best, kinds['open'], nearest, care)}.")
+        said.append(f"{_undecided(best, kinds['open'], nearest, data)}.")
     if settled := [*kinds["worse"], *kinds["diverged"]]:
         inherited = any(row["configuration"] not in shown for row in kinds["worse"])
         worse = f"{_verb(settled, 'is', 'are')} shown to be worse" if kinds["worse"] else ""
@@ -136,15 +139,16 @@ def _verb(rows: list[dict[str, Any]], one: str, several: str) -> str:
     return one if len(rows) == 1 else several
 
 
-def _undecided(best: dict[str, Any], others: list[dict[str, Any]], pair: dict[str, Any], care: float | None) -> str:
+def _undecided(best: dict[str, Any], others: list[dict[str, Any]], pair: dict[str, Any], data: SweepData) -> str:
     """Returns which others the best cannot be told apart from, and how many seeds would tell.
 
     Args:
         best: The best configuration.
         others: Those that it cannot be told apart from, the best first.
         pair: Of the best and the first of these, as of `pairwise`.
-        care: The smallest difference that matters.
+        data: The sweeps.
     """
+    care, measure = data.care, data.measure
     if best["n"] == 1:
         return (
             "It is unknown whether other seeds would agree: with a single seed there is no interval and no estimate of "
@@ -162,7 +166,8 @@ def _undecided(best: dict[str, Any], others: list[dict[str, Any]], pair: dict[st
         return f"{cannot}: {two} differ by the same on every seed, so the number of seeds needed cannot be estimated"
     spread, apart = Spread(pair["prior_degrees"], pair["prior_deviation"]), abs(pair["difference"])
     smallest = half_width(pair["n"], pair["deviation"], pair["step_level"], spread)
-    shows = f"differences of {smallest:.4f} or more" if smallest < 1 else "no difference yet"
+    possible = smallest < measure.most - measure.least
+    shows = f"differences of {measure.text(smallest)} or more" if possible else "no difference yet"
     differ = seeds_to_decide(apart, pair["deviation"], pair["step_level"], prior=spread)
     equal = seeds_to_decide(max(0.0, (care or 0.0) - apart), pair["deviation"], pair["level"], prior=spread)
     needed = min((count for count in (differ, equal) if count is not None), default=None)
@@ -189,7 +194,8 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
         yield f"Best learning rate at the edge of its {grid}, so a better one may lie beyond it: {_listed(names)}."
     yield from _flattered(data, summary)
     sound = summary.filter(pl.col("diverged") == 0)
-    if ((sound[f"{CHOICE}_mean"] - sound["adjusted_mean"]).abs() > _ROUNDING).any():
+    plain = sound[f"{CHOICE}_mean"]
+    if ((plain - sound["adjusted_mean"]).abs() > _ROUNDING * plain.abs().clip(1)).any():
         yield (
             "Not all configurations have the same seeds: they are ordered by means estimated for all seeds "
             "(`adjusted_mean` in summary.parquet)."
@@ -208,12 +214,14 @@ def _flattered(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
     (row,) = best.rows(named=True)
     of = {trial.trial_id: configuration_id(trial) for trial in data.specs[0].trials}
     ids = data.trials.filter(pl.col("configuration") == row["configuration"])["trial_id"]
-    before, now = race["picked"].get(of[ids[0]]), row[f"{CHOICE}_mean"]
-    if before is None or now is None:
+    picked, now, measure = race["picked"].get(of[ids[0]]), row[f"{CHOICE}_mean"], data.measure
+    if picked is None or now is None:
         return
+    lead = picked - measure.sign * now  # what policies compare by: more is better
     name = f"{row['label']}{_drawn(data, row['configuration'])}"
-    found = f"The search picked {name} at {before:.4f}; on seeds that it did not see, the mean is {now:.4f}"
-    yield f"{found}: it looked {before - now:.4f} better than it is." if before - now >= _SHOWN else f"{found}."
+    before = measure.text(measure.sign * picked)
+    found = f"The search picked {name} at {before}; on seeds that it did not see, the mean is {measure.text(now)}"
+    yield f"{found}: it looked {measure.difference(lead)} better than it is." if lead >= _SHOWN else f"{found}."
 
 
 def _drawn(data: SweepData, configuration: int) -> str:

@@ -17,7 +17,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from analysis.loading import FINISHED
+from analysis.measures import tags
 from analysis.schema import SCALARS
+from workloads.measure import ACCURACY, Measure
 
 FINAL: dict[str, str] = {
     "final_val_accuracy": "final/validation_accuracy",
@@ -31,7 +33,10 @@ _STATUS = dict.fromkeys(FINISHED, api_pb2.STATUS_SUCCESS) | {"pending": api_pb2.
 
 
 def trial_events(
-    trial: Mapping[str, Any], epochs: Iterable[Mapping[str, Any]], hyperparameters: Sequence[str]
+    trial: Mapping[str, Any],
+    epochs: Iterable[Mapping[str, Any]],
+    hyperparameters: Sequence[str],
+    measure: Measure = ACCURACY,
 ) -> bytes:
     """Returns one trial's event file.
 
@@ -39,13 +44,14 @@ def trial_events(
         trial: Its row of the trials table.
         epochs: Its rows of the epochs table, in order.
         hyperparameters: Columns of the trials table that the HParams tab shows.
+        measure: What the columns of accuracy hold.
     """
     events = [start_event(trial["label"], {name: trial[name] for name in hyperparameters})]
     seconds = 0.0
     for epoch in epochs:
         seconds += epoch["train_seconds"]
-        events.append(scalars_event(epoch, epoch["epoch"], seconds))
-    events += end_events(trial, trial["status"], trial["epochs_run"], seconds)
+        events.append(scalars_event(epoch, epoch["epoch"], seconds, measure))
+    events += end_events(trial, trial["status"], trial["epochs_run"], seconds, measure)
     return encoded(events)
 
 
@@ -59,29 +65,39 @@ def start_event(label: str, hyperparameters: Mapping[str, Any]) -> Event:
     return _hparams_event(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start))
 
 
-def scalars_event(row: Mapping[str, Any], step: int, seconds: float, tags: Mapping[str, str] = SCALARS) -> Event:
-    """Returns the event with one epoch's scalars: the columns of `tags` that are not None."""
-    values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items() if row[name] is not None]
+def scalars_event(
+    row: Mapping[str, Any],
+    step: int,
+    seconds: float,
+    measure: Measure = ACCURACY,
+    columns: Mapping[str, str] = SCALARS,
+) -> Event:
+    """Returns the event with one epoch's scalars: those of `columns` that are not None, named after the measure."""
+    named = tags(columns, measure).items()
+    values = [Summary.Value(tag=tag, simple_value=row[name]) for name, tag in named if row[name] is not None]
     return Event(step=step, wall_time=seconds, summary=Summary(value=values))
 
 
-def end_events(final: Mapping[str, Any], status: str, epochs_run: int, seconds: float) -> list[Event]:
+def end_events(
+    final: Mapping[str, Any], status: str, epochs_run: int, seconds: float, measure: Measure = ACCURACY
+) -> list[Event]:
     """Returns the last events of a trial: its final metrics (the columns of `FINAL`) if it finished, and its status."""
-    found = [scalars_event(final, epochs_run, seconds, FINAL)] if status in FINISHED else []
+    found = [scalars_event(final, epochs_run, seconds, measure, FINAL)] if status in FINISHED else []
     end = SessionEndInfo(status=_STATUS.get(status, api_pb2.STATUS_FAILURE), end_time_secs=seconds)
     content = HParamsPluginData(session_end_info=end)
     return [*found, _hparams_event(metadata.SESSION_END_INFO_TAG, content, seconds)]
 
 
-def experiment_events(hyperparameters: Mapping[str, Sequence[Any]]) -> bytes:
+def experiment_events(hyperparameters: Mapping[str, Sequence[Any]], measure: Measure = ACCURACY) -> bytes:
     """Returns the event file that defines hyperparameters and metrics for the HParams tab.
 
     Args:
         hyperparameters: Name -> its values in the sweep.
+        measure: What the columns of accuracy hold.
     """
     experiment = api_pb2.Experiment(
         hparam_infos=[_hparam_info(name, values) for name, values in hyperparameters.items()],
-        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in FINAL.values()],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in tags(FINAL, measure).values()],
     )
     return encoded([_hparams_event(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment))])
 

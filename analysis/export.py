@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from analysis.aggregate import summarise
 from analysis.loading import SweepData, load, output_store
+from analysis.measures import published
 from analysis.store import SweepStore
 from workloads.console import complaining, parse
 from workloads.errors import InputError
@@ -31,7 +32,7 @@ def to_csv(data: SweepData, store: SweepStore) -> str:
     """Writes trials, epochs and summary as CSV with empty cells for missing values; returns the folder."""
     tables = {"trials": data.trials, "epochs": data.epochs, "summary": summarise(data)}
     for name, table in tables.items():
-        store.write(f"csv/{name}.csv", table.write_csv().encode())
+        store.write(f"csv/{name}.csv", published(table, data.measure).write_csv().encode())
     return store.locate("csv")
 
 
@@ -50,11 +51,11 @@ def to_tensorboard(data: SweepData, store: SweepStore) -> str:
         ) from None
     hyperparameters = [*data.axes, "seed"]
     levels = {name: data.trials[name].unique(maintain_order=True).to_list() for name in hyperparameters}
-    store.write("tensorboard/events.out.tfevents.0.sweep", experiment_events(levels))
+    store.write("tensorboard/events.out.tfevents.0.sweep", experiment_events(levels, data.measure))
     for trial, epochs in _trials(data):
         run = re.sub(r"[^\w.=-]+", "_", f"{trial['label']}_seed_{trial['seed']}")[:100]
         path = f"tensorboard/{run}-{trial['trial_id']}/events.out.tfevents.0.trial"
-        store.write(path, trial_events(trial, epochs.iter_rows(named=True), hyperparameters))
+        store.write(path, trial_events(trial, epochs.iter_rows(named=True), hyperparameters, data.measure))
     return store.locate("tensorboard")
 
 

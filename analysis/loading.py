@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
+from analysis.commands import shown
 from analysis.configurations import with_configurations
+from analysis.measures import common_measure, internal
 from analysis.race import Race, raced
 from analysis.schema import DECISION_COLUMNS, EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.search import Search, searched
 from analysis.statistics.compare import NOTHING, Shown
-from analysis.store import LONGEST_NAME, SweepSpec, SweepStore, without_secrets
+from analysis.store import LONGEST_NAME, SPEC_FILE, SweepSpec, SweepStore, without_secrets
 from analysis.tables import build_trials
 from workloads.errors import InputError
+from workloads.measure import ACCURACY, Measure
 from workloads.trial import digest
 
 FINISHED = ("completed",)
@@ -45,6 +50,8 @@ class SweepData:
     """How its race went, if it was one."""
     shown: Shown = NOTHING
     """What a race has shown of these configurations: ranks, verdicts and sentences keep to it."""
+    measure: Measure = ACCURACY
+    """What configurations are ranked by: its values are in the columns called accuracy."""
     search: Search | None = None
     """How its trials were drawn, if it was a search."""
 
@@ -66,19 +73,27 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
         everything: Whether to load every stored trial instead of only those of the last question.
 
     Raises:
-        InputError: There is no sweep at one of these places, or none is given.
+        InputError: There is no sweep at one of these places, none is given, or they are ranked by different measures.
         DamagedFileError: A `sweep.json` or a table that is needed is damaged.
     """
     if not sweeps:
         raise InputError("no sweep given; pass at least one folder such as results/optimizers")
+    opened = [open_sweep(sweep) for sweep in sweeps]
+    return load_specs([(store, spec.everything() if everything else spec) for store, spec in opened])
+
+
+def load_specs(sweeps: Sequence[tuple[SweepStore, SweepSpec]]) -> SweepData:
+    """Reads what is stored of questions.
+
+    Args:
+        sweeps: Where, and what was asked.
+
+    Raises:
+        DamagedFileError: A table that is needed is damaged.
+    """
     parts, notes, decisions = [], [], []
-    for sweep in sweeps:
-        store = open_store(sweep)
-        spec = store.read_spec()
-        if spec is None:
-            where = without_secrets(sweep)
-            raise InputError(f"no sweep found at {where!r}: it has no sweep.json; pass the results folder of a sweep")
-        parts.append((spec.everything() if everything else spec, *_recorded(store)))
+    for store, spec in sweeps:
+        parts.append((spec, *recorded(store, common_measure([spec]))))
         decisions.append(store.read_decisions() if spec.race else no_decisions())
         notes += [f"{store.locate(path)} is damaged and was skipped." for path in dict.fromkeys(store.damaged)]
     return combine(parts, notes, decisions)
@@ -101,9 +116,58 @@ def open_store(sweep: str) -> SweepStore:
     Raises:
         InputError: It is not a valid location.
     """
+    if "://" not in sweep:
+        path = Path(os.path.abspath(Path(sweep).expanduser()))  # `.` has a name too  # noqa: PTH100
+        return SweepStore(str(path.parent), path.name)
     location, question_mark, options = sweep.partition("?")
     storage_path, _, name = location.rstrip("/").rpartition("/")
     return SweepStore((storage_path or ("/" if location.startswith("/") else ".")) + question_mark + options, name)
+
+
+def open_sweep(place: str) -> tuple[SweepStore, SweepSpec]:
+    """Returns the sweep at a place, and what was asked.
+
+    Raises:
+        InputError: There is none; the message names the sweeps near it.
+        DamagedFileError: Its `sweep.json` is damaged.
+    """
+    is_file = "://" not in place and Path(place).expanduser().is_file()
+    store = None if is_file else _store_if_valid(place)
+    spec = None if store is None else store.read_spec()
+    if store is not None and spec is not None:
+        return store, spec
+    near = _near(place, is_file=is_file)
+    such = f" such as {', '.join(near[:_MOST_NEAR])}" if near else ""
+    raise InputError(
+        f"no sweep found at {without_secrets(place)!r}: it {'is a file' if is_file else 'has no sweep.json'}; "
+        f"pass the results folder of a sweep{such}"
+    )
+
+
+_MOST_NEAR = 5
+"""As many sweeps are named to one who has missed them."""
+
+
+def _store_if_valid(place: str) -> SweepStore | None:
+    """Returns the store of a place; None where it is a folder whose name cannot be a sweep's, such as `my results`."""
+    try:
+        return open_store(place)
+    except InputError:
+        if "://" in place or not Path(place).expanduser().is_dir():
+            raise
+        return None
+
+
+def _near(place: str, *, is_file: bool) -> list[str]:
+    """Returns the sweeps around a place: the one it is in, and those that are in it or in its `results`."""
+    if "://" in place:
+        stores = SweepStore(place, "any").siblings()
+        return [store.location for store in stores]
+    path = Path(os.path.abspath(Path(place).expanduser()))  # noqa: PTH100
+    above = [folder for folder in path.parents if (folder / SPEC_FILE).is_file()]
+    below = [] if is_file else [path, path / "results"]
+    inside = [file.parent for folder in below for file in sorted(folder.glob(f"*/{SPEC_FILE}"))]
+    return [shown(folder) for folder in [*above, *inside]]
 
 
 def output_store(sweeps: Sequence[str], *, everything: bool = False) -> SweepStore:
@@ -137,7 +201,11 @@ def combine(
         sweeps: The spec, records and last statuses of each.
         notes: Caveats about the files.
         decisions: What is stored of each sweep's policies, earlier ones included; if none is given, there are none.
+
+    Raises:
+        InputError: They are ranked by different measures.
     """
+    measure = common_measure(spec for spec, _, _ in sweeps)
     tables = [build_trials(*sweep).with_columns(pl.lit(i).alias(_ORIGIN)) for i, sweep in enumerate(sweeps)]
     trials, axes = with_configurations(pl.concat(tables, how="diagonal_relaxed"))
     if trials["variant"].drop_nulls().len():
@@ -155,7 +223,16 @@ def combine(
     race = raced(specs, shared)
     shown = NOTHING if race is None else Shown(worse=tuple(race.worse), equal=tuple(race.equal))
     return SweepData(
-        specs, shared, records, axes, told, decisions=decided, race=race, shown=shown, search=searched(specs)
+        specs,
+        shared,
+        records,
+        axes,
+        told,
+        decisions=decided,
+        race=race,
+        shown=shown,
+        measure=measure,
+        search=searched(specs),
     )
 
 
@@ -184,7 +261,7 @@ def _incomparable(specs: Sequence[SweepSpec]) -> Iterator[str]:
             yield f"{first.name} and {other.name} ran with different {', '.join(differ)}: compare them with care."
 
 
-def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
+def recorded(store: SweepStore, measure: Measure) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns a sweep's records and last statuses."""
     # Statuses first: if a running sweep completes a trial in between, its last record is then present.
     statuses = store.read_statuses()
@@ -195,7 +272,8 @@ def _recorded(store: SweepStore) -> tuple[pl.DataFrame, pl.DataFrame]:
     if epochs is None or trials is None:
         return recorded
     ended = trials.filter(pl.col("status") != "pending")
-    return epochs.select(*polars_schema(EPOCH_COLUMNS)), ended.select(*polars_schema(STATUS_COLUMNS))
+    whole = pl.concat([pl.DataFrame(schema=polars_schema(EPOCH_COLUMNS)), internal(epochs, measure)], how="diagonal")
+    return whole.select(*polars_schema(EPOCH_COLUMNS)), ended.select(*polars_schema(STATUS_COLUMNS))
 
 
 _ORIGIN = "sweep_index"

@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from analysis.commands import adding, script, shown, values_of, with_flag, without_flag
+from analysis.commands import adding, is_call, script, shown, values_of, with_flag, without_flag
 from analysis.loading import SweepData
+from analysis.measures import measured_by
 from analysis.race import ahead
 from analysis.search import Search
 from analysis.statistics.outlook import Outlook
@@ -51,11 +52,12 @@ def next_steps(
 def _steps(
     data: SweepData, summary: pl.DataFrame, spec: SweepSpec, location: str, stored: Container[str]
 ) -> Iterator[NextStep]:
+    in_python = is_call(spec.command)
     counts = dict(data.trials.group_by("status").len().iter_rows())
     if left := counts.get("pending", 0) + counts.get("cancelled", 0):
         yield NextStep(spec.command, f"resumes the {_trials(left, 'remaining ')}")
     if failed := sum(counts.get(status, 0) for status in FAILED_STATUSES):
-        yield NextStep(f"{spec.command} --retry-failed", f"retries the {_trials(failed, 'failed ')}")
+        yield NextStep(with_flag(spec.command, "--retry-failed"), f"retries the {_trials(failed, 'failed ')}")
     ended = summary.filter(pl.col("n") > 0)
     if stopped := counts.get("early_stopped", 0):
         yield NextStep(
@@ -81,13 +83,19 @@ def _steps(
             adding(spec.command, "--more-lrs", *rates),
             "extends the learning-rate grids whose best value is at the edge",
         )
-    if spec.library:
+    if spec.library and len(measured_by([spec.everything()])) == 1:
+        everything = f"Result.load({location!r}, everything=True).report" if in_python else ""
         yield NextStep(
-            script("analysis/report.py", location, "--all"),
+            everything or script("analysis/report.py", location, "--all"),
             f"reports everything stored here: these trials and {_trials(len(spec.library), 'other ')}",
         )
     weights = _weights(data, ended)
-    if weights is not None and weights in stored and "://" not in location:
+    if weights is not None and weights in stored and in_python:
+        label = ended["label"][0]
+        yield NextStep(
+            f"Result.load({location!r}).network({label!r})", "returns the trained network of the best configuration"
+        )
+    elif weights is not None and weights in stored and "://" not in location:
         yield NextStep(
             script("workloads/evaluate.py", f"{location}/{weights}"),
             "evaluates the final weights of the best configuration on all images",

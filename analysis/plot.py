@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from analysis.aggregate import summarise
 from analysis.loading import load, output_store
-from analysis.plots import PLOTS, draw_plots
+from analysis.plots import draw_plots, named
 from analysis.report import write_pictures
 from workloads.console import complaining, parse
 from workloads.errors import InputError
@@ -32,11 +32,9 @@ def write_plots(sweeps: Sequence[str], names: Sequence[str]) -> list[str]:
     Raises:
         InputError: A name is unknown, or the plot does not apply to these sweeps.
     """
-    known = [plot.name for plot in PLOTS]
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"unknown plot {unknown[0]!r}; known: {', '.join(known)}")
+    named(names)
     data = load(sweeps)
-    pictures = draw_plots(data, summarise(data), names or known)
+    pictures = draw_plots(data, summarise(data), names or None)
     drawn = [one.name for one in pictures]
     if missing := [name for name in names if name not in drawn]:
         raise InputError(f"plot {missing[0]!r} does not apply to this sweep; omit --plot to draw all that do")

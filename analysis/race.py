@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from analysis.measures import common_measure
 from analysis.statistics.outlook import Outlook, outlook
 from analysis.statistics.rounds import Course, run
 from analysis.store import SweepSpec
+from workloads.measure import Measure
 from workloads.trial import TrialConfig, configuration_id, configurations_digest
 
 MOST_SEEDS = 30
@@ -90,7 +92,7 @@ def raced(specs: Sequence[SweepSpec], trials: pl.DataFrame) -> Race | None:
     if configurations_digest(spec.trials) != asked["configurations"]:
         return None
     named = _named(trials, of)
-    values, ended, diverged = _results(trials, of, asked["seeds"])
+    values, ended, diverged = _results(trials, of, asked["seeds"], common_measure(specs))
     course = run(
         values,
         ended,
@@ -131,7 +133,7 @@ def ahead(specs: Sequence[SweepSpec], trials: pl.DataFrame, most: int = MOST_SEE
     else:
         seeds = trials["seed"].value_counts().sort("count", "seed", descending=(True, False))["seed"].to_list()
     seeds += [seed for seed in range(1, most + len(seeds) + 1) if seed not in seeds]
-    values, ended, diverged = _results(trials, of, seeds[:most])
+    values, ended, diverged = _results(trials, of, seeds[:most], common_measure(specs))
     groups = _groups(spec.trials, of)
     course = run(values, ended, diverged, groups, care=spec.care)
     epochs = dict(sorted((of[trial.trial_id], trial.epochs) for trial in spec.trials))
@@ -154,9 +156,9 @@ def _named(trials: pl.DataFrame, of: Mapping[str, int]) -> list[tuple[int, str]]
 
 
 def _results(
-    trials: pl.DataFrame, of: Mapping[str, int], seeds: Sequence[int]
+    trials: pl.DataFrame, of: Mapping[str, int], seeds: Sequence[int], measure: Measure
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Returns value, whether ended and whether diverged, each of shape (configurations, seeds)."""
+    """Returns value, more is better, whether ended and whether diverged, each of shape (configurations, seeds)."""
     shape = max(of.values()) + 1, len(seeds)
     values, ended, diverged = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     column = {seed: place for place, seed in enumerate(seeds)}
@@ -166,7 +168,7 @@ def _results(
         place = of[trial_id], column[seed]
         ended[place], diverged[place] = status not in _NOT_ENDED, status == "diverged"
         if status == "completed" and value is not None:
-            values[place] = value
+            values[place] = measure.sign * value
     return values, ended, diverged
 
 

@@ -30,10 +30,12 @@ from analysis.aggregate import summarise, write_summary
 from analysis.answer import answer
 from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
+from analysis.measures import in_words, internal
 from analysis.next_steps import NextStep, next_steps
 from analysis.statistics.sequences import LEVEL
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
+from workloads.measure import ACCURACY, Measure
 from workloads.trial import STATUSES, canonical_json, digest
 
 if TYPE_CHECKING:  # half a second, only for those who draw
@@ -53,7 +55,8 @@ class Report:
     """What `write_report` found and wrote."""
 
     ranking: pl.DataFrame
-    """One row per configuration, best first: the content of `summary.parquet`."""
+    """One row per configuration, best first: the content of `summary.parquet`, with the columns of accuracy whatever
+    the measure."""
     answer: tuple[str, ...]
     """The answer in sentences."""
     files: tuple[str, ...]
@@ -62,6 +65,8 @@ class Report:
     """Plots that could not be drawn."""
     steps: tuple[NextStep, ...] = ()
     """Suggested next steps."""
+    measure: Measure = ACCURACY
+    """What configurations are ranked by."""
     stopped: tuple[int, ...] = ()
     """Configurations all of whose trials were stopped early: the terminal does not list them."""
     drawn: bool = False
@@ -70,37 +75,37 @@ class Report:
 
 @dataclass(frozen=True)
 class RankingColumn:
-    """A column of the ranked table, printed and in the report."""
+    """A column of the ranked table, printed and in the report; its texts are about accuracy."""
 
     title: str
     doc: str
     value: str
     """Summary column to show and sort by."""
-    form: str = "{}"
-    """Format of a value."""
+    form: str | None = "{}"
+    """Format of a value; None for values of the measure."""
     to: str | None = None
     """Summary column with the upper end, if the cell shows a range."""
     printed: bool = True
     """Whether it is also shown in the terminal."""
     numeric: bool = True
 
-    def text(self, row: Mapping[str, Any]) -> str:
+    def text(self, row: Mapping[str, Any], measure: Measure = ACCURACY) -> str:
         """Returns the cell's text; empty where there is no value."""
         if row[self.value] is None:
             return ""
-        text = self.form.format(row[self.value])
-        return text if self.to is None else f"{text} – {self.form.format(row[self.to])}"
+        said = measure.text if self.form is None else self.form.format
+        return said(row[self.value]) if self.to is None else f"{said(row[self.value])} – {said(row[self.to])}"
 
 
 COLUMNS: tuple[RankingColumn, ...] = (
     RankingColumn("#", "position by mean final validation accuracy; ties share one", "position"),
     RankingColumn("configuration", "the settings that vary", "name", numeric=False),
-    RankingColumn("val accuracy", "of the last epoch, mean over seeds", "final_val_accuracy_mean", "{:.4f}"),
+    RankingColumn("val accuracy", "of the last epoch, mean over seeds", "final_val_accuracy_mean", None),
     RankingColumn(
         "95% interval",
         "of that mean alone (Student's t); not for comparing configurations, which ranks are for",
         "final_val_accuracy_low",
-        "{:.4f}",
+        None,
         to="final_val_accuracy_high",
     ),
     RankingColumn(
@@ -150,7 +155,8 @@ def columns_of(rows: pl.DataFrame, *, drawn: bool = False) -> list[RankingColumn
         rows: The rows.
         drawn: Whether learning rates were drawn from a range.
     """
-    found = [c for c in COLUMNS if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
+    there = [column for column in COLUMNS if column.value in rows.columns]
+    found = [c for c in there if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
     return [
         replace(c, title=_IN_RANGE, doc=c.doc.replace("the grid", "its range")) if drawn and c.value == "lr_edge" else c
         for c in found
@@ -193,8 +199,9 @@ def report_of(store: SweepStore) -> Report:
     if summary is None or before.get("made_from") != made_from or found != before["files"]:
         return _written(data, [store.uri], store, made_from)
     files = tuple(store.locate(file) for file in found)
+    summary = internal(summary, data.measure)
     steps = next_steps(data, summary, store.location, stored)
-    return Report(summary, tuple(before["answer"]), files, (), steps, _stopped(data), _drawn(data))
+    return Report(summary, tuple(before["answer"]), files, (), steps, data.measure, _stopped(data), _drawn(data))
 
 
 def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
@@ -216,7 +223,14 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
         record = {"question": data.specs[0].question, "answer": sentences, "files": files, "made_from": made_from}
         store.write(ANSWER_FILE, json.dumps(record, indent=1).encode())
     return Report(
-        summary, sentences, tuple(map(store.locate, files)), tuple(failures), steps, _stopped(data), _drawn(data)
+        summary,
+        sentences,
+        tuple(map(store.locate, files)),
+        tuple(failures),
+        steps,
+        data.measure,
+        _stopped(data),
+        _drawn(data),
     )
 
 
@@ -270,17 +284,21 @@ def print_report(report: Report, console: Console) -> None:
     rows = trainings(report.ranking.filter(~pl.col("configuration").is_in(list(report.stopped))))
     shown = rows.head(_MOST_PRINTED)
     columns = [column for column in columns_of(shown, drawn=report.drawn) if column.printed]
-    cells = [[shown_in(console.encoding, c.text(row)) for c in columns] for row in shown.iter_rows(named=True)]
+    cells = [
+        [shown_in(console.encoding, c.text(row, report.measure)) for c in columns]
+        for row in shown.iter_rows(named=True)
+    ]
+    titles = [in_words(column.title, report.measure) for column in columns]
     if console.file.isatty():
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
+        for column, title in zip(columns, titles, strict=True):
             justify: Literal["left", "right"] = "right" if column.numeric else "left"
-            table.add_column(column.title, justify=justify, no_wrap=column.numeric, overflow="fold")
+            table.add_column(title, justify=justify, no_wrap=column.numeric, overflow="fold")
         for texts in cells:
             table.add_row(*map(Text, texts))
         console.print(table, highlight=False)
     else:
-        for line in aligned([[column.title for column in columns], *cells], [column.numeric for column in columns]):
+        for line in aligned([titles, *cells], [column.numeric for column in columns]):
             say(line, soft_wrap=True)
     if rows.height > shown.height:
         say(f"and {rows.height - shown.height:,} more", style="dim")
@@ -371,8 +389,8 @@ def render(
         questions=list(dict.fromkeys(spec.question for spec in data.specs)),
         specs=data.specs,
         sentences=sentences,
-        columns=columns,
-        rows=[[(column.text(row), row[column.value]) for column in columns] for row in shown.iter_rows(named=True)],
+        columns=[replace(c, title=in_words(c.title, data.measure), doc=in_words(c.doc, data.measure)) for c in columns],
+        rows=[[(c.text(row, data.measure), row[c.value]) for c in columns] for row in shown.iter_rows(named=True)],
         method=method_of(data, summary),
         distinct=distinct.height,
         configurations=summary.height,

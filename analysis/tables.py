@@ -9,8 +9,10 @@ from typing import Any
 import polars as pl
 
 from analysis.configurations import with_configurations
+from analysis.measures import common_measure, published
 from analysis.schema import TRIAL_COLUMNS, polars_schema, setting_columns, setting_value
 from analysis.store import SweepSpec, SweepStore
+from workloads.measure import Measure
 from workloads.trial import SETTINGS_OF, TrialConfig, canonical_json, digest
 
 
@@ -25,8 +27,12 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
 
     Returns:
         One row per trial of the spec, in its order, with the columns of `TRIAL_COLUMNS` and of the settings.
+
+    Raises:
+        InputError: Its trials are ranked by different measures.
     """
-    measured = epochs.sort("trial_id", "epoch").group_by("trial_id", maintain_order=True).agg(*_MEASURES)
+    by_trial = epochs.sort("trial_id", "epoch").group_by("trial_id", maintain_order=True)
+    measured = by_trial.agg(*_measured(common_measure([spec])))
     records = measured.select("trial_id", records="epochs_run")
     held = statuses.join(records, on="trial_id", how="left").filter(
         pl.col("records").fill_null(0) >= pl.col("epochs_run").fill_null(0)
@@ -58,6 +64,12 @@ def build_trials(spec: SweepSpec, epochs: pl.DataFrame, statuses: pl.DataFrame) 
     return table.select([pl.col(name).cast(type_) for name, type_ in schema.items()] + [pl.col(n) for n in settings])
 
 
+def build_epochs(spec: SweepSpec, epochs: pl.DataFrame) -> pl.DataFrame:
+    """Returns the records of a sweep's trials, in their order, from all that are stored (`SweepStore.read_epochs`)."""
+    order = pl.DataFrame({"trial_id": [trial.trial_id for trial in spec.trials]}).with_row_index("order")
+    return epochs.join(order, on="trial_id", how="inner").sort("order", "epoch").drop("order")
+
+
 def publish(store: SweepStore, spec: SweepSpec) -> tuple[str, str]:
     """Writes `epochs.parquet` and `trials.parquet` from the parts and returns their locations."""
     metadata = {"schema_version": spec.schema_version, "sweep": spec.name} | {
@@ -65,34 +77,38 @@ def publish(store: SweepStore, spec: SweepSpec) -> tuple[str, str]:
         "fingerprint": dict(spec.fingerprint),
         "provenance": dict(spec.provenance),
     }
+    measure = common_measure([spec])
     epochs, statuses = store.read_epochs(), store.read_statuses()
-    order = pl.DataFrame({"trial_id": [trial.trial_id for trial in spec.trials]}).with_row_index("order")
-    ordered = epochs.join(order, on="trial_id", how="inner").sort("order", "epoch").drop("order")
     return (
-        store.write_table("epochs", ordered, metadata),
-        store.write_table("trials", build_trials(spec, epochs, statuses), metadata),
+        store.write_table("epochs", published(build_epochs(spec, epochs), measure), metadata),
+        store.write_table("trials", published(build_trials(spec, epochs, statuses), measure), metadata),
     )
 
 
 _FELL = pl.col("lr") < pl.col("lr").shift(1)
 _OWN = pl.col("computed_by") == pl.col("trial_id")
-_MEASURES = (
-    pl.len().alias("epochs_run"),
-    pl.col("train_loss").last().alias("final_train_loss"),
-    pl.col("val_loss").last().alias("final_val_loss"),
-    pl.col("val_accuracy").last().alias("final_val_accuracy"),
-    pl.col("val_balanced_accuracy").last().alias("final_balanced_accuracy"),
-    pl.col("val_accuracy").max().alias("best_val_accuracy"),
-    pl.col("epoch").get(pl.col("val_accuracy").arg_max()).alias("best_epoch"),
-    pl.col("test_loss").last(),
-    pl.col("test_accuracy").last(),
-    _FELL.sum().alias("lr_reductions"),
-    pl.col("epoch").filter(_FELL).first().alias("first_reduction_epoch"),
-    pl.col("epoch").filter(_FELL).last().alias("last_reduction_epoch"),
-    pl.col("train_seconds").sum(),
-    pl.col("train_seconds").filter(_OWN).sum().alias("computed_seconds"),
-    (~_OWN).sum().alias("shared_epochs"),
-)
+
+
+def _measured(measure: Measure) -> tuple[pl.Expr, ...]:
+    """Returns what the trials table tells of a trial's records."""
+    best = (measure.sign * pl.col("val_accuracy")).arg_max()
+    return (
+        pl.len().alias("epochs_run"),
+        pl.col("train_loss").last().alias("final_train_loss"),
+        pl.col("val_loss").last().alias("final_val_loss"),
+        pl.col("val_accuracy").last().alias("final_val_accuracy"),
+        pl.col("val_balanced_accuracy").last().alias("final_balanced_accuracy"),
+        pl.col("val_accuracy").get(best).alias("best_val_accuracy"),
+        pl.col("epoch").get(best).alias("best_epoch"),
+        pl.col("test_loss").last(),
+        pl.col("test_accuracy").last(),
+        _FELL.sum().alias("lr_reductions"),
+        pl.col("epoch").filter(_FELL).first().alias("first_reduction_epoch"),
+        pl.col("epoch").filter(_FELL).last().alias("last_reduction_epoch"),
+        pl.col("train_seconds").sum(),
+        pl.col("train_seconds").filter(_OWN).sum().alias("computed_seconds"),
+        (~_OWN).sum().alias("shared_epochs"),
+    )
 
 
 _PLAIN_FIELDS = [f.name for f in fields(TrialConfig) if f.name not in SETTINGS_OF.values()]

@@ -3,6 +3,10 @@
 What a script of one's own imports is here:
 
     from sweeps import Sweep, axis, chain, main, product
+
+and for Python and notebooks:
+
+    from sweeps import Result, run
 """
 
 import importlib
@@ -15,12 +19,13 @@ if TYPE_CHECKING:
     from sweeps.cli import main
     from sweeps.question.grid import axis, chain, product, zipped
     from sweeps.question.sweep import Sweep
-    from sweeps.runner import Result, run
+    from sweeps.result import Result
+    from sweeps.runner import run
 
 __all__ = ["Result", "Sweep", "axis", "chain", "main", "product", "run", "zipped"]
 
 _HOME = {
-    "Result": "sweeps.runner",
+    "Result": "sweeps.result",
     "Sweep": "sweeps.question.sweep",
     "axis": "sweeps.question.grid",
     "chain": "sweeps.question.grid",

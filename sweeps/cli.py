@@ -21,7 +21,9 @@ from analysis.store import without_secrets
 from sweeps.question.command import CommandLine, spread, words_of
 from sweeps.question.options import Options
 from sweeps.question.sweep import Sweep, check_sweep
-from sweeps.runner import SOME_FAILED, Result, StoppedError, asking, exit_status
+from sweeps.result import SOME_FAILED, Result
+from sweeps.runner import StoppedError, asking, exit_status
+from workloads.blame import OwnCodeError
 from workloads.console import open_console, parse
 from workloads.errors import InputError
 
@@ -52,6 +54,8 @@ def main(sweep: Sweep, arguments: Sequence[str] | None = None) -> NoReturn:
         status = SOME_FAILED
     except (StoppedError, InputError) as error:
         word = "stopped" if isinstance(error, StoppedError) else "error"
+        if isinstance(error, OwnCodeError) and error.__cause__ is not None and "--traceback" in line.words:
+            complaints.print("".join(traceback.format_exception(error.__cause__)), markup=False)
         complaints.print(f"[red]{word}:[/red] {escape(without_secrets(' '.join(str(error).split())))}")
         status = exit_status(error)
     except Exception as error:  # noqa: BLE001 - a fault of ours, whatever it is, is shown whole
@@ -105,24 +109,18 @@ def carry_out(sweep: Sweep, options: Options, console: Console, line: CommandLin
     """
     line = line or CommandLine()
     with asking(sweep, options, line, console) as asked:
-        for text in asked.lines():
-            console.print(f"  {escape(text)}")
+        asked.show_lines()
         if options.plan:
             return 0
         result = asked.answer()
-        _print(result, line, console)
+        asked.show_end(result)
+        if not result.interrupted:
+            _print(result, console)
         return result.exit_status
 
 
-def _print(result: Result, line: CommandLine, console: Console) -> None:
+def _print(result: Result, console: Console) -> None:
     """Prints what came out."""
-    delivered, trained = result.delivered, result.trained
-    if trained or delivered:
-        ratio = f": {delivered / trained:.1f} times as many" if delivered > 1.05 * trained > 0 else ""
-        console.print(f"{delivered:,} trial-epochs delivered, {trained:,} epochs trained{ratio}")
-    if result.interrupted:
-        console.print(f"interrupted: {result.counts['pending']:,} trials are left; {escape(line.goes_on())}")
-        return
     # Imported while Ray ended, if anything was trained: only once there is something to show.
     from analysis.report import print_report
 

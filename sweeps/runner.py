@@ -1,7 +1,7 @@
 """A question in, a `Result` out: prints nothing unless it is given a console, and exits nowhere.
 
-result = run(SWEEP)
-result.report.answer
+result = run(SWEEP, seeds=(1, 2, 3), epochs=5)
+result.answer
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,34 +29,35 @@ from sweeps.ledger.library import changed, merged, near, read_library, refuse_ch
 from sweeps.ledger.lock import Lock, locked
 from sweeps.ledger.provenance import provenance
 from sweeps.policies import Decision, configuration_id, results
-from sweeps.question.command import CommandLine, command
+from sweeps.question.command import CommandLine
+from sweeps.question.keywords import Call, options_of
 from sweeps.question.options import Options, in_small
 from sweeps.question.picking import check_picking, picked, race_of_picked
 from sweeps.question.race import check_race, configurations_of, race_of
 from sweeps.question.stopping import check_stopping, policy_of
 from sweeps.question.sweep import Sweep, check_sweep, plan
+from sweeps.result import INTERRUPTED, SOME_FAILED, Result
 from sweeps.sharing.tree import ForkTree
+from sweeps.tuning import environment
 from sweeps.tuning.driver import Run
 from sweeps.tuning.errors import PlacementError, StorageError
 from sweeps.tuning.placement import check_storage_path, placement_of
+from sweeps.unchanged import unchanged
 from sweeps.watching.forecast import forecast, outlook_line
 from sweeps.watching.live import Live, open_logs
 from sweeps.watching.notify import Notifier, check_url
 from sweeps.watching.progress import Progress
-from workloads import datasets, preflight
+from workloads import preflight
 from workloads.console import USAGE_ERROR, duration
 from workloads.datasets import Dataset
 from workloads.errors import InputError
+from workloads.exactness import inexact
 from workloads.fingerprint import Fingerprint, common, fingerprints
-from workloads.registry import WORKLOADS, added_workloads, dataset_of
-from workloads.trial import FAILED_STATUSES, Status, TrialConfig
-
-if TYPE_CHECKING:
-    from analysis.report import Report
-
-
-SOME_FAILED = 1
-INTERRUPTED = 130
+from workloads.measure import ACCURACY
+from workloads.own_data import OwnDataset
+from workloads.registry import WORKLOADS, added_workloads, data_of, dataset_of, measure_of
+from workloads.training import Hardware
+from workloads.trial import FAILED_STATUSES, TrialConfig
 
 
 def exit_status(error: BaseException) -> int:
@@ -70,65 +71,56 @@ class StoppedError(Exception):
     """A sweep could not go on; what it has stored is valid, and the same command goes on from there."""
 
 
-def _stopped(reason: object) -> StoppedError:
-    return StoppedError(f"{reason}; everything stored is still valid; fix that, then run the same command to continue")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came out of a sweep; all of it is stored."""
-
-    store: SweepStore
-    """Where."""
-    spec: SweepSpec
-    """What was asked."""
-    counts: Mapping[Status, int]
-    """How many trials have each status."""
-    failures: Mapping[str, int]
-    """Why trials failed -> how many."""
-    decisions: tuple[Decision, ...]
-    """What a race decided so far, in order; none for a sweep of fixed trials."""
-    interrupted: bool
-    """Whether a signal ended the run before all was trained."""
-    delivered: int
-    """Trial-epochs that came from epochs trained in this run."""
-    trained: int
-    """Epochs trained in this run."""
-
-    @property
-    def exit_status(self) -> int:
-        """What a process exits with: 0 when every trial has its result, 1 when some lack it, 130 when interrupted."""
-        if self.interrupted:
-            return INTERRUPTED
-        return SOME_FAILED if self.failures or self.counts["cancelled"] else 0
-
-    @cached_property
-    def report(self) -> Report:
-        """The answer: ranking, sentences, files and next steps; it is written where it is not up to date."""
-        from analysis.report import report_of
-
-        try:
-            return report_of(self.store)
-        except InputError as error:
-            raise RuntimeError("what could be trained could not be reported") from error
-
-
-def run(sweep: Sweep, options: Options | None = None, console: Console | None = None) -> Result:
+def run(
+    sweep: Sweep,
+    options: Options | None = None,
+    console: Console | None = None,
+    *,
+    quiet: bool | None = None,
+    **keywords: Any,
+) -> Result:
     """Trains what a question needs, and returns what came out.
+
+    The process stays as it was: environment, threads, signals, warnings and logging.
 
     Args:
         sweep: What to ask.
         options: How; None for the sweep's own.
-        console: Where to show how it goes; None for nowhere.
+        console: Where to show how it goes.
+        quiet: Whether to show nothing; None shows it in a notebook and at a prompt, and nowhere else. Without a meaning
+            if a console is given.
+        keywords: Every field of `Options`, on top of `options`: `seeds=(1, 2, 3)`, `epochs=5`,
+            `lrs={"adam": (0.001, 0.003)}`, `grid={"optimizer.weight_decay": (0, 1e-4)}`.
 
     Raises:
-        InputError: An option is unknown or out of range, or contradicts another; what is stored cannot be compared or
+        InputError: A keyword is unknown or out of range, or contradicts another; what is stored cannot be compared or
             not be read; another run of the sweep is at work.
         StoppedError: The sweep could not go on.
     """
+    if not isinstance(sweep, Sweep):
+        raise InputError(f"run takes a Sweep, not {sweep!r}: run(Sweep(name=..., question=...), epochs=5)")
     check_sweep(sweep)
-    with asking(sweep, options or sweep.default_options(), console=console) as asked:
-        return asked.answer()
+    chosen = options_of(options or sweep.default_options(), keywords)
+    call = Call(sweep, chosen, sys._getframe(1).f_globals)
+    if quiet is None:
+        quiet = not hasattr(sys, "ps1")  # which prompts and notebooks have
+    if console is None and not quiet:
+        console = Console(soft_wrap=True, highlight=False)
+    with unchanged(), _telling(call), asking(sweep, chosen, call, console) as asked:
+        asked.show_lines()
+        result = asked.planned() if chosen.plan else asked.answer()
+        asked.show_end(result)
+        return result
+
+
+@contextlib.contextmanager
+def _telling(line: CommandLine) -> Iterator[None]:
+    """Says what is wrong as the one who asked has to say it."""
+    try:
+        yield
+    except (InputError, StoppedError) as error:
+        error.args = (line.said(str(error)),)
+        raise
 
 
 @contextlib.contextmanager
@@ -142,6 +134,7 @@ def asking(
     """
     console = console or Console(file=io.StringIO(), quiet=True)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(environment())
         try:
             asked = Asked(sweep, options, line or CommandLine(), console, stack)
         except BrokenPipeError:
@@ -175,7 +168,7 @@ class Asked:
         self._logs = open_logs(options.log, self.store)
         self._show(sweep.question)
         if options.smoke_test:
-            self._show(f"  smoke test: {options.epochs} epochs on the first 1,920 images, whatever other flags say")
+            self._show(f"  smoke test: {options.epochs} epochs on the first 1,920 examples, whatever other flags say")
         planned = plan(sweep, options)
         check_race(planned, options)
         check_stopping(planned, options)
@@ -193,7 +186,7 @@ class Asked:
         self._question = SweepSpec(
             name=options.name,
             question=sweep.question,
-            command=command(line.words),
+            command=line.command,
             trials=(),
             datasets={},
             fingerprint={},
@@ -253,6 +246,7 @@ class Asked:
             self._question,
             trials=tuple(trials),
             datasets={trial.workload: WORKLOADS[trial.workload].dataset for trial in trials},
+            measures={trial.workload: measure for trial in trials if (measure := measure_of(trial)) != ACCURACY},
             fingerprint=common(trials, self._now),
             race=race,
             seed_orders={race["configurations"]: race["seeds"]} if race else {},
@@ -410,8 +404,22 @@ class Asked:
         notifier.end(result.counts, result.exit_status)
         return result
 
+    def _check_exactness(self) -> None:
+        """Refuses to share epochs of a network of the user's own that does not train exactly."""
+        options = self.options
+        if not options.preflight or not options.share or options.allow_inexact:
+            return
+        hardware = self.placement.hardware() if self.placement.is_here else Hardware()
+        if (reason := inexact(self.ledger.open, hardware)) is not None:
+            raise InputError(
+                f"{reason}, so epochs cannot be shared exactly. Does it have a random generator, a counter or weights "
+                "outside of its state_dict()? If that is meant: --no-share trains every trial alone, --allow-inexact "
+                "shares all the same"
+            )
+
     def _answer(self, notifier: Notifier) -> Result:
         ledger = self.ledger
+        self._check_exactness()
         # What it takes in before the sweep begins, it writes then.
         ledger.live = Live(self._logs, complain=self._warn)
         ledger.live.begin(ledger.trials.values(), ledger.known, ledger.statuses)
@@ -441,12 +449,12 @@ class Asked:
                 trained=trained,
             )
             if not interrupted:
-                assert result.report  # written now
+                _write_report(result)
             return result
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _stopped(f"cannot write to {self.store.location}: {error}") from None
+            raise self._stopped(f"cannot write to {self.store.location}: {error}") from None
 
     def _begin(self) -> None:
         """Writes what is asked; from here on the sweep is stored."""
@@ -490,7 +498,9 @@ class Asked:
                     def more(seconds: float | None) -> bool:
                         return self._go_on(seconds or self._ahead.seconds, until)
 
-                    with Progress(self.console, self._labels) as progress:
+                    with Progress(
+                        self.console, self._labels, measure=measure_of(next(iter(ledger.trials.values())))
+                    ) as progress:
                         run = Run(
                             tree,
                             ledger,
@@ -507,25 +517,53 @@ class Asked:
                     if not run.interrupted:  # statistics and pictures take a second to import, and Ray two to end
                         meanwhile.submit(importlib.import_module, "analysis.report")
             except StorageError as error:
-                raise _stopped(error) from None
+                raise self._stopped(error) from None
         return run.interrupted, run.trained
 
-    def _prepare(self) -> tuple[dict[str, Dataset], Sequence[str]]:
+    def _prepare(self) -> tuple[dict[str, Dataset | OwnDataset], Sequence[str]]:
         """Returns the data sets by name, and what the checks before the start have to say; labels the trials."""
         left = self.ledger.open
         rows = {row.name: row for row in map(dataset_of, left)}
-        data = {name: datasets.load(row, Path(self.options.data_root)) for name, row in rows.items()}
+        data = {name: data_of(row, Path(self.options.data_root)) for name, row in rows.items()}
         first = left[0]
         self._labels.update(labels(self.spec))
         return data, preflight.report(first, data[dataset_of(first).name]) if self.options.preflight else ()
 
+    def planned(self) -> Result:
+        """Returns what is stored of what is asked, and what would be trained."""
+        return Result(
+            store=self.store, spec=self.spec, counts=self.ledger.counts(), failures={}, plan=tuple(self.lines())
+        )
+
+    def _stopped(self, reason: object) -> StoppedError:
+        return StoppedError(f"{reason}; everything stored is still valid; fix that, then {self.line.again} to continue")
+
     # -- what is shown ----------------------------------------------------------------------------------------------
 
+    def show_lines(self) -> None:
+        """Shows what is asked and what lies ahead."""
+        for text in self.lines():
+            self._show(f"  {text}")
+
+    def show_end(self, result: Result) -> None:
+        """Shows how much was trained, and how to go on if it was interrupted."""
+        if result.work:
+            self._show(result.work)
+        if result.interrupted:
+            self._show(f"interrupted: {result.counts['pending']:,} trials are left; {self.line.goes_on()}")
+
     def _show(self, text: str) -> None:
-        self.console.print(escape(text))
+        self.console.print(escape(self.line.said(text)))
 
     def _warn(self, text: str) -> None:
-        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        self.console.print(f"[yellow]warning:[/yellow] {escape(self.line.said(text))}")
+
+
+def _write_report(result: Result) -> None:
+    try:
+        assert result.report  # written now
+    except InputError as error:
+        raise RuntimeError("what could be trained could not be reported") from error
 
 
 _THEN = "then the best of each optimizer and schedule is raced on other seeds"

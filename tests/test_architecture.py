@@ -28,7 +28,10 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "sweeps": ("sweeps",),
         "analysis": tuple(
             f"analysis.{name}"
-            for name in ("store", "tables", "loading", "report", "schema", "event_files", "statistics", "race")
+            for name in (
+                *("store", "tables", "loading", "report", "schema", "measures", "event_files", "statistics", "race"),
+                *("aggregate", "answer", "configurations", "plots"),
+            )
         ),
     },
 }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tyro.conf import Positional, arg
 
 from workloads.console import complaining, parse
-from workloads.datasets import FASHION_MNIST, SIZE
+from workloads.datasets import FASHION_MNIST, SIZE, DatasetRow
 from workloads.errors import InputError
 from workloads.registry import WORKLOADS, dataset_of, resolve
 from workloads.training import build_model
@@ -80,6 +80,7 @@ def main(words: Sequence[str] | None = None) -> None:
         workload = _workload(arguments.workload)
         config = resolve(TrialConfig(workload=workload, workload_settings=_settings(arguments.settings)))
         dataset = dataset_of(config)
+        assert isinstance(dataset, DatasetRow), "a user's own workload is known to their own script only"
         shape = (dataset.channels, SIZE, SIZE)
         found = layers(build_model(config), shape)
         table = Table(title=f"{config.workload}: images {_shape(shape)}, {len(dataset.classes)} classes")

@@ -11,6 +11,10 @@ class InputError(ValueError):
     exception is a bug in the program and is shown with its traceback.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """Returns what IPython shows of it, in place of a traceback: one line, as on the command line."""
+        return [f"error: {self}"]
+
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Returns " (did you mean ...?)" with the closest known word; empty if none is close."""

@@ -16,11 +16,10 @@ import torch
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from workloads import datasets
 from workloads.console import complaining, parse
 from workloads.datasets import DATA_ROOT, Split
 from workloads.errors import InputError
-from workloads.registry import WORKLOADS, dataset_of
+from workloads.registry import WORKLOADS, data_of, dataset_of, objective_of_trial
 from workloads.rows import find
 from workloads.training import Evaluation, Images, State, build_model, evaluate
 
@@ -58,9 +57,10 @@ def check_accuracy(state: State, images: Images) -> Mapping[Split, Evaluation]:
         state: A training state.
         images: Its data set, on the device to evaluate on.
     """
-    model = build_model(state.config).to(images.images.device)
+    model = build_model(state.config).to(images.device)
     model.load_state_dict(state.model)
-    return {split: evaluate(model, images, split) for split in get_args(Split)}
+    objective = objective_of_trial(state.config)
+    return {split: evaluate(model, images, split, objective) for split in get_args(Split)}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -72,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
         state = load_state(Path(arguments.checkpoint))
         find("workload", WORKLOADS, state.config.workload)  # a network that only some script adds is not known here
         device = torch.device("cuda" if arguments.gpu else "cpu")
-        images = Images(datasets.load(dataset_of(state.config), Path(arguments.data_root)), device)
+        images = Images(data_of(dataset_of(state.config), Path(arguments.data_root)), device)
         config = state.config
         table = Table(title=f"{config.workload}, {config.optimizer}, lr {config.lr:g}: after epoch {state.epoch}")
         for column in ("split", "images", "loss", "accuracy", "balanced accuracy"):

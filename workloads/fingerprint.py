@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from workloads.datasets import DATA_ROOT, SIZE, Dataset
 from workloads.optimizers import OPTIMIZERS
-from workloads.registry import dataset_of, steps_per_epoch
+from workloads.own_data import OwnData, OwnDataset
+from workloads.registry import WORKLOADS, WorkloadRow, dataset_of, steps_per_epoch
 from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Trace
 from workloads.training import Hardware, Images, State, train
 from workloads.trial import TEST_FIELDS, TrialConfig, canonical_json, digest
@@ -101,10 +102,12 @@ def fingerprints(
 
 
 def probe(trials: Iterable[TrialConfig], hardware: Hardware) -> Probes:
-    """Trains a few steps of each distinct kind of trial in this process; takes about 10 ms per kind."""
+    """Trains a few steps of each distinct kind of trial in this process; takes about 10 ms per kind of ours."""
     machine = probe_machine(hardware)
     return {
-        trial.trial_id: (machine, digest(_probe(_kind(trial), hardware) + _trace(_schedule(trial)))) for trial in trials
+        trial.trial_id: (machine, digest(_probe(_kind(trial), hardware, row) + _trace(_schedule(trial), row)))
+        for trial in trials
+        for row in (WORKLOADS[trial.workload],)
     }
 
 
@@ -165,10 +168,16 @@ def _kind(trial: TrialConfig) -> str:
         batch_size=min(trial.batch_size, BATCH),
         epochs=1,
         seed=plain.seed,
-        train_limit=STEPS * BATCH,
+        train_limit=_probed_examples(trial),
         test_every_epoch=False,
     )
     return canonical_json(probed.to_json())
+
+
+def _probed_examples(trial: TrialConfig) -> int:
+    """Returns how many examples a probe trains on; of a user's own data there may be fewer."""
+    source = dataset_of(trial)
+    return len(source.sample.parts["train"]) if isinstance(source, OwnData) else STEPS * BATCH
 
 
 def _schedule(trial: TrialConfig) -> str:
@@ -177,8 +186,8 @@ def _schedule(trial: TrialConfig) -> str:
 
 
 @cache
-def _probe(kind: str, hardware: Hardware) -> str:
-    """Returns the digest of the results of a few training steps."""
+def _probe(kind: str, hardware: Hardware, row: WorkloadRow) -> str:
+    """Returns the digest of the results of a few training steps of a kind of trial, whose workload has that row."""
     config = TrialConfig.from_json(json.loads(kind))
     threads, states = torch.get_num_threads(), list[State]()
     try:
@@ -201,9 +210,11 @@ def _probe(kind: str, hardware: Hardware) -> str:
     return whole.hexdigest()
 
 
-def _made_up(config: TrialConfig) -> Dataset:
-    """Returns noise in the shape of a trial's data set."""
+def _made_up(config: TrialConfig) -> Dataset | OwnDataset:
+    """Returns noise in the shape of a trial's data set; of a user's own data a sample, as they may be anything."""
     row = dataset_of(config)
+    if isinstance(row, OwnData):
+        return row.sample
     random = np.random.default_rng(0)
     train, val, count = STEPS * BATCH, 2 * BATCH, (STEPS + 4) * BATCH
     return Dataset(
@@ -218,7 +229,7 @@ def _made_up(config: TrialConfig) -> Dataset:
 
 
 @cache
-def _trace(schedule: str) -> str:
+def _trace(schedule: str, row: WorkloadRow) -> str:
     """Returns the digest of the values that a schedule applies, given made-up metrics."""
     config = TrialConfig.from_json(json.loads(schedule))
     steps = steps_per_epoch(config)

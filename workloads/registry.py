@@ -6,49 +6,24 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import Generator, nn
 
-from workloads.datasets import SIZE, DatasetRow
+from workloads.datasets import DATA_ROOT, SIZE, Dataset, DatasetRow, load
 from workloads.errors import InputError
 from workloads.lenet import LeNet, initialise
+from workloads.measure import ACCURACY, Measure
+from workloads.objectives import CLASSIFICATION, Objective
 from workloads.optimizers import OPTIMIZERS
+from workloads.own_data import OwnData, OwnDataset
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.own_images import absolute, own_images
 from workloads.published import DATASETS
 from workloads.rows import Default, NotApplicableError, Range, Refusals, Row, complete, find
-from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Schedule, bare_optimizer
-from workloads.trial import Settings, TrialConfig, canonical_json
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkloadRow(Row):
-    """A network and the data set to train it on."""
-
-    dataset: str
-    """Name of the data set."""
-    model: Callable[[DatasetRow, Settings], nn.Module]
-    """Builds the network for a data set and the row's settings; its random draws are a function of the seed."""
-    initialise: Callable[[nn.Module, Generator], None] | None = None
-    """Sets initial weights from a generator seeded by the trial; None keeps those the network was built with."""
-    settings: Mapping[str, Default] = field(default_factory=dict)
-    """The network's own settings; `SETTINGS` are added, with their choices and refusals."""
-
-    ranges: ClassVar[Mapping[str, Range]] = {
-        "label_smoothing": Range(at_least=0, below=1),
-        "clip_norm": Range(above=0),
-        "shift": Range(at_least=0, below=SIZE),
-        "erasing": Range(at_least=0, at_most=1),
-        "thin_classes": Range(at_least=0),
-        "thin_to": Range(above=0, at_most=1),
-    }
-
-    def __post_init__(self) -> None:
-        shared = {"settings": SETTINGS, "choices": _CHOICES, "refuses": _REFUSES}
-        for name, values in shared.items():
-            object.__setattr__(self, name, {**values, **getattr(self, name)})
-
+from workloads.schedulers import SCHEDULERS, SCORES, UNSCHEDULED, Schedule, bare_optimizer
+from workloads.trial import Setting, Settings, TrialConfig, canonical_json
 
 SETTINGS: Mapping[str, Default] = {
     "label_smoothing": 0.0,
@@ -63,13 +38,58 @@ SETTINGS: Mapping[str, Default] = {
 }
 """The settings every workload has; all are off by default. docs/data.md explains them."""
 
+DataSource = DatasetRow | OwnData
+"""What is known of a data set before it is read; both have `name, train, val, test, classes, digest`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # known by identity: a user may change theirs and keep its name
+class WorkloadRow(Row):
+    """A network and the data set to train it on."""
+
+    dataset: str
+    """Name of the data set."""
+    model: Callable[[DataSource, Settings], nn.Module]
+    """Builds the network for a data set and the row's settings; its random draws are a function of the seed."""
+    initialise: Callable[[nn.Module, Generator], None] | None = None
+    """Sets initial weights from a generator seeded by the trial; None keeps those the network was built with."""
+    settings: Mapping[str, Default] = field(default_factory=dict)
+    """The network's own settings; `SETTINGS` are added, with their choices and refusals."""
+    shared: frozenset[str] = frozenset(SETTINGS)
+    """Which of `SETTINGS` make sense for it."""
+    allowed: Mapping[str, Range] = field(default_factory=dict)
+    """The numbers allowed for the network's own settings."""
+    objective: Objective = CLASSIFICATION
+    """What is minimised, and what configurations are ranked by."""
+    data: OwnData | None = None
+    """A user's own data; None for a data set of `DATASETS` or images in a CSV."""
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "label_smoothing": Range(at_least=0, below=1),
+        "clip_norm": Range(above=0),
+        "shift": Range(at_least=0, below=SIZE),
+        "erasing": Range(at_least=0, at_most=1),
+        "thin_classes": Range(at_least=0),
+        "thin_to": Range(above=0, at_most=1),
+    }
+
+    def __post_init__(self) -> None:
+        shared = {"settings": SETTINGS, "choices": _CHOICES}
+        for name, values in shared.items():
+            kept = {setting: value for setting, value in values.items() if setting in self.shared}
+            object.__setattr__(self, name, {**kept, **getattr(self, name)})
+        if "thin_to" in self.shared:
+            object.__setattr__(self, "refuses", {**_REFUSES, **self.refuses})
+        object.__setattr__(self, "ranges", {**type(self).ranges, **self.allowed})
+
+
 _CHOICES = {"balance": ("none", "oversample", "class_weights")}
 _REFUSES: Refusals = {
     "thin_to has no effect unless thin_classes is set": lambda s: s["thin_to"] < 1 and not s["thin_classes"],
 }
 
 
-def _lenet(dataset: DatasetRow, settings: Settings) -> nn.Module:
+def _lenet(dataset: DataSource, settings: Settings) -> nn.Module:
+    assert isinstance(dataset, DatasetRow)
     return LeNet(dataset.channels, len(dataset.classes), batch_norm=bool(settings["batch_norm"]))
 
 
@@ -101,19 +121,51 @@ def added_workloads() -> dict[str, WorkloadRow]:
     return {name: row for name, row in WORKLOADS.items() if _SHIPPED.get(name) is not row}
 
 
-def dataset_of(config: TrialConfig) -> DatasetRow:
-    """Returns the row of a trial's data set.
+def dataset_of(config: TrialConfig) -> DataSource:
+    """Returns where a trial's data set comes from.
 
     Raises:
         DataError: It is the user's own data set, and its CSV cannot be used.
     """
-    name = WORKLOADS[config.workload].dataset
+    row = WORKLOADS[config.workload]
+    if row.data is not None:
+        return row.data
+    name = row.dataset
     return own_images(str(config.workload_settings.get("path", ""))) if name == OWN_IMAGES else DATASETS[name]
+
+
+def data_of(source: DataSource, root: Path = DATA_ROOT) -> Dataset | OwnDataset:
+    """Returns a data set, ready to train on.
+
+    Args:
+        source: Where it comes from.
+        root: The folder of downloaded data sets.
+
+    Raises:
+        InputError: It cannot be read, or not be used.
+    """
+    return source.dataset if isinstance(source, OwnData) else load(source, root)
+
+
+def objective_of_trial(config: TrialConfig) -> Objective:
+    """Returns what a trial minimises and is ranked by."""
+    return WORKLOADS[config.workload].objective
+
+
+def measure_of(config: TrialConfig) -> Measure:
+    """Returns what the configurations of a trial's workload are ranked by."""
+    return objective_of_trial(config).measure
+
+
+def settings_of(config: TrialConfig) -> dict[str, Setting]:
+    """Returns a trial's workload settings, with those of `SETTINGS` that its workload lacks as they do nothing."""
+    neutral: dict[str, Any] = dict(SETTINGS)
+    return neutral | dict(config.workload_settings)
 
 
 def about_imbalance(config: TrialConfig) -> bool:
     """Whether per-class metrics are recorded for a trial."""
-    settings = config.workload_settings
+    settings = settings_of(config)
     return settings["balance"] != "none" or bool(settings["thin_classes"])
 
 
@@ -150,11 +202,24 @@ def resolve(config: TrialConfig) -> TrialConfig:
     available = train_images(config)
     if config.batch_size > available:
         raise InputError(f"batch_size must be at most the {available} training images, not {config.batch_size}")
-    chosen, classes = config.workload_settings["thin_classes"], len(dataset_of(config).classes)
-    if isinstance(chosen, tuple) and max(chosen, default=0) >= classes:
+    _check_monitor(config, workload)
+    chosen, classes = settings_of(config)["thin_classes"], len(dataset_of(config).classes)
+    if isinstance(chosen, tuple) and max(chosen, default=-1) >= classes:
         raise InputError(f"workload.thin_classes must be classes from 0 to {classes - 1}, not {list(chosen)}")
-    _try_settings(canonical_json(config.replace(seed=0).to_json()))
+    _try_settings(canonical_json(config.replace(seed=0).to_json()), workload)
     return config
+
+
+def _check_monitor(config: TrialConfig, workload: WorkloadRow) -> None:
+    """Refuses to monitor a measure that the workload is not measured by."""
+    monitor, measure = config.scheduler_settings.get("monitor"), workload.objective.measure
+    own = "val_score" if measure.higher_is_better else "val_error"
+    fits = "val_accuracy" if measure.name == ACCURACY.name else own
+    if monitor in SCORES and monitor != fits:
+        raise NotApplicableError(
+            f"scheduler.monitor {monitor} does not fit {config.workload!r}, which is measured by {measure.name}: "
+            f"monitor {fits}, or a loss"
+        )
 
 
 def _placed(settings: Settings) -> Settings:
@@ -163,8 +228,13 @@ def _placed(settings: Settings) -> Settings:
 
 
 @cache
-def _try_settings(config_json: str) -> None:
-    """Lets torch validate the settings now, as it would at the start of the trial and at the end of warm-up."""
+def _try_settings(config_json: str, workload: WorkloadRow) -> None:
+    """Lets torch validate the settings now, as it would at the start of the trial and at the end of warm-up.
+
+    Args:
+        config_json: The trial.
+        workload: Its row, whose data say how many steps an epoch has.
+    """
     config = TrialConfig.from_json(json.loads(config_json))
     try:
         optimizer = bare_optimizer(config)

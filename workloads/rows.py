@@ -53,7 +53,7 @@ class Range:
         return " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None) or "(finite)"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
     """One row of a registry."""
 

@@ -142,8 +142,17 @@ def _half_and_three_quarters(epochs: int) -> tuple[int, ...]:
     return (max(1, epochs // 2), max(2, epochs * 3 // 4))
 
 
-MONITORS: Mapping[str, Literal["min", "max"]] = {"train_loss": "min", "val_loss": "min", "val_accuracy": "max"}
-"""Metrics a plateau schedule can monitor -> whether lower or higher is better."""
+MONITORS: Mapping[str, Literal["min", "max"]] = {
+    "train_loss": "min",
+    "val_loss": "min",
+    "val_accuracy": "max",
+    "val_score": "max",
+    "val_error": "min",
+}
+"""Metrics a plateau schedule can monitor -> whether lower or higher is better. The last two are the measure of a
+workload that is not measured by accuracy."""
+SCORES = ("val_accuracy", "val_score", "val_error")
+"""Those that are the measure on the validation examples: one number, named by what it is."""
 
 
 def _plateau(optimizer: Optimizer, s: dict[str, Any], h: Horizon) -> LRScheduler:
@@ -475,6 +484,7 @@ class Schedule:
             self._scheduler.step()
         elif isinstance(self._scheduler, ReduceLROnPlateau):
             monitor = str(self._config.scheduler_settings["monitor"])
+            monitor = SCORES[0] if monitor in SCORES else monitor
             if monitor in metrics:
                 self._scheduler.step(metrics[monitor])
 

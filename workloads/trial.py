@@ -237,8 +237,10 @@ class EpochRecord:
     """Learning rate of the epoch's last step."""
     train_loss: float
     """Mean training objective (with smoothing and weights) over the training images, measured while training."""
-    train_accuracy: float
-    """Accuracy on the training images, measured like `train_loss`."""
+    train_accuracy: float | None
+    """Accuracy on the training images, measured like `train_loss`; None if the workload's measure needs a whole split.
+
+    For a workload with another measure, the fields named accuracy hold that measure's values."""
     val_loss: float
     """Mean over the validation images after the epoch."""
     val_accuracy: float

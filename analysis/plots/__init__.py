@@ -18,6 +18,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import (
     accuracy_by_lr,
     applied_rates,
@@ -32,7 +33,8 @@ from analysis.plots import (
     seeds,
     targets,
 )
-from analysis.plots.style import Picture, picture
+from analysis.plots.style import Picture, drawn, picture
+from workloads.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Plot:
     name: str
     """Name of its files and for `--plot`."""
     caption: str
-    """Caption, understandable on its own."""
+    """Caption, understandable on its own; of accuracy, whatever the sweep's measure."""
     data: Callable[[SweepData, pl.DataFrame], Any]
     """Sweep and its summary -> numbers with a `note`; None if the plot does not apply to this sweep."""
     draw: Callable[[Any, Figure], None]
@@ -182,6 +184,38 @@ PLOTS: tuple[Plot, ...] = (
 """Every plot, in the order of the report."""
 
 
+def draw_figure(sweep: SweepData, summary: pl.DataFrame, name: str) -> Figure:
+    """Returns one plot of a sweep, to go on from.
+
+    Args:
+        sweep: The sweep.
+        summary: `summarise(sweep)`.
+        name: Name of the plot.
+
+    Raises:
+        InputError: The name is unknown, or the plot does not apply to this sweep.
+    """
+    (plot,) = named([name])
+    numbers = plot.data(sweep, summary)
+    if numbers is None:
+        fit = [one.name for one in PLOTS if one.data(sweep, summary) is not None]
+        raise InputError(f"plot {name!r} does not apply to this sweep; those that do: {', '.join(fit) or 'none'}")
+    return drawn(lambda figure: plot.draw(numbers, figure))
+
+
+def named(names: Collection[str]) -> list[Plot]:
+    """Returns the plots of these names.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    known = {plot.name: plot for plot in PLOTS}
+    for name in names:
+        if name not in known:
+            raise InputError(f"unknown plot {name!r}{did_you_mean(str(name), known)}; known: {', '.join(known)}")
+    return [known[name] for name in names]
+
+
 def draw_plots(
     sweep: SweepData,
     summary: pl.DataFrame,
@@ -214,5 +248,5 @@ def _drawn(plot: Plot, sweep: SweepData, summary: pl.DataFrame) -> Drawn | None:
     numbers = plot.data(sweep, summary)
     if numbers is None:
         return None
-    caption = f"{plot.caption} {numbers.note}".strip()
+    caption = in_words(f"{plot.caption} {numbers.note}".strip(), sweep.measure)
     return Drawn(plot.name, caption, picture(lambda figure: plot.draw(numbers, figure)))

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import by_family, families
+from workloads.measure import ACCURACY, Measure
 
 Edge = Literal["lowest", "highest"]
 
@@ -39,6 +41,8 @@ class ByRate:
 
     series: tuple[Series, ...]
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
     drawn: bool = False
     """Whether rates are draws, each with other settings of its own: points that no line connects."""
 
@@ -62,7 +66,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> ByRate | None:
         notes.append(f"Rings mark best learning rates at the {edge}: better ones may lie beyond it.")
     if drawn and sweep.search is not None and len(sweep.search.drawn) > 1:
         notes.append("Each point is a draw: its other settings differ too.")
-    return ByRate(series, " ".join(notes), drawn)
+    return ByRate(series, " ".join(notes), sweep.measure, drawn)
 
 
 def _series(label: str, rows: pl.DataFrame) -> Series:
@@ -82,18 +86,27 @@ def _series(label: str, rows: pl.DataFrame) -> Series:
 
 
 def draw(data: ByRate, figure: Figure) -> None:
-    """Draws the series on a logarithmic axis; rates that diverged are crosses in a strip at the foot."""
+    """Draws the series on a logarithmic axis; rates that diverged are crosses in a strip at the end of the worst."""
     axes = figure.add_subplot()
     diverged = [index for index, one in enumerate(data.series) if one.diverged_lrs]
     height = min(0.055, 0.25 / max(1, len(diverged)))
     means = [value for one in data.series for value in one.mean] or [0.0, 1.0]
     ends = [value for one in data.series for value in (*one.low, *one.high) if value is not None]
     scales.rate_axis(axes, [lr for one in data.series for lr in (*one.lrs, *one.diverged_lrs)])
-    scales.accuracy_axis(axes, means, "final validation accuracy", ends=ends, foot=height * len(diverged))
+    scales.accuracy_axis(
+        axes, means, "final validation accuracy", ends=ends, foot=height * len(diverged), measure=data.measure
+    )
     handles = [_draw_series(axes, one, index, data.drawn) for index, one in enumerate(data.series)]
     for level, index in enumerate(diverged):
         for lr in data.series[index].diverged_lrs:
-            style.cross(axes, lr, height * (level + 0.5), style.line(index)["color"], at_foot=True)
+            place = height * (level + 0.5)
+            style.cross(
+                axes,
+                lr,
+                place if data.measure.higher_is_better else 1 - place,
+                style.line(index)["color"],
+                at_foot=True,
+            )
     if diverged:
         handles.append(style.cross_handle())
     if any(one.edge for one in data.series):
@@ -101,7 +114,7 @@ def draw(data: ByRate, figure: Figure) -> None:
             Line2D([], [], linestyle="none", label=f"best at edge of {'range' if data.drawn else 'grid'}", **_RING)
         )
     axes.set_xlabel("initial learning rate")
-    style.title(figure, "Final validation accuracy by learning rate")
+    style.title(figure, in_words("Final validation accuracy by learning rate", data.measure))
     if len(handles) > 1:
         style.legend(figure, handles)
 

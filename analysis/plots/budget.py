@@ -8,9 +8,11 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import by_family, families
 from analysis.statistics.budget import best_after
+from workloads.measure import ACCURACY, Measure
 
 _FEWEST_TRIALS = 3
 _MOST_BANDS = 4
@@ -35,6 +37,8 @@ class Budget:
 
     groups: tuple[Group, ...]
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Budget | None:
@@ -45,14 +49,16 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Budget | None:
     )
     if curves.is_empty():
         return None
-    groups = sorted((_group(*part) for part in by_family(sweep, curves)), key=lambda group: -group.median[-1])
+    groups = sorted(
+        (_group(*part) for part in by_family(sweep, curves)), key=lambda group: -sweep.measure.sign * group.median[-1]
+    )
     bands = "; bands: 10th to 90th percentile" if len(groups) <= _MOST_BANDS else ""
     note = f"Lines: median over random draws of trials{bands}."
     if (sweep.trials["status"] == "early_stopped").any():
         note += " Trials that were stopped early count as tried, and as having found nothing."
     if len(groups) > style.MAX_LINES:
         note += f" Shown: the best {style.MAX_LINES} of {len(groups)}."
-    return Budget(tuple(groups[: style.MAX_LINES]), note)
+    return Budget(tuple(groups[: style.MAX_LINES]), note, sweep.measure)
 
 
 def _group(label: str, part: pl.DataFrame) -> Group:
@@ -68,14 +74,14 @@ def draw(data: Budget, figure: Figure) -> None:
         marks = style.mark_every(len(group.budgets), index)
         handles += axes.plot(group.budgets, group.median, **look, markevery=marks, label=group.label)
     shown = [value for group in data.groups for value in (*group.median, *group.high, *group.low) if value is not None]
-    scales.accuracy_axis(axes, shown, "best final validation accuracy found")
-    foot = axes.get_ylim()[0]
+    scales.accuracy_axis(axes, shown, "best final validation accuracy found", measure=data.measure)
+    foot = axes.get_ylim()[0 if data.measure.higher_is_better else 1]
     banded = data.groups if len(data.groups) <= _MOST_BANDS else ()
     for group, handle in zip(banded, handles, strict=False):
         low = [foot if value is None else value for value in group.low]
         axes.fill_between(group.budgets, low, group.high, color=handle.get_color(), alpha=0.12)
     scales.count_axis(axes, max(group.budgets[-1] for group in data.groups))
     axes.set_xlabel("number of random trials")
-    style.title(figure, "Best accuracy by budget of trials")
+    style.title(figure, in_words("Best accuracy by budget of trials", data.measure))
     if len(handles) > 1:
         style.legend(figure, handles)

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import style
 from analysis.plots.selection import axis_name
 from analysis.statistics.effects import variance_shares
 from analysis.statistics.surface import surface_shares
+from workloads.measure import ACCURACY, Measure
 
 _MOST_BARS = 15
 _SMALLEST = 0.0005
@@ -25,6 +27,8 @@ class Shares:
     terms: tuple[str, ...]
     shares: tuple[float, ...]
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Shares | None:
@@ -40,7 +44,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Shares | None:
     notes = [_SURFACE] if searched else []
     notes += [f"Smaller terms not shown: {left_out}."] if left_out else []
     terms = (" × ".join(axis_name(part) for part in term.split(" x ")) for term in shown["term"])
-    return Shares(tuple(terms), tuple(shown["share"]), " ".join(notes))
+    return Shares(tuple(terms), tuple(shown["share"]), " ".join(notes), sweep.measure)
 
 
 _SURFACE = (
@@ -59,5 +63,5 @@ def draw(data: Shares, figure: Figure) -> None:
     style.rows(axes, data.terms)
     axes.set_xlim(0, max(data.shares) * 1.12)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("share of the variance of the final validation accuracy")
+    axes.set_xlabel(in_words("share of the variance of the final validation accuracy", data.measure))
     style.title(figure, "Sources of variance")

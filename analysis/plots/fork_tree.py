@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import describe, seed_noise
+from workloads.measure import ACCURACY, Measure
 
 _MOST_BRANCHES = 40
 
@@ -59,6 +60,8 @@ class Tree:
     noise: float
     """Standard error of an accuracy, from seed to seed."""
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
@@ -89,8 +92,9 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Tree | None:
         ),
         epochs.height,
         trained,
-        seed_noise(summary),
+        seed_noise(summary, sweep.measure),
         note,
+        sweep.measure,
     )
 
 
@@ -168,7 +172,9 @@ def draw(data: Tree, figure: Figure) -> None:
     labels = [branch.leaf.label if branch.leaf else "" for branch in data.branches]
     style.size_for_rows(figure, labels, extra=1.9, width=10)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours([branch.leaf.accuracy for branch in data.branches if branch.leaf], data.noise)
+    colours = scales.AccuracyColours(
+        [branch.leaf.accuracy for branch in data.branches if branch.leaf], data.noise, data.measure
+    )
     for row, branch in enumerate(data.branches):
         if branch.parent is not None:
             axes.plot([branch.first - 1] * 2, [branch.parent, row], color=style.MUTED, linewidth=1.5, zorder=1)

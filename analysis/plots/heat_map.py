@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 
 from analysis.aggregate import CHOICE
 from analysis.loading import FINISHED, SweepData
+from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import axis_name, seed_noise, value_text
+from workloads.measure import ACCURACY, Measure
 
 _MOST_CELLS_WITH_TEXT = 12
 _MOST_INCHES = 12
@@ -47,6 +49,8 @@ class Maps:
     noise: float
     """Standard error of a cell, from seed to seed."""
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def lr_by_schedule(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
@@ -55,7 +59,8 @@ def lr_by_schedule(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
         return None
     note = f"Each cell is the mean over seeds{' and all other settings' if len(sweep.axes) > 2 else ''}."
     grid = over(sweep.trials, "lr", "scheduler")
-    return _maps("Final validation accuracy by learning rate and schedule", (grid,), seed_noise(summary), note)
+    title = "Final validation accuracy by learning rate and schedule"
+    return _maps(title, (grid,), seed_noise(summary, sweep.measure), note, sweep.measure)
 
 
 def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
@@ -72,7 +77,9 @@ def plateau_pairs(sweep: SweepData, summary: pl.DataFrame) -> Maps | None:
         note += f" Shown: {len(shown)} of {len(pairs)} pairs."
     maps = tuple(over(trials, *pair) for pair in shown)
     plateau = summary.filter(pl.col("scheduler") == "plateau")
-    return _maps("Final validation accuracy by plateau settings", maps, seed_noise(plateau), note)
+    return _maps(
+        "Final validation accuracy by plateau settings", maps, seed_noise(plateau, sweep.measure), note, sweep.measure
+    )
 
 
 def _listed(sweep: SweepData) -> list[str]:
@@ -80,11 +87,11 @@ def _listed(sweep: SweepData) -> list[str]:
     return [name for name in sweep.axes if sweep.search is None or name not in sweep.search.drawn]
 
 
-def _maps(title: str, maps: tuple[Map, ...], noise: float, note: str) -> Maps:
+def _maps(title: str, maps: tuple[Map, ...], noise: float, note: str, measure: Measure) -> Maps:
     values = _values(maps)
     if within_noise(values, noise):
         note += " The cells differ by no more than seed noise, so their colours barely differ."
-    return Maps(title, maps, noise, note)
+    return Maps(in_words(title, measure), maps, noise, note, measure)
 
 
 def within_noise(values: Sequence[float], noise: float) -> bool:
@@ -130,7 +137,7 @@ def draw(data: Maps, figure: Figure) -> None:
     cells_high = max(len(one.y) for one in data.maps)
     width = min(_MOST_INCHES, max(style.WIDTH, 0.72 * cells_wide + 1.6 * columns + 1))
     figure.set_size_inches(width, max(3.6, 0.5 * cells_high + 1.6) * rows)
-    colours = scales.AccuracyColours(_values(data.maps), data.noise)
+    colours = scales.AccuracyColours(_values(data.maps), data.noise, data.measure)
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, one in zip(panels.flat, data.maps, strict=False):
         _panel(axes, one, colours, data.noise)
@@ -142,7 +149,7 @@ def draw(data: Maps, figure: Figure) -> None:
 
 def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours, noise: float) -> None:
     values = np.array([[np.nan if value is None else value for value in line] for line in data.values], dtype=float)
-    shown = np.ma.masked_invalid(values)
+    shown = np.ma.masked_invalid(colours.measure.sign * values)
     axes.pcolormesh(
         shown,
         cmap=colours.map,
@@ -168,13 +175,19 @@ def _panel(axes: Axes, data: Map, colours: scales.AccuracyColours, noise: float)
 
 def _label_cells(axes: Axes, data: Map, colours: scales.AccuracyColours, noise: float) -> None:
     values = [value for line in data.values for value in line if value is not None]
-    best = None if within_noise(values, noise) else round(max(values), 3)
+    best = None if within_noise(values, noise) else _cell(max(values, key=colours.position), colours.measure)
     for j, line in enumerate(data.values):
         for i, value in enumerate(line):
-            text = "–" if value is None else f"{value:.3f}".removeprefix("0")
+            number = "–" if value is None else _cell(value, colours.measure)
+            text = number
             if data.diverged[j][i]:
                 text = "×" if value is None else text + "×"
             dark = value is not None and colours.position(value) < 0.6
             colour = style.MUTED if value is None else style.ON_DARK if dark else style.ON_LIGHT
-            weight = "bold" if value is not None and round(value, 3) == best else "normal"
+            weight = "bold" if number == best else "normal"
             axes.text(i + 0.5, j + 0.5, text, ha="center", va="center", fontsize=11, color=colour, fontweight=weight)
+
+
+def _cell(value: float, measure: Measure) -> str:
+    """Returns what a cell says: `.912`, `0.312`, `3120`."""
+    return measure.text(value, 3).removeprefix("0" if measure.is_share else "")

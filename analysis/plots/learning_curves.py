@@ -11,10 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis import schema
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import Selection, best_and_worst
 from analysis.statistics.intervals import mean_intervals
+from workloads.measure import ACCURACY, Measure
 
 METRICS = {
     "train_loss": "training loss",
@@ -47,6 +50,8 @@ class Curves:
     seeds: int
     """Most seeds of any configuration."""
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(metric: str) -> Callable[[SweepData, pl.DataFrame], Curves | None]:
@@ -59,25 +64,27 @@ def data(metric: str) -> Callable[[SweepData, pl.DataFrame], Curves | None]:
 
 
 def curves(sweep: SweepData, selection: Selection, metric: str) -> Curves | None:
-    """Returns the curves of chosen configurations, or None when none has a record."""
+    """Returns the curves of chosen configurations, or None when none has a record with that metric."""
     chosen = pl.DataFrame({"configuration": selection.configurations}, schema={"configuration": pl.Int32})
     rows = sweep.epochs.join(chosen, on="configuration", how="semi").sort("trial_id", "epoch")
     by_trial = rows.group_by("configuration", "trial_id", maintain_order=True).agg(metric)
+    (of,) = (of for of in schema.METRICS if of.name == f"final_{metric.replace('train', 'val')}")
+    bounds = of.bounds(sweep.measure)
     diverged = set(sweep.trials.filter(pl.col("status") == "diverged")["configuration"])
     found = []
     for configuration, label in zip(selection.configurations, selection.labels, strict=True):
         series = by_trial.filter(pl.col("configuration") == configuration)[metric].to_list()
-        if series:
-            found.append(_curve(label, series, configuration in diverged, 1.0 if "accuracy" in metric else np.inf))
+        if series and not any(None in values for values in series):  # a measure of a whole split may be unknown
+            found.append(_curve(label, series, configuration in diverged, bounds))
     seeds = int(by_trial.group_by("configuration").len()["len"].max() or 0)  # type: ignore[arg-type]
-    return Curves(metric, tuple(found), seeds, selection.note) if found else None
+    return Curves(metric, tuple(found), seeds, selection.note, sweep.measure) if found else None
 
 
-def _curve(label: str, series: list[list[float]], diverged: bool, most: float) -> Curve:
+def _curve(label: str, series: list[list[float]], diverged: bool, bounds: tuple[float, float]) -> Curve:
     length = min(len(values) for values in series)
     values = np.array([seed[:length] for seed in series])
     mean = values.mean(axis=0)
-    low, high = mean_intervals(values.T, 0, most)
+    low, high = mean_intervals(values.T, *bounds)
     if np.isnan(low).all():
         return Curve(label, tuple(mean.tolist()), None, None, diverged)
     low, high = np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)  # seeds that agree exactly
@@ -88,8 +95,8 @@ def draw(data: Curves, figure: Figure) -> None:
     """Draws the curves with their legend beside or below them."""
     axes = figure.add_subplot()
     handles = lines(axes, data)
-    name = METRICS[data.metric]
-    style.title(figure, f"{name.capitalize()} by epoch")
+    name = in_words(METRICS[data.metric], data.measure)
+    style.title(figure, f"{name[0].upper()}{name[1:]} by epoch")
     style.legend(figure, handles)
 
 
@@ -101,7 +108,8 @@ def _value_axis(axes: Axes, data: Curves) -> None:
     """Sets up the vertical axis to include means and bands, except of curves that would squeeze the others."""
     label = METRICS[data.metric] + (", mean and 95% interval" if data.seeds > 1 else "")
     finite = [curve for curve in data.curves if not curve.diverged] or data.curves
-    most = _FAR * float(np.quantile([max(curve.mean) for curve in finite], 0.5, method="lower"))
+    usual = float(np.quantile([max(curve.mean) for curve in finite], 0.5, method="lower"))
+    most = _FAR * usual if usual > 0 else np.inf
     shown = [curve for curve in finite if max(curve.mean) <= most]
     means = [value for curve in shown for value in curve.mean]
     ends = [min(value, most) for curve in shown for end in (curve.low, curve.high) if end is not None for value in end]
@@ -109,7 +117,7 @@ def _value_axis(axes: Axes, data: Curves) -> None:
         scales.loss_axis(axes, means, ends)
         axes.set_ylabel(label)
     else:
-        scales.accuracy_axis(axes, means, label, ends=ends)
+        scales.accuracy_axis(axes, means, label, ends=ends, measure=data.measure)
 
 
 def lines(axes: Axes, data: Curves) -> list[Line2D]:

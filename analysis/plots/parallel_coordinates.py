@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 
 from analysis.aggregate import CHOICE
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import axis_name, value_text
+from workloads.measure import ACCURACY, Measure
 
 _MOST_LINES = 400
 _MOST_LEVELS = 16
@@ -39,6 +41,8 @@ class Parallel:
     accuracies: tuple[float | None, ...]
     """Mean final validation accuracy of each; None where every seed diverged."""
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Parallel | None:
@@ -46,7 +50,8 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Parallel | None:
     ran = summary.filter(pl.col("n") + pl.col("diverged") > 0)
     if len(sweep.axes) < 2 or ran.height < 2:
         return None
-    shown = ran.sort(f"{CHOICE}_mean", descending=True, nulls_last=True).head(_MOST_LINES).reverse()
+    quality = sweep.measure.sign * pl.col(f"{CHOICE}_mean")
+    shown = ran.sort(quality, descending=True, nulls_last=True).head(_MOST_LINES).reverse()
     columns = [_axis(name, sweep.trials[name], shown[name]) for name in sweep.axes]
     note = f"Shown: the best {shown.height} of {ran.height:,}." if shown.height < ran.height else ""
     return Parallel(
@@ -54,6 +59,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Parallel | None:
         lines=tuple(zip(*(positions for _, positions in columns), strict=True)),
         accuracies=tuple(shown[f"{CHOICE}_mean"]),
         note=note,
+        measure=sweep.measure,
     )
 
 
@@ -81,8 +87,8 @@ def draw(data: Parallel, figure: Figure) -> None:
     """Draws the axes from left to right and the outcome as the last."""
     figure.set_size_inches(max(style.WIDTH, 1.75 * (len(data.axes) + 1)), 5.6)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours(data.accuracies)
-    outcome = Axis("final validation accuracy", _outcome_ticks(data, colours))
+    colours = scales.AccuracyColours(data.accuracies, measure=data.measure)
+    outcome = Axis(in_words("final validation accuracy", data.measure), _outcome_ticks(data, colours))
     ends = [_DIVERGED if one is None else colours.position(one) for one in data.accuracies]
     lines = [list(enumerate((*line, end))) for line, end in zip(data.lines, ends, strict=True)]
     shades = [style.MUTED if one is None else colours(one) for one in data.accuracies]
@@ -123,9 +129,12 @@ def _outcome_ticks(data: Parallel, colours: scales.AccuracyColours) -> tuple[tup
     values = [one for one in data.accuracies if one is not None]
     if not values:
         return ((_DIVERGED, "diverged"),)
-    room = colours.high - colours.low
+    measure = colours.measure
+    room = (colours.high - colours.low) / (1.0 if measure.is_share else abs(colours.at(0.5)) or 1.0)
     digits = 3 if room > _NARROW else 4
-    ticks = [(place, f"{colours.low + place * room:.{digits}f}") for place in (0.25, 0.5, 0.75, 1.0)]
-    lowest = (0.0, f"{'≤ ' if min(values) < colours.low else ''}{colours.low:.{digits}f}")
+    ticks = [(place, measure.text(colours.at(place), digits)) for place in (0.25, 0.5, 0.75, 1.0)]
+    beyond = "≤ " if measure.higher_is_better else "≥ "
+    worst = min(measure.sign * value for value in values)
+    lowest = (0.0, f"{beyond if worst < colours.low else ''}{measure.text(colours.at(0.0), digits)}")
     diverged = [(_DIVERGED, "diverged")] if len(values) < len(data.accuracies) else []
     return (*diverged, lowest, *ticks)

@@ -12,6 +12,7 @@ from analysis.aggregate import CHOICE
 from analysis.loading import FINISHED, SweepData
 from analysis.plots import scales, style
 from analysis.plots.selection import describe, seed_noise
+from workloads.measure import ACCURACY, Measure
 
 _MOST_LINES = 30
 
@@ -38,6 +39,8 @@ class Timeline:
     noise: float
     """Standard error of an accuracy, from seed to seed."""
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
@@ -65,7 +68,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
         )
         .group_by("fell", "epochs_run", "accuracy", "diverged", "losses", maintain_order=True)
         .agg("configuration")
-        .sort("accuracy", descending=True, nulls_last=True, maintain_order=True)
+        .sort(sweep.measure.sign * pl.col("accuracy"), descending=True, nulls_last=True, maintain_order=True)
     )
     shown = settings.head(_MOST_LINES)
     rows = tuple(
@@ -85,14 +88,14 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Timeline | None:
         notes.append(f"Shown: the best {shown.height} of {settings.height} rows.")
     if ran["seed"].n_unique() > 1:
         notes.append("Where seeds differ, each has its own line of marks.")
-    return Timeline(rows, seed_noise(summary), " ".join(notes))
+    return Timeline(rows, seed_noise(summary, sweep.measure), " ".join(notes), sweep.measure)
 
 
 def draw(data: Timeline, figure: Figure) -> None:
     """Draws the timeline, coloured by final validation accuracy."""
     style.size_for_rows(figure, [row.label for row in data.rows], extra=1.7, width=10)
     axes = figure.add_subplot()
-    colours = scales.AccuracyColours([row.accuracy for row in data.rows], data.noise)
+    colours = scales.AccuracyColours([row.accuracy for row in data.rows], data.noise, data.measure)
     for place, row in enumerate(data.rows):
         colour = style.MUTED if row.accuracy is None else colours(row.accuracy)
         axes.plot([1, row.epochs], [place, place], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)

@@ -21,6 +21,7 @@ from analysis.loading import SweepData
 from analysis.plots import scales, style
 from analysis.race import Race
 from analysis.statistics.rounds import Event, Standing
+from workloads.measure import ACCURACY, Measure, rounded
 
 _MOST_ROWS, _SHOWN_OF_MORE = 48, 30
 _DENSE_FROM, _DENSE = 20, 0.75
@@ -55,7 +56,7 @@ class Row:
     until: int
     """Seeds of the round that ended it; of those not dropped, of the last round."""
     behind: float | None
-    """Mean of how much accuracy the one it was compared with last is ahead."""
+    """Mean of how far the one it was compared with last is ahead."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Course:
     care: float | None
     """The smallest difference that matters; None if any does."""
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Course | None:
@@ -111,6 +114,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Course | None:
         rounds=rounds,
         care=race.care,
         note=_note(race, [row for _, row in shown]),
+        measure=sweep.measure,
     )
 
 
@@ -214,12 +218,16 @@ def _draw_rows(data: Course, axes: Axes) -> None:
             axes.plot([row.seeds, row.until], [place, place], color=colour, **_WAITS)
         axes.plot([row.until], [place], color=colour, linestyle="none", zorder=4, clip_on=False, **mark)
         if row.behind is not None:
-            _beside(axes, place, f"{round(row.behind, 4) + 0.0:.4f}".replace("-", "−"))  # 0 has no sign
+            _beside(axes, place, _behind(row.behind, data.measure).replace("-", "−"))
     if any(row.behind is not None for row in data.rows):
         _beside(axes, -0.75, "behind by")
     style.rows(axes, [row.label for row in data.rows])
     _seed_axis(axes, data.rounds, 10)
     axes.set_xlabel("seeds")
+
+
+def _behind(value: float, measure: Measure) -> str:
+    return f"{round(value, 4) + 0.0:.4f}" if measure.is_share else rounded(value, 3)  # 0 has no sign
 
 
 def _beside(axes: Axes, place: float, text: str) -> None:
@@ -276,7 +284,7 @@ def _draw_panels(data: Course, figure: SubFigure, columns: int) -> None:
             axes.tick_params(labelbottom=True)  # nothing is below it
             axes.set_xlabel("seeds")
     figure.suptitle("How far behind the leader", x=0.01, ha="left", fontsize=13, fontweight="bold", color=style.INK)
-    figure.supylabel("accuracy", fontsize=12)
+    figure.supylabel(data.measure.name, fontsize=12)
     figure.legend(handles=_panel_handles(data), loc="outside lower left", ncols=3, alignment="left")
 
 

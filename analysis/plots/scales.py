@@ -1,8 +1,12 @@
-"""Axes for the quantities of a sweep: epochs, learning rates, losses, accuracies; and colours for accuracies."""
+"""Axes for the quantities of a sweep: epochs, learning rates, losses, accuracies; and colours for accuracies.
+
+What holds accuracies may hold the values of another measure (`SweepData.measure`).
+"""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -14,18 +18,23 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_h
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from analysis.measures import in_words
+from workloads.measure import ACCURACY, Measure
+
 Which = Literal["x", "y"]
 
 _MOST_TICKS = 8
 _NICE_STEPS = (1, 2, 2.5, 5, 10)
 _LOG_LOSS_FROM = 5
-"""Losses that span at least this factor are shown on a logarithmic axis."""
+"""Losses, and distances to a perfect value, that span at least this factor are shown on a logarithmic axis."""
 _STRETCH_FROM = 0.1
 """Accuracies that span at least this much are shown on an axis that is logarithmic in the error."""
 _FARTHEST_END = 5
 """Cuts off intervals that reach zero loss or zero error, which would dominate a logarithmic axis."""
 _LONGEST_UPRIGHT = 30
 """Characters of a vertical axis's label that leave room for more on the line."""
+_LONGEST_LINE: dict[Which, int] = {"x": 60, "y": 44}
+"""Characters of a line of an axis's label."""
 _MOST_DIGITS, _FEWEST_USED = 2, 3
 """Learning rates with more digits are no ticks; with fewer ticks than that, powers of ten help out."""
 _SMALLEST_ERROR = 1e-4
@@ -128,27 +137,34 @@ def accuracy_axis(
     *,
     ends: Sequence[float] = (),
     foot: float = 0.0,
+    measure: Measure = ACCURACY,
 ) -> None:
     """Sets up an axis for accuracies.
 
     When they span much it is logarithmic in the error (one minus accuracy), which its label says: the gap between 0.90
-    and 0.91 stays visible beside a trial that learned nothing.
+    and 0.91 stays visible beside a trial that learned nothing. That of another measure is logarithmic in the distance
+    to a perfect value, if there is one and distances span a large factor.
 
     Args:
         axes: The axes.
         accuracies: What is to be shown.
-        label: What the axis says.
+        label: What the axis says, of accuracy.
         which: The axis.
         ends: Ends of their intervals, shown too; on a logarithmic axis up to a `_FARTHEST_END`th of the smallest error.
-        foot: Share of the axis to leave free at its low end.
+        foot: Share of the axis to leave free at the end of the worst.
+        measure: What the accuracies are.
     """
+    label = in_words(label, measure)
+    if not measure.is_share:
+        _measure_axis(axes, accuracies, label, which, ends, foot, measure)
+        return
     low, high = min(*accuracies, *ends, 1.0), max(*accuracies, *ends, 0.0)
     stretch = high - low >= _STRETCH_FROM
     if stretch:
         best = max(accuracies)
         high = max(best, min(high, 1 - (1 - best) / _FARTHEST_END))
-    says = f"{label}{chr(10) if which == 'y' and len(label) > _LONGEST_UPRIGHT else ' '}(logarithmic in the error)"
-    (axes.set_xlabel if which == "x" else axes.set_ylabel)(says if stretch else label)
+    upright = "\n" if which == "y" and len(label) > _LONGEST_UPRIGHT else " "
+    _label(axes, which, f"{label}{upright}(logarithmic in the error)" if stretch else label)
     position, accuracy = (_stretched, _accuracy) if stretch else (_same, _same)
     start, end = position(low), position(high)
     room = max(end - start, 1e-3)
@@ -160,6 +176,95 @@ def accuracy_axis(
         _ticks(axes, which, [tick for tick in ticks if accuracy(start) <= tick <= top])
         return
     _ticks(axes, which, round_accuracies(max(0.0, accuracy(start)), min(top, 1 - _SMALLEST_ERROR), _MOST_TICKS))
+
+
+def _measure_axis(
+    axes: Axes,
+    values: Sequence[float],
+    label: str,
+    which: Which,
+    ends: Sequence[float],
+    foot: float,
+    measure: Measure,
+) -> None:
+    """Sets up an axis for a measure that is no share; arguments as of `accuracy_axis`."""
+    stretch = _spans_much(values, measure)
+    if stretch:
+        errors = [_error(value, measure) for value in values]
+        near, far = min(errors) / _FARTHEST_END, max(errors) * _FARTHEST_END
+        ends = [_at_error(min(max(_error(end, measure), near), far), measure) for end in ends]
+    position, value_at = (_stretch(measure), _unstretch(measure)) if stretch else (_same, _same)
+    low, high = min(*values, *ends, values[0]), max(*values, *ends, values[0])
+    start, end = position(low), position(high)
+    room = 0.05 * (end - start) or 0.05 * (abs(end) or 1.0)
+    start, end = start - room, end + room
+    if not stretch:
+        start, end = max(start, measure.least - room / 2), min(end, measure.most + room / 2)
+    free = foot / (1 - foot) * (end - start)
+    start, end = (start - free, end) if measure.higher_is_better else (start, end + free)
+    ticks = round_values(*((low, high) if measure.higher_is_better else (high, low)), _MOST_TICKS, measure)
+    how = "(logarithmic)" if measure.perfect == 0 else f"(logarithmic in the distance to {number(measure.perfect)})"
+    lines = textwrap.wrap(label, _LONGEST_LINE[which])
+    together = len(lines[-1]) + len(how) < _LONGEST_LINE[which]
+    _label(axes, which, "\n".join(lines) + (f"{' ' if together else chr(10)}{how}" if stretch else ""))
+    _scale(axes, which, "function" if stretch else "linear", value_at(start), value_at(end), (position, value_at))
+    _ticks(axes, which, ticks)
+
+
+def _label(axes: Axes, which: Which, text: str) -> None:
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(text)
+
+
+def round_values(worst: float, best: float, at_most: int, measure: Measure = ACCURACY) -> list[float]:
+    """Returns round values of a measure from the worst to the best, spread evenly over the axis that it gets.
+
+    Args:
+        worst: Where they begin; may be above the best.
+        best: Where they end.
+        at_most: About how many.
+        measure: What the values are.
+    """
+    low, high = sorted((worst, best))
+    if measure.is_share:
+        return round_accuracies(low, high, at_most)
+    if not _spans_much((worst, best), measure):
+        ticks = MaxNLocator(nbins=at_most, steps=_NICE_STEPS).tick_values(low, high)
+        return [float(f"{tick:.12g}") for tick in ticks if low <= tick <= high]
+    position = _stretch(measure)
+    decades = _decades(_error(best, measure), _error(worst, measure))
+    steps = [digit * 10.0**decade for digit in (1, 2, 5, 3, 1.5, 7, 4) for decade in decades]
+    near = [_at_error(step, measure) for step in steps if step <= abs(measure.perfect) or measure.perfect == 0]
+    far = [sign * step for step in steps for sign in (1, -1) if abs(step) >= abs(measure.perfect)]
+    wanted = near if measure.perfect == 0 else [0.0, *near, *far]
+    inside = [float(f"{value:.12g}") for value in wanted if low <= value <= high]
+    return spaced(inside, position, (position(high) - position(low)) / at_most)
+
+
+def _error(value: Any, measure: Measure) -> Any:
+    """Returns the distance to a perfect value; infinite if there is none."""
+    return measure.sign * (measure.perfect - value)
+
+
+def _at_error(error: Any, measure: Measure) -> Any:
+    return measure.perfect - measure.sign * error
+
+
+def _spans_much(values: Sequence[float], measure: Measure) -> bool:
+    errors = [_error(value, measure) for value in values]
+    near, far = float(min(errors)), float(max(errors))
+    return near > 0 and far < np.inf and far / near >= _LOG_LOSS_FROM
+
+
+def _stretch(measure: Measure) -> Callable[[Any], Any]:
+    def position(value: Any) -> Any:
+        error = np.clip(_error(np.asarray(value, dtype=float), measure), np.finfo(float).tiny, None)
+        return -measure.sign * np.log10(error)
+
+    return position
+
+
+def _unstretch(measure: Measure) -> Callable[[Any], Any]:
+    return lambda position: _at_error(10.0 ** (-measure.sign * np.asarray(position, dtype=float)), measure)
 
 
 def round_accuracies(low: float, high: float, at_most: int) -> list[float]:
@@ -213,7 +318,7 @@ _NARROWEST = 10
 
 
 class AccuracyColours:
-    """Colours of accuracies, from dark (low) to light (high), suitable for colour-blind readers.
+    """Colours of accuracies, from dark (worst) to light (best), suitable for colour-blind readers.
 
     The range ends at the best accuracy and starts not far below the median, so that a few failures do not make the rest
     look alike. It has a minimum width, so that seed noise is not shown as colour.
@@ -221,13 +326,16 @@ class AccuracyColours:
     Args:
         accuracies: The accuracies to show; None is ignored.
         noise: Standard error of each, from seed to seed.
+        measure: What the accuracies are. `low` and `high`, the ends of the range, are values times its sign.
     """
 
-    def __init__(self, accuracies: Iterable[float | None], noise: float = 0.0) -> None:
-        values = [value for value in accuracies if value is not None] or [0.0]
+    def __init__(self, accuracies: Iterable[float | None], noise: float = 0.0, measure: Measure = ACCURACY) -> None:
+        self.measure = measure
+        values = [measure.sign * value for value in accuracies if value is not None] or [0.0]
         high, middle = max(values), float(np.median(values))
-        self.low = max(min(values), middle - 3 * max(high - middle, 1e-3))
-        missing = max(0.0, max(_NARROWEST * noise, 1e-3) - (high - self.low))
+        least = 1e-3 * (1.0 if measure.is_share else abs(middle) or 1.0)
+        self.low = max(min(values), middle - 3 * max(high - middle, least))
+        missing = max(0.0, max(_NARROWEST * noise, least) - (high - self.low))
         self.low, self.high = self.low - missing / 2, high + missing / 2
         self.map = _colour_map()
         self.scale = Normalize(self.low, self.high)
@@ -240,7 +348,11 @@ class AccuracyColours:
 
     def position(self, accuracy: float) -> float:
         """Returns where in the range an accuracy is: 0 for the darkest, 1 for the lightest."""
-        return min(1.0, max(0.0, (accuracy - self.low) / (self.high - self.low)))
+        return min(1.0, max(0.0, (self.measure.sign * accuracy - self.low) / (self.high - self.low)))
+
+    def at(self, position: float) -> float:
+        """Returns the accuracy at a position."""
+        return self.measure.sign * (self.low + position * (self.high - self.low))
 
     def bar(self, figure: Figure, axes: Any) -> None:
         """Adds the colour bar below axes, the same size on any figure, unless there is only one colour."""
@@ -259,8 +371,10 @@ class AccuracyColours:
             anchor=(0.0, 1.0),
         )
         bar.outline.set_visible(False)
-        bar.set_label("final validation accuracy")
+        bar.set_label(in_words("final validation accuracy", self.measure))
         bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=_NICE_STEPS))
+        if not self.measure.is_share:
+            bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(self.measure.sign * value)))
 
 
 def _colour_map() -> Colormap:

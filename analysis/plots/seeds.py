@@ -13,7 +13,9 @@ from matplotlib.lines import Line2D
 from analysis.aggregate import CHOICE
 from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData
+from analysis.measures import in_words
 from analysis.plots import scales, style
+from workloads.measure import ACCURACY, Measure
 
 _MOST_ROWS = 25
 
@@ -40,6 +42,8 @@ class Seeds:
 
     rows: tuple[Row, ...]
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
@@ -69,7 +73,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Seeds | None:
         notes.append("With one seed there is no interval.")
     if shown.height < finished.height:
         notes.append(f"Shown: the best {shown.height} of {finished.height}.")
-    return Seeds(rows, " ".join(notes))
+    return Seeds(rows, " ".join(notes), sweep.measure)
 
 
 def draw(data: Seeds, figure: Figure) -> None:
@@ -78,7 +82,7 @@ def draw(data: Seeds, figure: Figure) -> None:
     axes = figure.add_subplot()
     accuracies = [accuracy for row in data.rows for accuracy in row.accuracies]
     ends = [end for row in data.rows for end in (row.low, row.high) if end is not None]
-    scales.accuracy_axis(axes, accuracies, "final validation accuracy", "x", ends=ends)
+    scales.accuracy_axis(axes, accuracies, "final validation accuracy", "x", ends=ends, measure=data.measure)
     for place, row in enumerate(data.rows):
         colour = style.ORANGE if row.rank == 1 else style.BLUE
         if row.low is not None and row.high is not None:
@@ -90,7 +94,8 @@ def draw(data: Seeds, figure: Figure) -> None:
         if len(row.accuracies) > 1:
             axes.plot([row.mean] * 2, [place - 0.3, place + 0.3], color=style.INK, linewidth=2)
     style.rows(axes, [_name(row) for row in data.rows])
-    style.title(figure, "Seeds, means and 95% intervals" if _several(data) else "Final validation accuracy")
+    title = "Seeds, means and 95% intervals" if _several(data) else "Final validation accuracy"
+    style.title(figure, in_words(title, data.measure))
     if handles := _handles(data):
         style.legend(figure, handles)
 

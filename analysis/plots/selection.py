@@ -12,6 +12,7 @@ from analysis.configurations import trainings
 from analysis.loading import SweepData
 from analysis.plots.scales import number
 from analysis.plots.style import MAX_LINES
+from workloads.measure import Measure
 
 FAMILY = ("workload", "dataset", "optimizer", "scheduler")
 """Axes whose values are names: their combinations are compared, each at its best other settings."""
@@ -80,16 +81,20 @@ def distinct(sweep: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
     return trainings(summary.join(ran, on="configuration", how="semi", maintain_order="left"))
 
 
-def seed_noise(summary: pl.DataFrame) -> float:
+def seed_noise(summary: pl.DataFrame, measure: Measure) -> float:
     """Returns the usual standard error of a configuration's mean final validation accuracy, from seed to seed.
 
-    If no configuration has several seeds, it is unknown; `_USUAL_NOISE` is typical of small networks.
+    If no configuration has several seeds, it is unknown; `_USUAL_NOISE` is typical of small networks, and of another
+    measure that share of the usual value.
     """
     errors = (
         summary.filter(pl.col("n") > 1).select(pl.col(f"{CHOICE}_sd") / pl.col("n").sqrt()).to_series().drop_nulls()
     )
     middle = errors.median()
-    return middle if isinstance(middle, float) else _USUAL_NOISE
+    if isinstance(middle, float):
+        return middle
+    usual = 1.0 if measure.is_share else summary[f"{CHOICE}_mean"].abs().median()
+    return _USUAL_NOISE * usual if isinstance(usual, float) else _USUAL_NOISE
 
 
 def describe(sweep: SweepData, configurations: Sequence[int]) -> str:

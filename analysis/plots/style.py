@@ -129,6 +129,33 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows as a picture, whether pyplot was imported there or not."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        with styled():
+            self.savefig(png, format="png", dpi=_PIXELS_PER_INCH)
+        return png.getvalue()
+
+
+def drawn(draw: Callable[[Figure], None]) -> Figure:
+    """Returns what a function draws on an empty figure, for people who go on from there; pyplot knows nothing of it.
+
+    Args:
+        draw: As of `picture`.
+    """
+    with styled():
+        return _drawn(draw)
+
+
+def _drawn(draw: Callable[[Figure], None]) -> Figure:
+    figure = ShownFigure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    return figure
+
+
 def picture(draw: Callable[[Figure], None]) -> Picture:
     """Returns what a function draws on an empty figure.
 
@@ -136,9 +163,8 @@ def picture(draw: Callable[[Figure], None]) -> Picture:
         draw: Receives the figure, `WIDTH` x `HEIGHT` inches unless it changes that.
     """
     with styled():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        canvas: Any = FigureCanvasAgg(figure)
-        draw(figure)
+        figure = _drawn(draw)
+        canvas: Any = figure.canvas
         png, svg = io.BytesIO(), io.StringIO()
         # What `savefig` does, but drawn once for each file instead of twice, and laid out once for both.
         figure.set_dpi(_PIXELS_PER_INCH)
@@ -169,7 +195,7 @@ def adaptive(svg: str) -> str:
 
 
 LONGEST_TITLE = 44
-"""Characters of the title of a picture with a legend."""
+"""Characters of a line of the title of a picture with a legend."""
 
 
 def title(figure: Figure, text: str) -> None:
@@ -236,6 +262,8 @@ def legend(figure: Figure, handles: Sequence[Line2D], heading: str | None = None
     """Puts the legend beside the axes, or below them when its labels are long; never on the curves."""
     longest = max((len(str(handle.get_label())) for handle in handles), default=0)
     if longest <= _LONGEST_BESIDE:
+        if len(figure.get_suptitle()) > LONGEST_TITLE:
+            title(figure, textwrap.fill(figure.get_suptitle(), LONGEST_TITLE))
         figure.legend(handles=handles, loc="outside right upper", title=heading, alignment="left")
     else:
         columns = 2 if longest <= _LONGEST_OF_TWO and len(handles) > 3 else 1

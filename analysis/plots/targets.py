@@ -11,23 +11,25 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.loading import SweepData
+from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import best_and_worst
 from analysis.statistics.censored import epochs_to_target, median_epochs
+from workloads.measure import ACCURACY, Measure
 
 _MOST_TARGETS = 14
 
 
 @dataclass(frozen=True)
 class Reached:
-    """When one configuration reached the targets, rising."""
+    """When one configuration reached the targets, the easiest first."""
 
     label: str
     targets: tuple[float, ...]
     epochs: tuple[int, ...]
     """Median over seeds; those that never reach a target count as later than all that do."""
     missed: float | None
-    """The lowest target that fewer than half of the seeds reach."""
+    """The easiest target that fewer than half of the seeds reach."""
     watched: int
     """Epochs that it was trained; all that were planned when it diverged, since more could not help."""
 
@@ -38,6 +40,8 @@ class Targets:
 
     configurations: tuple[Reached, ...]
     note: str
+    measure: Measure = ACCURACY
+    """What the accuracies are."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Targets | None:
@@ -46,12 +50,14 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Targets | None:
     chosen = pl.DataFrame({"configuration": selection.configurations}, schema={"configuration": pl.Int32})
     trials = sweep.trials.join(chosen, on="configuration", how="semi").filter(pl.col("epochs_run") > 0)
     epochs = sweep.epochs.join(chosen, on="configuration", how="semi")
-    targets = useful_targets(epochs)
+    targets = useful_targets(epochs, sweep.measure)
     if not targets:
         return None
     medians = {
         target: dict(
-            median_epochs(epochs_to_target(trials, epochs, target)).select("configuration", "median").iter_rows()
+            median_epochs(epochs_to_target(trials, epochs, target, sweep.measure))
+            .select("configuration", "median")
+            .iter_rows()
         )
         for target in targets
     }
@@ -61,22 +67,28 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Targets | None:
     for configuration, label in zip(selection.configurations, selection.labels, strict=True):
         needed = {target: medians[target].get(configuration) for target in targets}
         reached = {target: epoch for target, epoch in needed.items() if epoch is not None}
-        missed = min(set(targets) - set(reached), default=None)
+        missed = next((target for target in targets if target not in reached), None)
         found.append(Reached(label, tuple(reached), tuple(reached.values()), missed, watched[configuration]))
     censored = [_CENSORED] if any(one.missed is not None for one in found) else []
-    return Targets(tuple(found), " ".join(filter(None, [selection.note, *censored])))
+    return Targets(tuple(found), " ".join(filter(None, [selection.note, *censored])), sweep.measure)
 
 
 _CENSORED = "Open triangles: fewer than half of the seeds reach that accuracy in the epochs trained."
 
 
-def useful_targets(epochs: pl.DataFrame) -> tuple[float, ...]:
-    """Returns round accuracies between what is common after the first epoch and the highest recorded."""
-    first = epochs.filter(pl.col("epoch") == 1)["val_accuracy"].median()
-    highest = epochs["val_accuracy"].max()
-    if not isinstance(first, float) or not isinstance(highest, float) or highest <= first:
+def useful_targets(epochs: pl.DataFrame, measure: Measure = ACCURACY) -> tuple[float, ...]:
+    """Returns round accuracies between what is common after the first epoch and the best recorded, the easiest first.
+
+    Args:
+        epochs: `epoch, val_accuracy`; others are ignored.
+        measure: What the accuracies are.
+    """
+    quality = epochs.select("epoch", value=measure.sign * pl.col("val_accuracy"))
+    first, best = quality.filter(pl.col("epoch") == 1)["value"].median(), quality["value"].max()
+    if not isinstance(first, float) or not isinstance(best, float) or best <= first:
         return ()
-    return tuple(scales.round_accuracies(first, highest, _MOST_TARGETS))
+    targets = scales.round_values(measure.sign * first, measure.sign * best, _MOST_TARGETS, measure)
+    return tuple(sorted(targets, key=lambda target: measure.sign * target))
 
 
 def draw(data: Targets, figure: Figure) -> None:
@@ -95,9 +107,12 @@ def draw(data: Targets, figure: Figure) -> None:
     axes.set_ylabel("epochs needed")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    targets = [target for one in data.configurations for target in (*one.targets, *filter(None, [one.missed]))]
-    scales.accuracy_axis(axes, targets, "validation accuracy to reach", "x")
-    style.title(figure, "Epochs to reach a validation accuracy")
+    missed = [one.missed for one in data.configurations if one.missed is not None]
+    targets = [*(target for one in data.configurations for target in one.targets), *missed]
+    scales.accuracy_axis(axes, targets, "validation accuracy to reach", "x", measure=data.measure)
+    if not data.measure.higher_is_better:
+        axes.invert_xaxis()  # what is harder to reach is to the right
+    style.title(figure, in_words("Epochs to reach a validation accuracy", data.measure))
     style.legend(figure, handles)
 
 

@@ -50,6 +50,8 @@ def best_of(values: Array, budgets: npt.NDArray[np.int64], quantile: float) -> A
 def best_after(data: SweepData, by: Sequence[str] = ()) -> pl.DataFrame:
     """Returns the best final validation accuracy that k random trials find, for each group and a range of k.
 
+    The lowest is the best where that is better: `low` is then above `high`.
+
     Args:
         data: The sweeps; trials without a final status are ignored. One that was stopped early was tried too, and finds
             nothing: it was not among the best.
@@ -62,12 +64,13 @@ def best_after(data: SweepData, by: Sequence[str] = ()) -> pl.DataFrame:
     scored = data.trials.filter(pl.col("status").is_in([*sorted(FINAL_STATUSES), "early_stopped"])).with_columns(
         pl.when(pl.col("status").is_in(FINISHED)).then(CHOICE).alias("score")
     )
+    sign = data.measure.sign
     schema = {name: scored.schema[name] for name in by} | _BUDGET_SCHEMA
     frames = [pl.DataFrame(schema=schema)]
     for group in scored.with_columns(all=0).partition_by(*by, "all", maintain_order=True):
-        n, scores = group.height, group["score"].to_numpy()
+        n, scores = group.height, sign * group["score"].to_numpy()
         budgets = np.union1d(np.arange(1, min(n, 30) + 1), np.geomspace(1, n, 30).round().astype(np.int64))
-        quantiles = {name: best_of(scores, budgets, quantile) for name, quantile in QUANTILES.items()}
+        quantiles = {name: sign * best_of(scores, budgets, quantile) for name, quantile in QUANTILES.items()}
         keys = {name: pl.Series(name, [group[name][0]] * len(budgets), schema[name]) for name in by}
         frames.append(
             pl.DataFrame(keys | {"budget": budgets} | quantiles | {"trials": [n] * len(budgets)}).fill_nan(None)

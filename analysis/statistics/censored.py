@@ -7,37 +7,70 @@ target, so it counts as observed for all planned epochs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import polars as pl
+
+from workloads.measure import ACCURACY, Measure
 
 LADDER: tuple[float, ...] = (
     *(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88),
     *(0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995),
 )
 """Usual target accuracies."""
+DIGITS: tuple[float, ...] = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+"""What usual targets of other measures begin with."""
 
 
-def usual_targets(epochs: pl.DataFrame, count: int = 3) -> tuple[float, ...]:
-    """Returns the highest accuracies of `LADDER` that some record reached, in rising order."""
-    highest = epochs["val_accuracy"].max()
-    reached = [target for target in LADDER if isinstance(highest, float) and target <= highest]
-    return tuple(reached[-count:])
+def usual_targets(epochs: pl.DataFrame, measure: Measure = ACCURACY, count: int = 3) -> tuple[float, ...]:
+    """Returns the best usual targets that some record reached, the easiest first.
+
+    For a share those are of `LADDER`, else round numbers that begin with `DIGITS`.
+
+    Args:
+        epochs: `val_accuracy`; others are ignored.
+        measure: What that holds.
+        count: How many at most.
+    """
+    sign = measure.sign
+    best = (sign * epochs["val_accuracy"]).max()
+    if not isinstance(best, float):
+        return ()
+    usual = LADDER if measure.is_share else tuple(_round_numbers(best, count))
+    reached = sorted(sign * target for target in usual if sign * target <= best)
+    return tuple(sign * target for target in reached[-count:])
 
 
-def epochs_to_target(trials: pl.DataFrame, epochs: pl.DataFrame, target: float) -> pl.DataFrame:
+def _round_numbers(around: float, count: int) -> Iterator[float]:
+    """Yields round numbers, at least `count` of them on either side of a number and of its opposite."""
+    yield 0.0
+    if around:
+        decade = math.floor(math.log10(abs(around)))
+        powers = range(decade - 1, decade + 2)
+        yield from (float(f"{sign * digit}e{power}") for power in powers for digit in DIGITS for sign in (1, -1))
+
+
+def epochs_to_target(
+    trials: pl.DataFrame, epochs: pl.DataFrame, target: float, measure: Measure = ACCURACY
+) -> pl.DataFrame:
     """Returns how long each trial took to reach a validation accuracy, or how long it was observed without reaching it.
 
     Args:
         trials: `trial_id, configuration, seed, status, epochs, epochs_run`; others are ignored.
         epochs: `trial_id, epoch, val_accuracy`; others are ignored.
         target: Validation accuracy to reach.
+        measure: What the accuracies are; where lower is better, a target is reached at or below it.
 
     Returns:
         `configuration, seed, trial_id, epoch, reached`: `epoch` (Int32) is the first with at least the target if
         `reached`, else the last observed. Trials that have no record and did not diverge are dropped.
     """
-    first = epochs.filter(pl.col("val_accuracy") >= target).group_by("trial_id").agg(pl.col("epoch").min())
+    first = (
+        epochs.filter(measure.sign * pl.col("val_accuracy") >= measure.sign * target)
+        .group_by("trial_id")
+        .agg(pl.col("epoch").min())
+    )
     watched = pl.when(pl.col("status") == "diverged").then("epochs").otherwise("epochs_run")
     return (
         trials.join(first, on="trial_id", how="left", maintain_order="left")

@@ -47,7 +47,9 @@ PAIR_COLUMNS: tuple[Column, ...] = (
     Column("first", pl.Int32, "a configuration"),
     Column("second", pl.Int32, "another, later in the given order"),
     Column("n", pl.Int32, "seeds in common"),
-    Column("difference", pl.Float64, "mean over these seeds of the first's value minus the second's; null if none"),
+    Column(
+        "difference", pl.Float64, "mean over these seeds of what the first has more of what is better; null if none"
+    ),
     Column("deviation", pl.Float64, "standard deviation of the differences (n - 1); null below 2 seeds"),
     Column(
         "low",

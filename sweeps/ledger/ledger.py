@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -20,7 +20,8 @@ from sweeps.policies import Decision, Outcome
 from sweeps.question.options import Keep
 from sweeps.sharing.tree import CheckpointKey, Delivery, ForkTree, Member
 from sweeps.watching.live import Live
-from workloads.registry import steps_per_epoch
+from workloads.measure import Measure
+from workloads.registry import measure_of, steps_per_epoch
 from workloads.schedulers import SCHEDULERS, Trace
 from workloads.trial import (
     FAILED_STATUSES,
@@ -40,7 +41,8 @@ BEST_KEPT: tuple[Keep, ...] = ("best", "all")
 
 
 class _Best(NamedTuple):
-    val_accuracy: float
+    value: float
+    """More is better."""
     checkpoint: Checkpoint | None
 
 
@@ -63,6 +65,7 @@ class Ledger:
         retry_failed: Whether failed trials are open again.
         fresh: Whether to start from nothing, whatever is stored.
         keep: Which checkpoints stay.
+        measure: What a trial is ranked by.
     """
 
     def __init__(
@@ -75,8 +78,10 @@ class Ledger:
         retry_failed: bool = False,
         fresh: bool = False,
         keep: Keep = "final",
+        measure: Callable[[TrialConfig], Measure] = measure_of,
     ) -> None:
         self.store = store
+        self._measure = measure
         self.trials: dict[str, TrialConfig] = {}
         """Those asked for so far, by id."""
         self._library: dict[str, TrialConfig] = {}
@@ -224,19 +229,24 @@ class Ledger:
             if status is None and not self.is_paused(trial_id):
                 continue
             state = None if status is None else status.status
+            last = self._last.get(trial_id) if state == "completed" else None
             yield (
                 trial,
                 Outcome(
-                    value=self._last.get(trial_id) if state == "completed" else None,
+                    value=None if last is None else self._sign(trial_id) * last,
                     diverged=state == "diverged",
                     paused=state is None,
-                    curve=tuple(self._curves.get(trial_id, ())),
+                    curve=tuple(self._sign(trial_id) * value for value in self._curves.get(trial_id, ())),
                 ),
             )
 
     def metric_driven(self, member: Member) -> bool:
         """Whether a trial's schedule watches a metric, so that nobody knows beforehand what it does."""
         return SCHEDULERS[self._config(member.trial_id).scheduler].steps_on == "metric"
+
+    def _sign(self, trial_id: str) -> int:
+        """Returns what makes more better in a trial's values."""
+        return self._measure(self._config(trial_id)).sign
 
     def _config(self, trial_id: str) -> TrialConfig:
         return self.trials[trial_id] if trial_id in self.trials else self._library[trial_id]
@@ -292,11 +302,7 @@ class Ledger:
         """Returns the stored decisions of a policy, in order; None for one whose decisions are not."""
         if self._fresh or policy is None:
             return []
-        rows = self.store.read_decisions().filter(policy=policy).sort("number").select("add", "stop", "over", "reason")
-        return [
-            Decision.from_json(row | {"add": json.loads(row["add"]), "stop": json.loads(row["stop"])})
-            for row in rows.iter_rows(named=True)
-        ]
+        return stored_decisions(self.store, policy)
 
     def learn(self, news: Delivery | tuple[Member, ...]) -> None:
         """Takes in what known records mean for other trials (`ForkTree.walk_known`)."""
@@ -346,12 +352,12 @@ class Ledger:
         self.set_status(trial_id, "completed", checkpoint=None if self._keep == "none" else final)
 
     def _note_best(self, trial_id: str, record: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
-        """Notes a trial's checkpoint if the epoch is its best so far: the first with the highest accuracy."""
-        before = self._best.get(trial_id)
-        if before is not None and record["val_accuracy"] <= before.val_accuracy:
+        """Notes a trial's checkpoint if the epoch is its best so far: the first with the best value."""
+        before, value = self._best.get(trial_id), self._sign(trial_id) * record["val_accuracy"]
+        if before is not None and value <= before.value:
             return
         checkpoint = checkpoint or self.checkpoints.get((record["computed_by"], record["epoch"]))
-        self._best[trial_id] = _Best(record["val_accuracy"], checkpoint)
+        self._best[trial_id] = _Best(value, checkpoint)
         if before is not None and before.checkpoint is not None:
             self._release(before.checkpoint.path)
         if checkpoint is not None:
@@ -515,3 +521,12 @@ def _known_records(records: pl.DataFrame, trial_ids: Sequence[str]) -> dict[str,
 
 def _stored_statuses(store: SweepStore) -> list[TrialStatus]:
     return [TrialStatus(**row) for row in store.read_statuses().drop("sweep").iter_rows(named=True)]
+
+
+def stored_decisions(store: SweepStore, policy: str) -> list[Decision]:
+    """Returns the stored decisions of a policy, in order."""
+    rows = store.read_decisions().filter(policy=policy).sort("number").select("add", "stop", "over", "reason")
+    return [
+        Decision.from_json(row | {"add": json.loads(row["add"]), "stop": json.loads(row["stop"])})
+        for row in rows.iter_rows(named=True)
+    ]

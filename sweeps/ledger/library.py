@@ -118,6 +118,7 @@ def merged(asked: SweepSpec, stored: SweepSpec | None, ledger: Ledger, now: Fing
         library=library,
         fingerprints={i: p for i, p in (prints | before).items() if i in kept},
         datasets={**stored.datasets, **asked.datasets},
+        measures={w: m for w, m in stored.measures.items() if w not in asked.datasets} | dict(asked.measures),
         seed_orders={**asked.seed_orders, **_longest(stored.seed_orders, asked.seed_orders)},
     )
 

@@ -20,6 +20,7 @@ from analysis.statistics.rounds import START, Course, Event, run
 from analysis.statistics.sequences import LEVEL
 from sweeps.policies.policy import Decision, Results
 from workloads.errors import InputError
+from workloads.measure import ACCURACY, Measure, rounded
 from workloads.trial import TrialConfig, canonical_json, configuration_id, configurations_digest, digest
 
 Array = npt.NDArray[np.float64]
@@ -52,6 +53,8 @@ class Race:
     """How often the whole race may be wrong."""
     start: int = START
     """Seeds that every configuration begins with."""
+    measure: Measure = ACCURACY
+    """What the results are, for sentences; the results themselves are given so that more is better."""
     _ids: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -187,7 +190,8 @@ class Race:
         if not found:
             return []
         names = [f"{self.name(one)} (seed {', '.join(map(str, seeds))})" for one, seeds in found.items()]
-        return [f"Far below their own median on some seeds: {_listed(names)}."]
+        side = "below" if self.measure.higher_is_better else "above"
+        return [f"Far {side} their own median on some seeds: {_listed(names)}."]
 
     def _end(self, course: Course) -> str:
         if course.leader is None:
@@ -235,11 +239,11 @@ def _sentence(standing: str, names: str, other: str, events: Sequence[Event]) ->
             smallest = min(event.smallest or 0.0 for event in events)
             behind = min(event.low or 0.0 for event in events)
             if smallest > 0:
-                return f"Dropped after {each}, each at least {_rounded(smallest)} behind {other}: {names}."
-            return f"Dropped after {each}, at least {_rounded(behind)} behind {other} on average: {names}."
+                return f"Dropped after {each}, each at least {rounded(smallest)} behind {other}: {names}."
+            return f"Dropped after {each}, at least {rounded(behind)} behind {other} on average: {names}."
         case "practically equal":
             most = max(max(abs(event.low or 0.0), abs(event.high or 0.0)) for event in events)
-            return f"Within {_rounded(most)} of {other} after {each}, which is practically equal: {names}."
+            return f"Within {rounded(most)} of {other} after {each}, which is practically equal: {names}."
         case "same results":
             return f"The same results as {other} on all {each}: {names}."
         case "diverges":
@@ -247,10 +251,6 @@ def _sentence(standing: str, names: str, other: str, events: Sequence[Event]) ->
         case "no result":
             return f"Dropped, as no trial gave a result: {names}."
     return f"Back, as what they were dropped because of diverged since: {names}."
-
-
-def _rounded(value: float) -> str:
-    return f"{value:.2g}" if value else "0"
 
 
 def _listed(names: list[str]) -> str:

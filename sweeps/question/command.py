@@ -10,26 +10,39 @@ from analysis.store import without_secrets
 
 LISTS = ("--seeds", "--lrs", "--more-lrs", "--optimizers", "--schedulers", "--log")
 """Flags of several values, which may stand one after another or with commas between them."""
-ONCE = ("--fresh", "--retry-failed", "--plan", "--dashboard")
+ONCE = ("--fresh", "--retry-failed", "--plan", "--dashboard", "--traceback")
 """Flags that are about one run: to say them again would delete, repeat or show something again."""
 
 
 class CommandLine:
-    """The words of a command line, and whether what `--fresh` asks for has been done.
+    """How a question was asked: the words of a command line, and whether what `--fresh` asks for has been done.
+
+    `sweeps.question.keywords.Call` is the same for a question asked from Python.
 
     Args:
         words: The command line.
     """
 
+    again = "run the same command"
+    """What a person does to ask once more."""
+    _goes_on, _without_fresh = "the same command goes on", "to go on, leave out --fresh"
+
     def __init__(self, words: Sequence[str] = ()) -> None:
         self.words = tuple(words)
         self.started_over = False
 
+    @property
+    def command(self) -> str:
+        """How to ask the same question again, without credentials."""
+        return command(self.words)
+
     def goes_on(self) -> str:
         """Returns how to go on after the run has stopped."""
-        if self.started_over:
-            return f"to go on, leave out --fresh: {command(self.words)}"
-        return "the same command goes on"
+        return f"{self._without_fresh}: {self.command}" if self.started_over else self._goes_on
+
+    def said(self, text: str) -> str:
+        """Returns a text for people who asked in this way; ours name the flags of the command line."""
+        return text
 
 
 def words_of(arguments: Sequence[str] | None) -> list[str]:

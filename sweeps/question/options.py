@@ -31,13 +31,13 @@ class Options:
     storage_path: Annotated[str, _flag("PATH")] = "results"
     """Where sweeps are kept: a folder, or a URI (s3://bucket/folder, gs://...)."""
     epochs: Annotated[int | None, _flag("N")] = None
-    """Passes over the training images."""
+    """Passes over the training examples."""
     seeds: Annotated[tuple[int, ...] | None, _flag("N [N ...]")] = None
     """Train every configuration once with each of these seeds; intervals need at least 2, better 5."""
     more_seeds: Annotated[int, _flag("N")] = 0
     """Add that many seeds to --seeds: 1, 2, 3, ... as far as they are not among them."""
     batch_size: Annotated[int | None, _flag("N")] = None
-    """Images per training step."""
+    """Examples per training step."""
     optimizers: Annotated[tuple[str, ...] | None, _flag("NAME [NAME ...]")] = None
     """Optimizers to compare; 'all' for every one there is."""
     lrs: Annotated[tuple[str, ...] | None, _flag("LR [LR ...]", "the sweep's, or each optimizer's own grid")] = None
@@ -53,9 +53,9 @@ class Options:
     data_root: Annotated[str, _flag("PATH")] = "data"
     """Where data sets are; what is missing there is downloaded to it."""
     train_limit: Annotated[int | None, _flag("N", "all")] = None
-    """Train on the first N training images only."""
+    """Train on the first N training examples only."""
     test_every_epoch: Annotated[bool, _switch("only after the last")] = False
-    """Evaluate the test images after every epoch."""
+    """Evaluate the test examples after every epoch."""
 
     trials: Annotated[int | None, _flag("N", "the grid")] = None
     """Search: draw N times from the space of each optimizer and schedule: from ranges, and what is not given."""
@@ -65,14 +65,15 @@ class Options:
     """With --trials: another number, other draws."""
 
     stop_early: StopEarly = "none"
-    """halving: after a ninth and a third of the epochs, only the best third of each optimizer and schedule goes on."""
+    """halving: after 1/9, then 1/3 of the epochs, only the best third of each optimizer and schedule goes on."""
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
     then_decide: Annotated[bool, _switch("what is found is not raced")] = False
     """Then race the best of each optimizer and schedule, on seeds that were not searched with."""
     care: Annotated[float | None, _flag("X", "every difference matters")] = None
-    """The smallest difference in accuracy that matters to you, e.g. 0.003: closer ones are practically equal."""
+    """The smallest difference in accuracy (or what else you rank by) that matters to you, e.g. 0.003: closer ones are
+    practically equal."""
     max_seeds: Annotated[int | None, _flag("N", "30")] = None
     """With --decide or --then-decide: at most that many seeds for a configuration."""
     hours: Annotated[float | None, _flag("X", "as long as it takes")] = None
@@ -102,6 +103,11 @@ class Options:
     preflight: Annotated[bool, _switch("a second's check of data and network")] = True
     """Start without checking data and network on one batch."""
 
+    allow_inexact: Annotated[bool, _switch("then such a sweep is refused")] = False
+    """Share epochs even if a network of your own gives other numbers when trained again."""
+    traceback: Annotated[bool, _switch("one line")] = False
+    """Show the whole traceback of an error in your own file."""
+
     plan: Annotated[bool, _switch("train")] = False
     """Print what would be trained and about how long it would take, and exit."""
     share: Annotated[bool, _switch("epochs that trials share are trained once, for the same numbers")] = True
@@ -115,7 +121,7 @@ class Options:
     trial_timeout: Annotated[float | None, _flag("SECONDS", "never")] = None
     """End a training as failed if an epoch takes longer than that."""
     smoke_test: Annotated[bool, _switch("the sweep in full size")] = False
-    """Try the whole path in under a minute: 2 epochs (3 with --stop-early) on 1,920 images, under NAME-smoke-test."""
+    """Try the whole path in under a minute: 2 epochs (3 with --stop-early) on 1,920 examples, under NAME-smoke-test."""
 
 
 SMOKE_TEST = {"epochs": 2, "train_limit": 1920}

@@ -10,7 +10,7 @@ from sweeps.policies.race import seed_order
 from sweeps.question.options import Options
 from sweeps.question.sweep import Plan, Sweep
 from workloads.errors import InputError
-from workloads.registry import WORKLOADS, dataset_of
+from workloads.registry import WORKLOADS, dataset_of, measure_of
 from workloads.trial import TrialConfig, configurations_digest
 
 
@@ -20,10 +20,13 @@ def check_race(planned: Plan, options: Options) -> None:
     Raises:
         InputError: Something does not.
     """
-    if options.care is not None and not 0 < options.care < 1:
+    measure = measure_of(planned.trials[0])
+    widest = measure.most - measure.least
+    if options.care is not None and not 0 < options.care < widest:
+        range_ = "above 0" if widest == float("inf") else f"as a fraction above 0 and below {widest:g} (0.003 is 0.3 %)"
         raise InputError(
-            "--care is the smallest difference in accuracy that matters to you, as a fraction above 0 and below 1 "
-            f"(0.003 is 0.3 %), not {options.care:g}; leave it out if every difference matters"
+            f"--care is the smallest difference in {measure.name} that matters to you, {range_}, not "
+            f"{options.care:g}; leave it out if every difference matters"
         )
     if not options.decide:
         for flag, value in (("--hours", options.hours), ("--max-seeds", options.max_seeds)):
@@ -78,6 +81,7 @@ def race_of(sweep: Sweep, planned: Plan, options: Options, stored: SweepSpec | N
         groups=groups if len(set(groups)) > 1 else None,
         labels=tuple(named[trial.trial_id] for trial in configurations),
         care=options.care,
+        measure=measure_of(planned.trials[0]),
     )
 
 

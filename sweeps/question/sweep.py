@@ -15,9 +15,10 @@ from sweeps.question.samplers import DEFAULT
 from sweeps.question.space import TABLES, Search, refuse_ranges
 from workloads.errors import InputError, did_you_mean
 from workloads.optimizers import OPTIMIZERS
+from workloads.own import Workload, check, register
 from workloads.own_images import NAME as OWN_IMAGES
 from workloads.published import DATASETS
-from workloads.registry import resolve
+from workloads.registry import measure_of, resolve
 from workloads.rows import NotApplicableError, find
 from workloads.spans import is_range
 from workloads.trial import FIELDS, Setting, TrialConfig
@@ -42,6 +43,8 @@ class Sweep:
     """Folder of the results, unless `--name` says otherwise."""
     question: str
     """What the sweep answers, in one sentence."""
+    workload: str | Workload | tuple[str | Workload, ...] | None = None
+    """What to train: your own `Workload`, or a row of `WORKLOADS`, or several; None for LeNet on Fashion-MNIST."""
     optimizers: tuple[str, ...] = ("sgd_momentum",)
     """Rows of `OPTIMIZERS`."""
     schedulers: tuple[str, ...] = ("none",)
@@ -64,6 +67,13 @@ class Sweep:
     def grid_axes(self) -> set[str]:
         """The axes of the sweep's own grid."""
         return {name for point in self.grid for name in point}
+
+    @property
+    def workloads(self) -> tuple[str | Workload, ...]:
+        """What to train, as given; none means the default."""
+        if self.workload is None:
+            return ()
+        return self.workload if isinstance(self.workload, tuple) else (self.workload,)
 
     def default_options(self) -> Options:
         """Returns what the command line starts from; None where the sweep's own grid says it."""
@@ -109,9 +119,14 @@ def check_sweep(sweep: Sweep) -> None:
 def plan(sweep: Sweep, options: Options) -> Plan:
     """Returns the trials of a sweep under the given options, every setting filled in and checked.
 
+    Workloads of the user's own are known from here on.
+
     Raises:
         InputError: An option names something unknown or out of range, or nothing is left to run.
     """
+    for workload in sweep.workloads:
+        if isinstance(workload, Workload):
+            register(workload)
     search = search_of(options)
     trials: dict[str, TrialConfig] = {}
     left_out: Counter[str] = Counter()
@@ -131,6 +146,7 @@ def plan(sweep: Sweep, options: Options) -> Plan:
             except NotApplicableError as reason:
                 left_out[str(reason)] += 1
                 continue
+            check(config)
             for name, most in LARGEST.items():
                 if (getattr(config, name) or 0) > most:
                     raise InputError(f"{name} must be at most {most}, not {getattr(config, name)}")
@@ -140,6 +156,11 @@ def plan(sweep: Sweep, options: Options) -> Plan:
             notes.setdefault(fewer, {})[f"{point['optimizer']} with schedule {point['scheduler']}"] = None
     if not trials:
         raise InputError("no trial is left to run: " + ("; ".join(left_out) or "the grid is empty"))
+    measures = {measure_of(trial).name for trial in trials.values()}
+    if len(measures) > 1:
+        raise InputError(
+            f"one question has one measure, not {' and '.join(sorted(measures))}: ask one for each workload"
+        )
     if search is not None:
         search.check(ranged)
     said = tuple(f"{note} {', '.join(rows)}" for note, rows in notes.items())
@@ -196,6 +217,10 @@ def points(sweep: Sweep, options: Options) -> Grid:
     for name in sorted(sweep.grid_axes):
         check_axis(name)
     asked = _asked_grid(sweep, options)
+    if sweep.workloads and options.dataset is not None:
+        raise InputError(f"--dataset is for LeNet; this sweep trains {', '.join(_names(sweep))}: leave it out")
+    if sweep.workloads and "workload" not in asked and "workload" not in sweep.grid_axes:
+        asked["workload"] = axis("workload", *_names(sweep))
     for name, grid in _dataset_axes(options.dataset).items():
         if name in asked:
             raise InputError(f"axis {name!r} is given twice; use either --grid or --dataset")
@@ -220,6 +245,10 @@ def points(sweep: Sweep, options: Options) -> Grid:
     for rates_of in (lrs, more_lrs):
         rates_of.check(optimizers)
     return _with_more_seeds(_once(found), options.more_seeds)
+
+
+def _names(sweep: Sweep) -> list[str]:
+    return [one.name if isinstance(one, Workload) else one for one in sweep.workloads]
 
 
 @dataclass(frozen=True)

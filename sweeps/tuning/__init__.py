@@ -5,11 +5,12 @@ name of its leader, stores a checkpoint after every epoch and reports each recor
 whose record it is and which trials fork off.
 """
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator, Mapping
 
-# Read by Ray when it is imported: no usage statistics, none of Tune's own files, handlers and console output. How many
-# paths wait for a worker is for `Run.next_job` to say: left alone, Tune would never hold more than one.
-for _name, _value in {
+ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -18,5 +19,25 @@ for _name, _value in {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000000",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_THRESHOLD_S": "1000000000",
-}.items():
-    os.environ.setdefault(_name, _value)
+}
+"""What Ray is told, unless the user's environment says otherwise: no usage statistics, none of Tune's own files,
+handlers and console output. How many paths wait for a worker is for `Run.next_job` to say: left alone, Tune would never
+hold more than one."""
+
+
+@contextlib.contextmanager
+def environment() -> Iterator[None]:
+    """Tells Ray, which reads it when it is imported and when it starts; afterwards all variables are as before."""
+    before = dict(os.environ)
+    widgets = logging.getLogger("ray.widgets.util")
+    level = widgets.level
+    widgets.setLevel(logging.ERROR)  # in a notebook, Ray asks for widgets that it has no use for here
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        widgets.setLevel(level)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import RayError
-from ray.tune import FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune import CLIReporter, FailureConfig, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -23,8 +24,10 @@ from ray.tune.search import Searcher
 from sweeps.tuning.driver import MAX_FAILURES, ROOM_TO_GROW, Run
 from sweeps.tuning.errors import StorageError
 from sweeps.tuning.session import check_placement, grows, slots
+from sweeps.tuning.travel import own_code_travels
 from sweeps.tuning.worker import Train, train_path
 from workloads.datasets import Dataset
+from workloads.own_data import OwnDataset
 from workloads.registry import added_workloads
 from workloads.training import train
 
@@ -102,7 +105,13 @@ _LOW_ON_MEMORY = "running low on memory"
 
 @contextlib.contextmanager
 def stop_on_signals(run: Run) -> Iterator[None]:
-    """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once."""
+    """Lets the first SIGINT or SIGTERM end the run in good order, and the second at once.
+
+    Python lets only the main thread hear of signals: in another one, they are for whoever started it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(signum: int, frame: object) -> None:
         if run.interrupted:
@@ -117,7 +126,7 @@ def stop_on_signals(run: Run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None = None) -> None:
+def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset | OwnDataset] | None = None) -> None:
     """Trains every path of a run's tree, on the Ray session that is there.
 
     Args:
@@ -134,10 +143,11 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None 
     run.room = ROOM_TO_GROW if grows() else run.progress.counts.slots
     data = {} if data is None else data
     shared = {name: ray.put(data.pop(name)) for name in list(data)}
-    trainable = tune.with_resources(
-        tune.with_parameters(train_path, data=shared, train=train, workloads=added_workloads()),
-        {"cpu": placement.cpus_per_trial, "gpu": placement.gpus_per_trial},
-    )
+    with own_code_travels():
+        trainable = tune.with_resources(
+            tune.with_parameters(train_path, data=shared, train=train, workloads=added_workloads()),
+            {"cpu": placement.cpus_per_trial, "gpu": placement.gpus_per_trial},
+        )
     # What Tune sets for PyTorch Lightning, which is not here: workers would get an environment of their own, and those
     # that Ray has started with would wait in vain. It is a second of every start.
     class_cache.DEFAULT_ENV_VARS.clear()
@@ -150,6 +160,7 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset] | None 
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 stop=_Stop(run),
+                progress_reporter=CLIReporter(),  # the one for notebooks clears what is shown there
                 verbose=0,
             ),
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import ray
 
 from sweeps.tuning.placement import Placement
+from sweeps.tuning.travel import own_code_travels
 from workloads.fingerprint import Probes, probe
 from workloads.registry import WORKLOADS, WorkloadRow, added_workloads
 from workloads.training import Hardware
@@ -16,7 +17,9 @@ from workloads.trial import TrialConfig
 def probe_there(trials: Sequence[TrialConfig], placement: Placement) -> Probes:
     """Probes the trials in a worker of the Ray that is there; waits for a node if the cluster has to start one."""
     look = ray.remote(num_cpus=placement.cpus_per_trial, num_gpus=placement.gpus_per_trial)(_probe)
-    found: Probes = ray.get(look.remote(list(trials), placement.hardware(), added_workloads()))
+    with own_code_travels():
+        asked = look.remote(list(trials), placement.hardware(), added_workloads())
+    found: Probes = ray.get(asked)
     return found
 
 

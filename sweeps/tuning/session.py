@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -26,6 +27,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.store import TEMPORARY, SweepStore
+from sweeps.tuning import environment
 from sweeps.tuning.errors import PlacementError
 from sweeps.tuning.placement import Placement, in_ray_job, usable_cores
 
@@ -53,6 +55,7 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         PlacementError: Ray does not start, or the address does not answer or is Ray Client's.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(environment())
         stack.enter_context(_silent())
         if ray.is_initialized():
             yield None
@@ -70,16 +73,26 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
                     f"sweeps do not run through Ray Client ({address}): submit the command with `ray job submit`, or "
                     "run it on a node of the cluster with --address auto"
                 )
-        terminate = signal.getsignal(signal.SIGTERM)
         try:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
+            with _signals_kept():
+                context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
         except (ConnectionError, RuntimeError, ValueError) as error:
             what = "Ray does not start" if address == "local" else f"no Ray cluster answers at {address!r}"
             raise PlacementError(f"{what}: {_first_line(error)}") from None
-        signal.signal(signal.SIGTERM, terminate)  # Ray has put its own there, which exits with another status
         stack.callback(ray.shutdown)
         dashboard = context.address_info["webui_url"]
         yield f"http://{dashboard}" if dashboard else None
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Takes away the handler that Ray puts in place for SIGTERM, which exits with another status than ours."""
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Ray puts none
+            signal.signal(signal.SIGTERM, terminate)
 
 
 @contextlib.contextmanager
@@ -117,12 +130,15 @@ def _private(placement: Placement) -> Iterator[None]:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keeps from the terminal what Ray guesses about workers that died: why trials fail is told by the sweep."""
-    enabled = ray_worker._worker_logs_enabled
+    logger = logging.getLogger("ray")
+    enabled, level = ray_worker._worker_logs_enabled, logger.level
     ray_worker._worker_logs_enabled = False
+    logger.setLevel(logging.ERROR)  # in another thread than the main one, it misses its handler of signals
     try:
         yield
     finally:
         ray_worker._worker_logs_enabled = enabled
+        logger.setLevel(level)
 
 
 @cache

@@ -19,6 +19,7 @@ from analysis.store import Checkpoint, SweepStore, without_secrets
 from sweeps.tuning.errors import StorageError
 from sweeps.tuning.job import Job
 from sweeps.tuning.watchdog import Watchdog
+from workloads import blame
 from workloads.fingerprint import probe_machine
 from workloads.registry import WORKLOADS, WorkloadRow, dataset_of
 from workloads.training import Images, State
@@ -65,8 +66,13 @@ def train_path(
     except StorageError as error:
         _report(end="storage", error=str(error))
     except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result, the others go on
-        message = f"{type(error).__name__}: {error}".strip()
-        _report(end=status_of(error), error=message.partition("\n")[0], traceback=traceback.format_exc())
+        message = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+        place = blame.where(error)
+        _report(
+            end=status_of(error),
+            error=f"{place}: {message}" if place else message,
+            traceback=traceback.format_exc(),
+        )
 
 
 _OTHER_MACHINE = (

@@ -18,9 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from analysis.measures import tags
 from analysis.schema import SCALARS
 from analysis.store import SweepStore, TrialStatus
 from workloads.errors import InputError
+from workloads.measure import Measure
+from workloads.registry import measure_of
 from workloads.trial import FINAL_STATUSES, SETTINGS_OF, TrialConfig
 
 FOLDER = "live"
@@ -156,6 +159,7 @@ class TensorBoardLog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seconds: dict[str, float] = {}
+        self._measures: dict[str, Measure] = {}
 
     def _path(self, trial_id: str) -> Path:
         return self._folder / trial_id / "events.out.tfevents.0.live"
@@ -168,6 +172,7 @@ class TensorBoardLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(event_files.encoded([event_files.start_event(trial.trial_id, hyperparameters(trial))]))
         self._seconds[trial.trial_id] = 0.0
+        self._measures[trial.trial_id] = measure_of(trial)
         for record in records:
             self.record(trial.trial_id, record)
 
@@ -176,7 +181,7 @@ class TensorBoardLog:
         from analysis import event_files
 
         self._seconds[trial_id] += record["train_seconds"]
-        event = event_files.scalars_event(record, record["epoch"], self._seconds[trial_id])
+        event = event_files.scalars_event(record, record["epoch"], self._seconds[trial_id], self._measures[trial_id])
         self._append(trial_id, event_files.encoded([event], first=False))
 
     def ended(self, trial_id: str, status: TrialStatus, last: Record | None) -> None:
@@ -184,7 +189,8 @@ class TensorBoardLog:
         from analysis import event_files
 
         final = {column: last[name] if last else None for name, column in FINAL.items()}
-        events = event_files.end_events(final, status.status, status.epochs_run, self._seconds[trial_id])
+        seconds, measure = self._seconds[trial_id], self._measures[trial_id]
+        events = event_files.end_events(final, status.status, status.epochs_run, seconds, measure)
         self._append(trial_id, event_files.encoded(events, first=False))
 
     def _append(self, trial_id: str, content: bytes) -> None:
@@ -212,6 +218,7 @@ class MlflowLog:
         self._client: Any = None
         self._experiment_id = ""
         self._runs: dict[str, str] = {}
+        self._measures: dict[str, Measure] = {}
         self._written: dict[str, str] = {}
         """Trial -> the status that its run has from an earlier start of the sweep."""
 
@@ -236,9 +243,10 @@ class MlflowLog:
 
         if self._client is None:
             self._connect()
-        tags = {self.TRIAL_TAG: trial.trial_id, self.SWEEP_TAG: self._sweep}
+        self._measures[trial.trial_id] = measure_of(trial)
+        marks = {self.TRIAL_TAG: trial.trial_id, self.SWEEP_TAG: self._sweep}
         found = self._client.search_runs([self._experiment_id], f"tags.`{self.TRIAL_TAG}` = '{trial.trial_id}'")
-        for run in (run for run in found if tags.items() <= run.data.tags.items()):
+        for run in (run for run in found if marks.items() <= run.data.tags.items()):
             if len(self._client.get_metric_history(run.info.run_id, SCALARS["val_loss"])) == len(records):
                 self._runs[trial.trial_id] = run.info.run_id
                 self._written[trial.trial_id] = run.data.tags.get(self.STATUS_TAG, "")
@@ -247,31 +255,33 @@ class MlflowLog:
         name = f"{trial.optimizer}, {trial.scheduler}, lr {trial.lr:g}, seed {trial.seed}"
         run_id = self._client.create_run(self._experiment_id, run_name=name).info.run_id
         params = [Param(key, str(value)) for key, value in hyperparameters(trial).items()]
-        self._client.log_batch(run_id, params=params, tags=[RunTag(tag, value) for tag, value in tags.items()])
+        self._client.log_batch(run_id, params=params, tags=[RunTag(tag, value) for tag, value in marks.items()])
         self._runs[trial.trial_id] = run_id
         for record in records:
             self.record(trial.trial_id, record)
 
     def record(self, trial_id: str, record: Record) -> None:
         """Logs an epoch's metrics."""
-        self._log(trial_id, {tag: record[name] for name, tag in SCALARS.items()}, record["epoch"])
+        self._log(trial_id, record, SCALARS)
 
     def ended(self, trial_id: str, status: TrialStatus, last: Record | None) -> None:
         """Logs final metrics and status, unless they are there."""
         if self._written.get(trial_id) == status.status:
             return
         if last is not None and status.status in FINAL_STATUSES:
-            self._log(trial_id, {column: last[name] for name, column in FINAL.items()}, last["epoch"])
+            self._log(trial_id, last, FINAL)
         run_id = self._runs[trial_id]
         self._client.set_tag(run_id, self.STATUS_TAG, status.status)
         ends = dict.fromkeys(FINAL_STATUSES, "FINISHED") | {"cancelled": "KILLED", "early_stopped": "KILLED"}
         self._client.set_terminated(run_id, ends.get(status.status, "FAILED"))
 
-    def _log(self, trial_id: str, values: Mapping[str, float | None], step: int) -> None:
+    def _log(self, trial_id: str, record: Record, columns: Mapping[str, str]) -> None:
+        """Logs some fields of a record under the names that `columns` gives them, said for the trial's measure."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value in values.items() if value is not None]
+        named = tags(columns, self._measures[trial_id]).items()
+        metrics = [Metric(tag, record[name], now, record["epoch"]) for name, tag in named if record[name] is not None]
         self._client.log_batch(self._runs[trial_id], metrics=metrics)
 
 

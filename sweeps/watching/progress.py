@@ -1,11 +1,11 @@
-"""What a person watches while a sweep runs: a live view on a terminal, plain lines elsewhere."""
+"""What a person watches while a sweep runs: a live view on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workloads.console import duration
+from workloads.measure import ACCURACY, Measure
 
 PLAIN_SECONDS = 5.0
 """Away from a terminal, at most one line in that time."""
@@ -42,6 +43,48 @@ class Counts:
     """Trainings that fit at once on the nodes there were at the start."""
 
 
+class View(Protocol):
+    """What is drawn again and again in one place."""
+
+    def start(self) -> None:
+        """Draws it for the first time."""
+
+    def refresh(self) -> None:
+        """Draws it anew."""
+
+    def stop(self) -> None:
+        """Takes it away."""
+
+
+class _InNotebook:
+    """A view below a notebook's cell; rich's own needs widgets, which few notebooks have.
+
+    Args:
+        render: Returns what to draw.
+    """
+
+    def __init__(self, render: Callable[[], RenderableType]) -> None:
+        self._render = render
+        self._handle: Any = None
+
+    def start(self) -> None:
+        from IPython.display import DisplayHandle
+
+        self._handle = DisplayHandle()
+        self._handle.display(self._drawn())
+
+    def refresh(self) -> None:
+        self._handle.update(self._drawn())
+
+    def stop(self) -> None:
+        self._handle.update(Table.grid())
+
+    def _drawn(self) -> Table:
+        table = Table.grid()  # which notebooks can show
+        table.add_row(self._render())
+        return table
+
+
 @dataclass
 class Progress:
     """Draws the state of a running sweep.
@@ -49,20 +92,25 @@ class Progress:
     Args:
         console: Where to.
         labels: Trial id -> what a person calls it.
+        measure: What the trials are ranked by.
     """
 
     console: Console
     labels: Mapping[str, str]
     counts: Counts = field(default_factory=Counts)
+    measure: Measure = ACCURACY
     _running: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     _followers: dict[str, int] = field(default_factory=dict)
     _epoch_seconds: float | None = None
-    _live: Live | None = None
+    _live: View | None = None
     _started: float = field(default_factory=time.monotonic)
     _updated: float = float("-inf")
 
     def __enter__(self) -> Progress:
-        if self.console.is_interactive:
+        if self.console.is_jupyter and not self.console.quiet:
+            self._live = _InNotebook(self._render)
+            self._live.start()
+        elif self.console.is_interactive:
             rate = 1 / LIVE_SECONDS
             self._live = Live(
                 console=self.console, get_renderable=self._render, refresh_per_second=rate, transient=True
@@ -120,7 +168,9 @@ class Progress:
     def update(self) -> None:
         """The counts are new: the live view shows them by itself, elsewhere a line is printed."""
         self._updated = time.monotonic()
-        if self._live is None:
+        if self._live is not None:
+            self._live.refresh()
+        else:
             losses = ", ".join(self._describe(leader) for leader in self._running)
             self.console.print(
                 f"{self._summary()}; now: {losses or 'waiting for a worker'}", soft_wrap=True, highlight=False
@@ -142,20 +192,22 @@ class Progress:
         label = self.labels.get(leader, leader)
         if not record:
             return f"{label} starting"
-        return f"{label} epoch {record['epoch']} loss {record['train_loss']:.3f} val {record['val_accuracy']:.3f}"
+        value = self.measure.text(record["val_accuracy"], 3)
+        return f"{label} epoch {record['epoch']} loss {record['train_loss']:.3f} val {value}"
 
     def _render(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("training now")
-        for name in ("with", "epoch", "train loss", "val loss", "val accuracy"):
+        for name in ("with", "epoch", "train loss", "val loss", f"val {self.measure.name}"):
             table.add_column(name, justify="right", no_wrap=True)
         for leader, record in list(self._running.items()):
             followers = self._followers.get(leader, 0)
-            values = [f"{record[n]:.4f}" for n in ("train_loss", "val_loss", "val_accuracy")] if record else [""] * 3
+            losses = [f"{record[name]:.4f}" for name in ("train_loss", "val_loss")] if record else [""] * 2
+            value = self.measure.text(record["val_accuracy"]) if record else ""
             others = f"+{followers}" if followers else ""
             # Where there is little room, a label gives way to the numbers.
             label = Text(self.labels.get(leader, leader), no_wrap=True, overflow="ellipsis")
-            table.add_row(label, others, str(record.get("epoch", "-")), *values)
+            table.add_row(label, others, str(record.get("epoch", "-")), *losses, value)
         done = Table.grid()  # a bar alone ends no line
         done.add_row(ProgressBar(total=max(1, self.counts.trial_epochs), completed=self.counts.delivered, width=60))
         return Group(Text(self._summary()), done, table)

@@ -8,8 +8,8 @@ far have equal records so far, and the first of them computed them, as in a real
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,7 @@ import polars as pl
 from analysis.loading import SweepData, combine
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import SweepSpec, SweepStore
+from workloads.measure import Measure
 from workloads.trial import Setting, TrialConfig
 
 OPTIMA: dict[str, float] = {
@@ -37,6 +38,10 @@ PLATEAU_SETTINGS: tuple[dict[str, Setting], ...] = tuple(
 """The grid of the default plateau sweep."""
 
 
+MAE = Measure(name="mean absolute error", higher_is_better=False, least=0.0)
+"""A measure of a regression: lower is better."""
+
+
 @dataclass(frozen=True)
 class Synthetic:
     """A made-up sweep as the store would hold it."""
@@ -54,6 +59,20 @@ class Synthetic:
     def data(self) -> SweepData:
         """The sweep as the statistics see it."""
         return combine([self.parts])
+
+    def measured(self, measure: Measure, of: Callable[[pl.Expr], pl.Expr], *, train: bool = True) -> Synthetic:
+        """Returns the sweep as one of another measure.
+
+        Args:
+            measure: What its configurations are ranked by.
+            of: Accuracy -> value of that measure.
+            train: Whether it is known on the training examples, too.
+        """
+        known = [name for name in ("train_accuracy", "val_accuracy", "test_accuracy") if train or name[:5] != "train"]
+        epochs = self.epochs.with_columns(train_accuracy=pl.col("train_accuracy") if train else pl.lit(None, float))
+        measures = dict.fromkeys(self.spec.datasets, measure)
+        epochs = epochs.with_columns(of(pl.col(name)).alias(name) for name in known)
+        return replace(self, spec=replace(self.spec, measures=measures), epochs=epochs)
 
     def write(self, storage_path: str) -> SweepStore:
         """Writes spec, records and statuses below a storage path, as a sweep does."""

@@ -26,6 +26,40 @@ def test_flags_are_put_in_place_of_those_there_were() -> None:
     assert commands.values_of("python x.py --lrs=0.1 0.2 --epochs 3", "--lrs") == ["0.1", "0.2"]
 
 
+CALL = "run(SWEEP, epochs=2, more_lrs='adam=0.1', seeds=(1, 2))"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (commands.with_flag(CALL, "--epochs", "4"), "run(SWEEP, more_lrs='adam=0.1', seeds=(1, 2), epochs=4)"),
+        (commands.with_flag(CALL, "--retry-failed"), f"{CALL[:-1]}, retry_failed=True)"),
+        (
+            commands.adding(CALL, "--more-lrs", "adam=0.1", "sgd=1,2"),
+            "run(SWEEP, epochs=2, seeds=(1, 2), more_lrs=('adam=0.1', 'sgd=1,2'))",
+        ),
+        (commands.values_of(CALL, "--seeds"), ["1", "2"]),
+        (commands.values_of(CALL, "--more-lrs"), ["adam=0.1"]),
+        (commands.values_of(CALL, "--lrs"), []),
+    ],
+)
+def test_flags_are_the_keywords_of_a_call(found: object, expected: object) -> None:
+    assert found == expected
+
+
+def test_what_was_asked_from_python_is_asked_again_from_python() -> None:
+    lowest, *others = trials([0.01, 0.1, 1.0], optimizer="sgd")
+    found = handmade({lowest: Run([0.5])} | {trial: Run([0.1]) for trial in others})
+    specs = tuple(replace(one, command="run(SWEEP, epochs=1)", library=(lowest,)) for one in found.specs)
+    data = replace(found, specs=specs)
+    summary = summarise(data)
+    assert [step.command for step in next_steps(data, summary, "results/x")][1:] == [
+        "run(SWEEP, epochs=1, more_seeds=4)",
+        "run(SWEEP, epochs=1, more_lrs='sgd=0.001,0.0001')",
+        "Result.load('results/x', everything=True).report",
+    ]
+
+
 @pytest.mark.parametrize("path", ["a b", "it's", "$HOME", "[old]"])
 def test_commands_can_be_pasted_into_a_shell(path: str) -> None:
     assert shlex.split(commands.script("analysis/report.py", path))[-1] == path

@@ -15,6 +15,7 @@ from tests.benchmarks import (
     fork_tree,
     growth,
     orchestration,
+    own_network,
     racing,
     searching,
     training_step,
@@ -26,6 +27,7 @@ README = Path(__file__).with_name("README.md")
 
 TABLES: Mapping[str, Callable[[Rows], Table]] = {
     "training_step": training_step.table,
+    "own_network": own_network.table,
     **{f"whole_sweep_{name}": whole_sweep.table for name in whole_sweep.SETUPS},
     "orchestration": orchestration.table,
     "growth": growth.table,

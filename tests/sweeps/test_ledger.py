@@ -11,6 +11,7 @@ from analysis.store import SweepStore, TrialStatus
 from sweeps.ledger.ledger import Ledger
 from sweeps.sharing.tree import Delivery, Member
 from tests.sweeps.runs import made_up_record
+from workloads.measure import Measure
 from workloads.registry import resolve
 from workloads.trial import Status, TrialConfig
 
@@ -152,3 +153,28 @@ def test_a_trial_whose_first_record_is_lost_is_trained_anew(storage: str) -> Non
     ledger = Ledger(store, [trial])
     assert ledger.open == [trial]
     assert ledger.delivered == 0
+
+
+@pytest.mark.parametrize(("higher_is_better", "best", "sign"), [(True, 2, 1), (False, 1, -1)])
+def test_more_of_what_it_says_is_better(higher_is_better: bool, best: int, sign: int, storage: str) -> None:
+    """The checkpoint of the best epoch, and what policies decide by, in this run and from what is stored."""
+    store, trial = SweepStore(storage, "s"), resolve(TrialConfig(workload="lenet_synthetic", epochs=3))
+    measure = Measure(name="mean absolute error", higher_is_better=higher_is_better)
+    values = {1: 0.4, 2: 0.9, 3: 0.6}
+
+    def ledger() -> Ledger:
+        return Ledger(store, [trial], keep="best", measure=lambda _: measure)
+
+    first = ledger()
+    (member,) = first.members()
+    paths = {epoch: store.save_checkpoint(trial.trial_id, epoch, b"%d" % epoch) for epoch in values}
+    for epoch, value in values.items():
+        record = made_up_record(trial, epoch, val_accuracy=value)
+        done = (member,) if epoch == trial.epochs else ()
+        delivery = Delivery(epoch=epoch, record=record, holder=trial.trial_id, receivers=(member,), finished=done)
+        first.deliver(delivery, paths[epoch])
+    first.flush()
+    assert first.statuses[trial.trial_id].best_checkpoint == paths[best].path
+    again = ledger()
+    for found in (first, again):
+        assert [outcome.value for _, outcome in found.ended()] == [sign * 0.6]

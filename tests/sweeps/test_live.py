@@ -21,6 +21,7 @@ from sweeps.watching import live
 from sweeps.watching.live import FINAL, SCALARS, Live, MlflowLog, TensorBoardLog, hyperparameters, open_logs
 from tests.sweeps.runs import epochs_of, free_port, made_up_record, run_here, table_of
 from workloads.errors import InputError
+from workloads.measure import Measure
 from workloads.registry import resolve
 from workloads.trial import TrialConfig
 
@@ -33,6 +34,7 @@ def completed(trial: TrialConfig) -> TrialStatus:
     return TrialStatus(trial_id=trial.trial_id, status="completed", epochs_run=trial.epochs)
 
 
+ERROR = Measure(name="mean absolute error", higher_is_better=False, least=0.0)
 FELL_OVER = TrialStatus(trial_id=OTHER.trial_id, status="failed", epochs_run=1, error="fell over")
 DIVERGED = TrialStatus(trial_id=THIRD.trial_id, status="diverged", epochs_run=0, error="loss is inf in epoch 1")
 
@@ -132,7 +134,30 @@ def test_trials_that_ended_before_the_log_was_asked_for(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {ONE.trial_id, THIRD.trial_id}, "the other has not begun"
 
 
+def test_tensorboard_names_are_those_of_the_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install -e '.[tensorboard]'")
+    monkeypatch.setattr(live, "measure_of", lambda trial: ERROR)
+    run_live(lambda: TensorBoardLog(tmp_path))
+    found = scalars(tmp_path / ONE.trial_id)
+    assert found["mean_absolute_error/validation"] == [(e, pytest.approx(0.2 * e)) for e in (1, 2, 3)]
+    assert found["final/validation_mean_absolute_error"] == [(3, pytest.approx(0.6))]
+    assert not [tag for tag in found if "accuracy" in tag]
+
+
 # -- MLflow ---------------------------------------------------------------------------------------------------------
+
+
+def test_mlflow_names_are_those_of_the_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed: pip install -e '.[mlflow]'")
+    monkeypatch.setattr(live, "measure_of", lambda trial: ERROR)
+    log = MlflowLog(f"sqlite:///{tmp_path}/mlflow.db", "sweep", "results/sweep")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.begin(ONE, [made_up_record(ONE, epoch) for epoch in (1, 2, 3)])
+        log.ended(ONE.trial_id, completed(ONE), made_up_record(ONE, 3))
+        found = log._client.get_run(log._runs[ONE.trial_id]).data.metrics
+    assert found["mean_absolute_error/validation"] == found["final_val_mean_absolute_error"] == pytest.approx(0.6)
+    assert not [name for name in found if "accuracy" in name]
 
 
 def test_mlflow_reads_every_trial(tmp_path: Path) -> None:

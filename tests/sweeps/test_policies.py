@@ -14,6 +14,7 @@ from sweeps.policies import Decision, Grid, Outcome, Policy, Race, Results
 from sweeps.policies.policy import results
 from sweeps.policies.race import seed_order
 from workloads.errors import InputError
+from workloads.measure import Measure
 from workloads.trial import TrialConfig
 
 Train = Callable[[TrialConfig], Outcome]
@@ -210,3 +211,25 @@ def test_ten_thousand_configurations_are_decided_at_once() -> None:
     course = run(values, ended, ~ended)
     assert not course.over
     assert 0 < course.asked.any(axis=1).sum() < 10_000
+
+
+def test_a_seed_that_fails_is_far_above_where_lower_is_better() -> None:
+    error = Measure(name="mean absolute error", higher_is_better=False, least=0.0)
+
+    def unstable(trial: TrialConfig) -> Outcome:
+        value = 0.1 if (trial.lr, trial.seed) == (0.01, 2) else train(trial).value
+        assert value is not None
+        return Outcome(value=value - 1)
+
+    *_, last = played(race(5, measure=error), unstable)
+    assert last.reason.endswith("Far above their own median on some seeds: adam, lr 0.01 (seed 2).")
+    assert race(5, measure=error).policy_id == race(5).policy_id
+
+
+def test_large_differences_are_written_out() -> None:
+    def far(trial: TrialConfig) -> Outcome:
+        return Outcome(value=100_000 * (train(trial).value or 0.0))
+
+    reasons = " ".join(decision.reason for decision in played(race(5), far))
+    assert "behind adam" in reasons
+    assert "e+" not in reasons

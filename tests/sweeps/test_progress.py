@@ -15,6 +15,7 @@ from sweeps.sharing.tree import ForkTree
 from sweeps.tuning.driver import Run
 from sweeps.tuning.placement import Placement
 from sweeps.watching.progress import Progress
+from workloads.measure import Measure
 from workloads.trial import TrialConfig
 
 
@@ -75,3 +76,17 @@ def test_a_dumb_terminal_gets_lines(term: str, monkeypatch: pytest.MonkeyPatch) 
     with Progress(Console(file=text, force_terminal=True, width=80), {}) as progress:
         progress.update()
     assert ("\x1b" not in text.getvalue()) == (term == "dumb")
+
+
+def test_values_of_another_measure_have_its_name_and_significant_digits() -> None:
+    error = Measure(name="mean absolute error", higher_is_better=False, least=0.0)
+    text = io.StringIO()
+    progress = Progress(Console(file=text, width=160), {"a": "adam"}, measure=error)
+    progress.started("a", 1)
+    progress.record("a", {**RECORD, "val_accuracy": 1234.56}, 1)
+    progress.update()
+    assert "adam epoch 3 loss 1.000 val 1235" in text.getvalue()
+    progress.console.print(progress._render())
+    header, row = text.getvalue().splitlines()[-2:]
+    assert header.endswith("val loss  val mean absolute error")
+    assert row.endswith("1235")

@@ -61,11 +61,11 @@ def _sorted(data: Dataset) -> Dataset:
 FAULTS: dict[str, tuple[Callable[[Dataset], Dataset], str]] = {
     "not normalised": (
         lambda data: replace(data, images=data.images * 70 + 120),
-        "the training images are not normalised: mean 1",
+        "the training inputs are not normalised: mean 1",
     ),
     "of another scale": (
         lambda data: replace(data, images=data.images * 3),
-        "the training images are not normalised: mean ",
+        "the training inputs are not normalised: mean ",
     ),
     "labels that mean nothing": (_all_alike, "the network cannot overfit one batch: the loss went from 1."),
     "one class": (

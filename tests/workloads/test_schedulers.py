@@ -373,7 +373,8 @@ def test_traces_differ_where_schedules_do() -> None:
         (
             "plateau",
             {"monitor": "test_loss"},
-            'scheduler.monitor must be one of train_loss, val_loss, val_accuracy, not "test_loss"',
+            "scheduler.monitor must be one of train_loss, val_loss, val_accuracy, val_score, val_error, not "
+            '"test_loss"',
         ),
         ("step", {"step_size": 0}, "scheduler.step_size must be a whole number of at least 1, not 0"),
     ],
