@@ -13,6 +13,7 @@ from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS
 from analysis.statistics.sequences import DIFFER, EQUAL, Spread, half_width, seeds_to_decide
 from workloads.measure import Measure
+from workloads.trial import SETTINGS_OF, configuration_id
 
 MOST_NAMED = 3
 """Configurations or groups named in a sentence; the others are counted."""
@@ -191,6 +192,7 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
         ]
         grid = "grid" if data.search is None or "lr" not in data.search.drawn else "range"
         yield f"Best learning rate at the edge of its {grid}, so a better one may lie beyond it: {_listed(names)}."
+    yield from _flattered(data, summary)
     sound = summary.filter(pl.col("diverged") == 0)
     plain = sound[f"{CHOICE}_mean"]
     if ((plain - sound["adjusted_mean"]).abs() > _ROUNDING * plain.abs().clip(1)).any():
@@ -203,6 +205,39 @@ def _cautions(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
         yield f"Of {data.trials.height:,} trials, these have no result: {', '.join(missing)}{preliminary}."
 
 
+def _flattered(data: SweepData, summary: pl.DataFrame) -> Iterator[str]:
+    """Yields by how much better the best configuration looked where it was picked than it is on other seeds."""
+    race = data.specs[0].race if len(data.specs) == 1 else None
+    best = summary.filter((pl.col("position") == 1) & (pl.col("n") > 0)).head(1)
+    if not race or not race.get("picked") or best.is_empty():
+        return
+    (row,) = best.rows(named=True)
+    of = {trial.trial_id: configuration_id(trial) for trial in data.specs[0].trials}
+    ids = data.trials.filter(pl.col("configuration") == row["configuration"])["trial_id"]
+    picked, now, measure = race["picked"].get(of[ids[0]]), row[f"{CHOICE}_mean"], data.measure
+    if picked is None or now is None:
+        return
+    lead = picked - measure.sign * now  # what policies compare by: more is better
+    name = f"{row['label']}{_drawn(data, row['configuration'])}"
+    before = measure.text(measure.sign * picked)
+    found = f"The search picked {name} at {before}; on seeds that it did not see, the mean is {measure.text(now)}"
+    yield f"{found}: it looked {measure.difference(lead)} better than it is." if lead >= _SHOWN else f"{found}."
+
+
+def _drawn(data: SweepData, configuration: int) -> str:
+    """Returns in brackets what was drawn for a configuration and is no part of its label."""
+    trial = data.trials.filter(pl.col("configuration") == configuration).row(0, named=True)
+    search, key = data.search, (trial["optimizer"], trial["scheduler"])
+    columns = sorted(search.spaces.get(key, ())) if search is not None else []
+    said = [
+        f"{column.partition('_')[2].replace('_', ' ')} {trial[column]:.12g}"
+        for column in columns
+        if column.startswith(tuple(f"{kind}_" for kind in SETTINGS_OF)) and column not in data.axes
+    ]
+    return f" ({', '.join(said)})" if said else ""
+
+
+_SHOWN = 0.00005
 _ROUNDING = 1e-9
 
 

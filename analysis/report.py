@@ -69,6 +69,8 @@ class Report:
     """What configurations are ranked by."""
     stopped: tuple[int, ...] = ()
     """Configurations all of whose trials were stopped early: the terminal does not list them."""
+    drawn: bool = False
+    """Whether learning rates were drawn from a range."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,22 @@ def method_of(data: SweepData, summary: pl.DataFrame) -> str:
     return METHOD if data.care is None else f"{METHOD} Differences below {data.care:g} do not matter (--care)."
 
 
-def columns_of(rows: pl.DataFrame) -> list[RankingColumn]:
-    """Returns the non-empty columns for these rows of `trainings(summary)`."""
+def columns_of(rows: pl.DataFrame, *, drawn: bool = False) -> list[RankingColumn]:
+    """Returns the non-empty columns for these rows of `trainings(summary)`.
+
+    Args:
+        rows: The rows.
+        drawn: Whether learning rates were drawn from a range.
+    """
     there = [column for column in COLUMNS if column.value in rows.columns]
-    return [c for c in there if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
+    found = [c for c in there if rows[c.value].null_count() < rows.height and not _all_zero(rows[c.value])]
+    return [
+        replace(c, title=_IN_RANGE, doc=c.doc.replace("the grid", "its range")) if drawn and c.value == "lr_edge" else c
+        for c in found
+    ]
+
+
+_IN_RANGE = "edge of range"
 
 
 def _all_zero(column: pl.Series) -> bool:
@@ -187,7 +201,7 @@ def report_of(store: SweepStore) -> Report:
     files = tuple(store.locate(file) for file in found)
     summary = internal(summary, data.measure)
     steps = next_steps(data, summary, store.location, stored)
-    return Report(summary, tuple(before["answer"]), files, (), steps, data.measure, _stopped(data))
+    return Report(summary, tuple(before["answer"]), files, (), steps, data.measure, _stopped(data), _drawn(data))
 
 
 def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
@@ -209,8 +223,19 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
         record = {"question": data.specs[0].question, "answer": sentences, "files": files, "made_from": made_from}
         store.write(ANSWER_FILE, json.dumps(record, indent=1).encode())
     return Report(
-        summary, sentences, tuple(map(store.locate, files)), tuple(failures), steps, data.measure, _stopped(data)
+        summary,
+        sentences,
+        tuple(map(store.locate, files)),
+        tuple(failures),
+        steps,
+        data.measure,
+        _stopped(data),
+        _drawn(data),
     )
+
+
+def _drawn(data: SweepData) -> bool:
+    return data.search is not None and "lr" in data.search.drawn
 
 
 def _stopped(data: SweepData) -> tuple[int, ...]:
@@ -258,7 +283,7 @@ def print_report(report: Report, console: Console) -> None:
 
     rows = trainings(report.ranking.filter(~pl.col("configuration").is_in(list(report.stopped))))
     shown = rows.head(_MOST_PRINTED)
-    columns = [column for column in columns_of(shown) if column.printed]
+    columns = [column for column in columns_of(shown, drawn=report.drawn) if column.printed]
     cells = [
         [shown_in(console.encoding, c.text(row, report.measure)) for c in columns]
         for row in shown.iter_rows(named=True)
@@ -354,7 +379,7 @@ def render(
     style, behaviour = (environment.get_template(f"report.{kind}").render() for kind in ("css", "js"))
     distinct, unfinished = trainings(summary), exceptions(data)
     shown = distinct.head(MOST_ROWS)
-    columns = columns_of(shown)
+    columns = columns_of(shown, drawn=_drawn(data))
     return environment.get_template("report.html.j2").render(
         style=style,
         script=behaviour,

@@ -32,6 +32,7 @@ from sweeps.policies import Decision, configuration_id, results
 from sweeps.question.command import CommandLine
 from sweeps.question.keywords import Call, options_of
 from sweeps.question.options import Options, in_small
+from sweeps.question.picking import check_picking, picked, race_of_picked
 from sweeps.question.race import check_race, configurations_of, race_of
 from sweeps.question.stopping import check_stopping, policy_of
 from sweeps.question.sweep import Sweep, check_sweep, plan
@@ -170,7 +171,8 @@ class Asked:
             self._show(f"  smoke test: {options.epochs} epochs on the first 1,920 examples, whatever other flags say")
         planned = plan(sweep, options)
         check_race(planned, options)
-        check_stopping(options)
+        check_stopping(planned, options)
+        check_picking(planned, options)
         self._lock = Lock() if options.plan else stack.enter_context(locked(self.store, self._show))
         self._stored = read_library(self.store, fresh=options.fresh)
         self._now: dict[str, Fingerprint] = {}
@@ -194,7 +196,7 @@ class Asked:
             care=options.care,
             search=planned.search.to_json() if planned.search else None,
         )
-        self.policy = policy_of(planned.trials, options)
+        self.policy = policy_of(planned, options)
         if options.decide:
             theirs = self._stored_of(configurations_of(planned))
             self._fingerprint(theirs)
@@ -205,9 +207,13 @@ class Asked:
         self.decisions = self.ledger.decisions(self.policy.policy_id)
         self._noted = len(self.decisions)
         self._over = False
+        self._sweep = sweep
+        self._searched: tuple[TrialConfig, ...] = ()
+        """The trials of a search, once what it picked is raced."""
+        self._picked: dict[str, float] = {}
         for decision in self.decisions:
             self._add(decision.add)
-        while not self.ledger.open and not self._over:
+        while not self.ledger.open and not self._is_over():
             self._decide()
         self._ahead = forecast(self.spec, self.ledger, self._taken, self.placement, share=options.share)
         self._notes = planned.notes
@@ -231,7 +237,11 @@ class Asked:
     def spec(self) -> SweepSpec:
         """What is asked, as far as it is known by now."""
         # However the trials came in: a race that was killed and resumed has the same tables.
-        trials, race = self.policy.ordered(self.ledger.trials.values()), self.policy.to_json()
+        past = {trial.trial_id for trial in self._searched}
+        asked = (trial for trial_id, trial in self.ledger.trials.items() if trial_id not in past)
+        trials, race = self.policy.ordered(asked), self.policy.to_json()
+        if race and self._picked:
+            race = {**race, "picked": self._picked}
         question = replace(
             self._question,
             trials=tuple(trials),
@@ -284,6 +294,25 @@ class Asked:
 
     # -- what is decided --------------------------------------------------------------------------------------------
 
+    def _is_over(self) -> bool:
+        """Whether nothing more will be added, asked once all has ended; after a search, its best may be raced."""
+        if self._over and self.options.then_decide and not self._searched:
+            self._race_best()
+        return self._over
+
+    def _race_best(self) -> None:
+        """Goes on from a search to the race of what it picked, if that is more than one configuration."""
+        stored, trials = self.spec, tuple(self.ledger.trials.values())
+        found = picked(trials, results(self.ledger.ended()))
+        if len(found) < 2:
+            return
+        self._stored, self._searched, self._picked = stored, trials, found
+        self.policy = race_of_picked(self._sweep, self.options, trials, list(found))
+        self.decisions = self.ledger.decisions(self.policy.policy_id)
+        self._noted, self._over = len(self.decisions), False
+        for decision in self.decisions:
+            self._add(decision.add)
+
     def _decide(self, seconds: float | None = None, until: float | None = None) -> None:
         """Asks the policy what to train next, and takes it in.
 
@@ -313,8 +342,10 @@ class Asked:
         """
         tree = self._tree
         assert tree is not None
-        while tree.done and not self._over:
+        while tree.done:
             before = set(self.ledger.trials)
+            if self._is_over():
+                break
             self._decide(seconds, until)
             self._note(seconds)
             new = [trial for trial_id, trial in self.ledger.trials.items() if trial_id not in before]
@@ -333,7 +364,7 @@ class Asked:
         for number, decision in enumerate(new, start=self._noted):
             if self.policy.policy_id is not None:
                 self.ledger.decided(self.policy.policy_id, number, decision)
-            if self.policy.policy_id is not None or decision.stop:
+            if self.policy.policy_id is not None or number:
                 self._show(f"  {decision.reason}")
         if new and self._noted and not self._over and self.policy.policy_id is not None:
             for line in self._outlook(seconds):
@@ -343,7 +374,8 @@ class Asked:
 
     def _outlook(self, seconds: float | None) -> list[str]:
         outlook = self.policy.outlook(results(self.ledger.ended()))
-        return [] if outlook is None or self._over else [outlook_line(outlook, seconds)]
+        then = [] if self._searched or not self.options.then_decide else [_THEN]
+        return [*([] if outlook is None or self._over else [outlook_line(outlook, seconds)]), *then]
 
     def _check_hours(self) -> None:
         """Refuses a time in which not even the trials asked for now can be trained."""
@@ -532,6 +564,9 @@ def _write_report(result: Result) -> None:
         assert result.report  # written now
     except InputError as error:
         raise RuntimeError("what could be trained could not be reported") from error
+
+
+_THEN = "then the best of each optimizer and schedule is raced on other seeds"
 
 
 @contextlib.contextmanager

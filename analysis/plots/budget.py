@@ -54,6 +54,8 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Budget | None:
     )
     bands = "; bands: 10th to 90th percentile" if len(groups) <= _MOST_BANDS else ""
     note = f"Lines: median over random draws of trials{bands}."
+    if (sweep.trials["status"] == "early_stopped").any():
+        note += " Trials that were stopped early count as tried, and as having found nothing."
     if len(groups) > style.MAX_LINES:
         note += f" Shown: the best {style.MAX_LINES} of {len(groups)}."
     return Budget(tuple(groups[: style.MAX_LINES]), note, sweep.measure)

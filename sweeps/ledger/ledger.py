@@ -175,7 +175,7 @@ class Ledger:
 
     def holds(self, trial_id: str) -> bool:
         """Whether anything is stored of a trial, asked for or not."""
-        return trial_id in self._stored
+        return trial_id in self._stored or self._delivered[trial_id] > 0
 
     def had_records(self, trial_id: str) -> bool:
         """Whether there are records of a trial from an earlier run, asked for or not."""
@@ -196,6 +196,11 @@ class Ledger:
     def is_open(self, trial_id: str) -> bool:
         """Whether a trial still has to be trained, as far as has been decided."""
         return trial_id not in self.statuses and not self.is_paused(trial_id)
+
+    def has_result(self, trial_id: str) -> bool:
+        """Whether a trial has come to an end that is its result, or was stopped."""
+        status = self.statuses.get(trial_id)
+        return status is not None and status.status not in FAILED_STATUSES
 
     def is_paused(self, trial_id: str) -> bool:
         """Whether a trial has come to the epoch that it was to be trained to, which is not its last."""

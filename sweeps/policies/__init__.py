@@ -4,6 +4,7 @@ from sweeps.policies.grid import Grid
 from sweeps.policies.halving import Halving
 from sweeps.policies.policy import Decision, Outcome, Policy, Results, results
 from sweeps.policies.race import Race
+from sweeps.policies.tpe import Tpe
 from workloads.trial import configuration_id
 
-__all__ = ["Decision", "Grid", "Halving", "Outcome", "Policy", "Race", "Results", "configuration_id", "results"]
+__all__ = ["Decision", "Grid", "Halving", "Outcome", "Policy", "Race", "Results", "Tpe", "configuration_id", "results"]

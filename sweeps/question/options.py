@@ -59,8 +59,8 @@ class Options:
 
     trials: Annotated[int | None, _flag("N", "the grid")] = None
     """Search: draw N times from the space of each optimizer and schedule: from ranges, and what is not given."""
-    sampler: Annotated[str | None, _flag("{sobol,random}", "sobol")] = None
-    """With --trials: how draws are spread."""
+    sampler: Annotated[str | None, _flag("{sobol,random,tpe}", "sobol")] = None
+    """With --trials: how draws are spread; tpe goes by results, and needs Optuna."""
     sampler_seed: Annotated[int | None, _flag("N", "0")] = None
     """With --trials: another number, other draws."""
 
@@ -69,13 +69,15 @@ class Options:
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""
+    then_decide: Annotated[bool, _switch("what is found is not raced")] = False
+    """Then race the best of each optimizer and schedule, on seeds that were not searched with."""
     care: Annotated[float | None, _flag("X", "every difference matters")] = None
     """The smallest difference in accuracy (or what else you rank by) that matters to you, e.g. 0.003: closer ones are
     practically equal."""
     max_seeds: Annotated[int | None, _flag("N", "30")] = None
-    """With --decide: at most that many seeds for a configuration."""
+    """With --decide or --then-decide: at most that many seeds for a configuration."""
     hours: Annotated[float | None, _flag("X", "as long as it takes")] = None
-    """With --decide: start nothing that would end later than that many hours after the start of this run."""
+    """With them: start nothing that would end later than that many hours after the start of this run."""
 
     cpus_per_trial: Annotated[float, _flag("X")] = 1.0
     """CPU cores of a trial. Its number of threads follows from it, and the last bits from those."""
@@ -134,7 +136,7 @@ def in_small(options: Options) -> Options:
     """Returns the options of a smoke test of what is asked for."""
     grid = tuple(text for text in options.grid if text.partition("=")[0].strip() not in SMOKE_TEST)
     small: dict[str, Any] = dict(SMOKE_TEST) | (
-        {"max_seeds": options.max_seeds or SMOKE_TEST_SEEDS} if options.decide else {}
+        {"max_seeds": options.max_seeds or SMOKE_TEST_SEEDS} if options.decide or options.then_decide else {}
     )
     small |= SMOKE_TEST_STOPPING if options.stop_early != "none" else {}
     return replace(options, **small, grid=grid, name=f"{options.name}-smoke-test")

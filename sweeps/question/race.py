@@ -30,7 +30,7 @@ def check_race(planned: Plan, options: Options) -> None:
         )
     if not options.decide:
         for flag, value in (("--hours", options.hours), ("--max-seeds", options.max_seeds)):
-            if value is not None:
+            if value is not None and not options.then_decide:
                 raise InputError(f"{flag} is a budget of --decide: add --decide, or leave out {flag}")
         return
     if options.hours is not None and not 0 < options.hours < float("inf"):

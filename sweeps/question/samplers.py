@@ -1,11 +1,13 @@
 """SAMPLERS: where in a space its draws lie, one row each.
 
 A draw is a place in the unit cube, a function of the sampler, the seed, the names of the settings and its number, and
-of nothing else: more draws keep those there are, and a wider range keeps their places in it.
+of nothing else: more draws keep those there are, and a wider range keeps their places in it. A sampler that learns
+begins so, and then goes by results too.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,10 @@ class Sampler:
     doc: str
     places: Callable[[int, int, np.random.Generator], Places]
     """Dimensions, number of draws and a source of randomness -> places in [0, 1), shape (draws, dimensions)."""
+    learns: bool = False
+    """Whether these are only the first draws, and results say where the others lie (`sweeps.policies.tpe`)."""
+    package: str | None = None
+    """The optional package it needs."""
 
 
 def _sobol(dimensions: int, count: int, source: np.random.Generator) -> Places:
@@ -49,6 +55,13 @@ SAMPLERS: Mapping[str, Sampler] = {
             places=_sobol,
         ),
         Sampler(name="random", doc="Independent and uniform (Bergstra & Bengio 2012).", places=_random),
+        Sampler(
+            name="tpe",
+            doc="Where results are best so far: tree-structured Parzen estimator (Bergstra et al. 2011; Optuna).",
+            places=_sobol,
+            learns=True,
+            package="optuna",
+        ),
     )
 }
 """Name -> row; the first is the default."""
@@ -60,10 +73,13 @@ def find_sampler(name: str) -> Sampler:
     """Returns the sampler of that name.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or the package it needs is missing.
     """
     if name not in SAMPLERS:
         raise InputError(f"unknown sampler {name!r}{did_you_mean(name, SAMPLERS)}; known: {', '.join(SAMPLERS)}")
+    package = SAMPLERS[name].package
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise InputError(f"--sampler {name} needs the package {package}: pip install -e '.[search]'")
     return SAMPLERS[name]
 
 

@@ -7,10 +7,11 @@ all) gets several of them, and all schedules get the same ones: trials that diff
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.policies.tpe import START, Group, Tpe
 from sweeps.question.grid import Point
 from sweeps.question.samplers import DEFAULT, draw, find_sampler
 from workloads.errors import InputError
@@ -34,6 +35,16 @@ FIELD_SPANS: Mapping[str, Span] = {
 """Fields of a trial that can be drawn -> on which scale, and in which bounds."""
 
 
+@dataclass(frozen=True)
+class Combination:
+    """Points that are drawn together: one for each seed."""
+
+    free: Mapping[str, Span]
+    """What is drawn."""
+    fixed: list[Point]
+    """The rest of each."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """How a question draws its trials.
@@ -49,6 +60,8 @@ class Search:
     """What tells one series of draws from another."""
     spaces: dict[tuple[str, str], dict[str, Span]] = field(default_factory=dict)
     """Optimizer and schedule -> axis -> where it was drawn from, as far as points have been expanded."""
+    combinations: dict[str, Combination] = field(default_factory=dict)
+    """What gets draws of its own, whatever the seed, as far as points have been expanded."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -57,6 +70,32 @@ class Search:
             raise InputError(f"--sampler-seed must be 0 or more, not {self.seed}")
         find_sampler(self.sampler)
 
+    @property
+    def learns(self) -> bool:
+        """Whether only the first draws are known beforehand."""
+        return find_sampler(self.sampler).learns
+
+    def learning(self, trial_at: Callable[[Point], TrialConfig | None]) -> Tpe:
+        """Returns the policy that draws on, given the results of the first draws.
+
+        Args:
+            trial_at: Point -> its trial; None if its settings make no sense together.
+        """
+
+        def group(one: Combination) -> Group:
+            def trials(places: Sequence[float]) -> tuple[TrialConfig, ...]:
+                spans = zip(one.free.items(), places, strict=True)
+                values = {name: span.at(place) for (name, span), place in spans}
+                found = (trial_at({**fixed, **values}) for fixed in one.fixed)
+                return tuple(trial for trial in found if trial is not None)
+
+            names = tuple(one.free)
+            start = draw(self.sampler, self.seed, names, START).tolist() if names else [[]]
+            return Group(names=names, start=tuple(map(tuple, start)), trials=trials)
+
+        groups = tuple(map(group, self.combinations.values()))
+        return Tpe(groups=groups, draws=self.trials, seed=self.seed)
+
     def expand(self, point: Point) -> list[Point]:
         """Returns the draws for a combination of what is listed; the point alone if it leaves nothing to draw.
 
@@ -64,16 +103,19 @@ class Search:
             InputError: A range is none of its setting, or for what cannot be drawn.
         """
         spans = ranges(point)
-        key = str(point["optimizer"]), str(point["scheduler"])
-        known = self.spaces.setdefault(key, {})
+        known = self.spaces.setdefault((str(point["optimizer"]), str(point["scheduler"])), {})
         known |= {name: _joined(known.get(name, span), span) for name, span in spans.items()}
         epochs = point.get("epochs", TrialConfig().epochs)
         assert isinstance(epochs, int)
         exact = {name: span.over(epochs) for name, span in spans.items()}
         fixed = dict(point) | {name: span.at(0.0) for name, span in exact.items() if span.is_point}
         free = {name: span for name, span in sorted(exact.items()) if not span.is_point}
+        key = canonical_json({name: value for name, value in point.items() if name != "seed"})
+        self.combinations.setdefault(key, Combination(free, [])).fixed.append(fixed)
         if not free:
             return [fixed]
+        if self.learns:
+            return [fixed | values for values in self._values(free, min(self.trials, START))]
         # Whole numbers can be drawn twice, and budgets are to be equal: a repeated draw does not count.
         for count in (self.trials, _MOST_DRAWS * self.trials):
             points = [fixed | values for values in self._draws(free, count)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from sweeps.policies import Grid, Halving, Policy
 from sweeps.question.options import Options, StopEarly
+from sweeps.question.sweep import Plan, trial_at
 from workloads.errors import InputError
 from workloads.trial import TrialConfig
 
@@ -16,17 +17,20 @@ POLICIES: Mapping[StopEarly, Callable[[tuple[TrialConfig, ...]], Policy]] = {
 """`--stop-early` -> what trains the trials of a question."""
 
 
-def policy_of(trials: tuple[TrialConfig, ...], options: Options) -> Policy:
+def policy_of(planned: Plan, options: Options) -> Policy:
     """Returns what trains the trials of a question that is no race.
 
     Raises:
         InputError: There is nothing to stop early.
     """
-    return POLICIES[options.stop_early](trials)
+    if planned.search is not None and planned.search.learns:
+        base = TrialConfig(test_every_epoch=options.test_every_epoch)
+        return planned.search.learning(lambda point: trial_at(point, base))
+    return POLICIES[options.stop_early](planned.trials)
 
 
-def check_stopping(options: Options) -> None:
-    """Refuses what makes no sense beside `--stop-early`.
+def check_stopping(planned: Plan, options: Options) -> None:
+    """Refuses what makes no sense beside `--stop-early`, or beside a sampler that goes by results.
 
     Raises:
         InputError: Something does not.
@@ -36,3 +40,11 @@ def check_stopping(options: Options) -> None:
             "--decide needs the results of whole trials, and --stop-early ends most of them before: leave out one of "
             "the two"
         )
+    if planned.search is not None and planned.search.learns:
+        for flag, given in (("--decide", options.decide), ("--stop-early", options.stop_early != "none")):
+            if given:
+                sampler = f"--sampler {planned.search.sampler}"
+                raise InputError(
+                    f"{sampler} draws by the results of whole trials, and {flag} needs to know all draws beforehand: "
+                    "leave out one of the two"
+                )

@@ -151,7 +151,7 @@ def plan(sweep: Sweep, options: Options) -> Plan:
                 if (getattr(config, name) or 0) > most:
                     raise InputError(f"{name} must be at most {most}, not {getattr(config, name)}")
             trials.setdefault(config.trial_id, config)
-        if search is not None and 0 < len(trials) - before < search.trials:
+        if search is not None and not search.learns and 0 < len(trials) - before < search.trials:
             fewer = f"fewer than {search.trials} different settings to draw for"
             notes.setdefault(fewer, {})[f"{point['optimizer']} with schedule {point['scheduler']}"] = None
     if not trials:
@@ -165,6 +165,18 @@ def plan(sweep: Sweep, options: Options) -> Plan:
         search.check(ranged)
     said = tuple(f"{note} {', '.join(rows)}" for note, rows in notes.items())
     return Plan(trials=tuple(trials.values()), left_out=dict(left_out), notes=said, search=search)
+
+
+def trial_at(point: Point, base: TrialConfig) -> TrialConfig | None:
+    """Returns the trial of a point, every setting filled in and checked; None if they make no sense together.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    try:
+        return resolve(to_config(_fitting(point)[0], base))
+    except NotApplicableError:
+        return None
 
 
 def search_of(options: Options) -> Search | None:

@@ -20,8 +20,6 @@ class Job:
     ancestors: tuple[Checkpoint, ...]
     """Checkpoints of other paths to start from, the best first."""
     test_epochs: tuple[int, ...]
-    until: int
-    """The epoch after which to end."""
     storage_path: str
     name: str
     run: str
@@ -29,6 +27,8 @@ class Job:
     hardware: Hardware
     gpus: float | None
     """GPUs it was granted; None on the CPU."""
+    until: int | None = None
+    """The epoch after which to end; None for the trial's last."""
     machine: str | None = None
     """What `probe_machine` has to come to there; None where it is the driver's own machine."""
     timeout: float | None

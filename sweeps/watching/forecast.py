@@ -15,6 +15,7 @@ from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
 from sweeps.ledger.ledger import Ledger
 from sweeps.policies.halving import Rungs
+from sweeps.policies.tpe import Ahead
 from sweeps.sharing.tree import apart, count_epochs
 from sweeps.tuning.placement import Placement, usable_cores
 from workloads.console import duration
@@ -47,7 +48,7 @@ class Forecast:
     """Epochs to train if no metric-driven schedule ever acts: what is known beforehand."""
     most: int
     """Epochs to train if metric-driven schedules share nothing."""
-    until: int | None
+    until: int | None = None
     """The epoch after which it is decided which trials go on; None if all go on to their end."""
     seconds: float | None
     """What an epoch takes, divided by how many train at once; None where it cannot be measured on this machine."""
@@ -76,13 +77,16 @@ class Forecast:
         return "" if self.seconds is None else f"{before}{duration(START_SECONDS + epochs * self.seconds)}"
 
 
-def outlook_line(ahead: Outlook | Rungs, seconds: float | None) -> str:
+def outlook_line(ahead: Outlook | Rungs | Ahead, seconds: float | None) -> str:
     """Returns what certainty will cost, or what goes on, for people.
 
     Args:
-        ahead: What lies ahead of a race, or of halving.
+        ahead: What lies ahead of a race, of halving, or of a search that goes by results.
         seconds: What an epoch takes, divided by how many train at once; None where that is not known.
     """
+    if isinstance(ahead, Ahead):
+        rounds = f"then {ahead.each} draws of each at a time, where results are best so far, up to {ahead.draws:,}"
+        return f"{rounds}: {_trials(ahead.trials)} in all"
     if isinstance(ahead, Rungs):
         rungs = (f"{count:,} configuration{'s'[: count != 1]} at epoch {rung}" for rung, count in ahead.going_on)
         cost = f"{ahead.trial_epochs:,} trial-epochs in all instead of {ahead.without:,}"
@@ -121,6 +125,7 @@ def forecast(
     left = ledger.open
     failed = sum(count for status, count in ledger.counts().items() if status in FAILED_STATUSES)
     members, stored = ledger.members(), ledger.checkpoints
+    ids = [trial.trial_id for trial in spec.trials]
     hardware = placement.hardware()
     seconds = None
     if left:
@@ -129,7 +134,7 @@ def forecast(
     return Forecast(
         trials=len(spec.trials),
         trial_epochs=sum(trial.epochs for trial in spec.trials),
-        done=len(spec.trials) - len(left) - failed - sum(taken_over.values()),
+        done=max(0, sum(map(ledger.has_result, ids)) - sum(taken_over.values())),
         failed=failed,
         taken_over=taken_over,
         left_out=spec.left_out,

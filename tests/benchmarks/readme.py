@@ -17,6 +17,7 @@ from tests.benchmarks import (
     orchestration,
     own_network,
     racing,
+    searching,
     training_step,
     whole_sweep,
 )
@@ -33,6 +34,7 @@ TABLES: Mapping[str, Callable[[Rows], Table]] = {
     "fork_tree": fork_tree.table,
     "analysis_growth": analysis_growth.table,
     "racing": racing.table,
+    "searching": searching.table,
 }
 """Name of a results file -> the table made of it."""
 

@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"trials": None, "sampler_seed": 1},
         "--sampler-seed is about the draws of a search: add --trials N, or leave out --sampler-seed",
     ),
-    "no sampler": ({"sampler": "sobl"}, "unknown sampler 'sobl' (did you mean 'sobol'?); known: sobol, random"),
+    "no sampler": ({"sampler": "sobl"}, "unknown sampler 'sobl' (did you mean 'sobol'?); known: sobol, random, tpe"),
     "negative seed": ({"sampler_seed": -1}, "--sampler-seed must be 0 or more, not -1"),
     "more rates": (
         {"more_lrs": ("0.1",)},

@@ -68,6 +68,17 @@ def test_records_that_a_dead_worker_did_not_report_come_with_their_checkpoints(k
     assert last[1] in store.files()
 
 
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_training_ends_where_it_is_to_pause(known: int, storage: str) -> None:
+    store = SweepStore(storage, "s")
+    store.save_checkpoint(TRIAL.trial_id, 1, state(1).to_bytes())
+    job = replace(a_job(store.storage_path, known), until=2)
+    epochs = [record.epoch for record, _ in _train_job(job, store, Watchdog(job, store), {}, stand_in)]
+    assert epochs == list(range(known + 1, 3))
+    ahead = replace(job, known=0, until=1)  # its own checkpoint is ahead: another question had trained it further
+    assert [record.epoch for record, _ in _train_job(ahead, store, Watchdog(ahead, store), {}, stand_in)] == [1]
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_a_machine_of_another_type_trains_nothing(
     same: bool, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

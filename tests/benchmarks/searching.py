@@ -1,0 +1,208 @@
+"""What a search finds for its budget, in virtual time: learning curves from a model in place of training.
+
+    python -m tests.benchmarks.searching                  # a few minutes on a core
+    python -m tests.benchmarks.searching --searches 20    # a look
+
+*Regret* is how far the true final accuracy of what a search picks is below the best there is. Accuracy after an epoch
+is a power law towards a final value, which is a parabola in the places of three settings, the first of which matters
+most; how fast a setting learns says nothing about how it ends, and every epoch has noise. Halving is compared with full
+training of as many draws as its epochs pay for, and of all its draws; samplers at equal numbers of trials; TPE in
+rounds with Optuna's own loop on the same function, which takes one trial after the other.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import tyro
+
+from sweeps.policies import Halving, Outcome, Tpe
+from sweeps.policies.policy import results
+from sweeps.policies.tpe import START, Group
+from sweeps.question.samplers import draw
+from tests.benchmarks import figures
+from tests.benchmarks.figures import Rows, Table
+from workloads.trial import TrialConfig
+
+Array = npt.NDArray[np.float64]
+NAMES = ("a", "b", "c")
+BEST = np.array([0.35, 0.6, 0.5])
+WEIGHTS = np.array([0.5, 0.1, 0.02])
+TOP = 0.92
+NOISE = 0.003
+"""Deviation of an accuracy, from seed to seed and epoch to epoch."""
+EPOCHS = 27
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """How much to simulate."""
+
+    searches: int = 1000
+    """Searches behind every figure; a tenth of them for those with TPE, which take longer."""
+    trials: int = 27
+    """Draws of a search."""
+
+
+def final(places: Array) -> Array:
+    """Returns the true final accuracies of places in the unit cube, shape (draws, 3)."""
+    return TOP - ((places - BEST) ** 2 @ WEIGHTS)
+
+
+def curves(places: Array, source: np.random.Generator) -> Array:
+    """Returns accuracies after every epoch, shape (draws, epochs)."""
+    speed = 0.5 + source.random(len(places))  # how fast it learns says nothing about how it ends
+    epoch = np.arange(1, EPOCHS + 1)
+    ends = final(places)[:, None]
+    start = 0.6 * (epoch[None, :] ** -speed[:, None] - EPOCHS ** -speed[:, None])
+    return ends - start * ends + NOISE * source.normal(size=(len(places), EPOCHS))
+
+
+def configs(count: int) -> tuple[TrialConfig, ...]:
+    return tuple(TrialConfig(lr=1e-3 * (number + 1), epochs=EPOCHS) for number in range(count))
+
+
+def halved(measured: Array) -> tuple[int, int]:
+    """Returns which draw halving picks, and the epochs that it trained."""
+    policy = Halving(trials=configs(len(measured)))
+    known = {
+        trial: Outcome(value=None, paused=True, curve=tuple(curve))
+        for trial, curve in zip(policy.trials, measured, strict=True)
+    }
+    stopped = policy.decide(results(known.items())).stop
+    left = [place for place, trial in enumerate(policy.trials) if trial.trial_id not in stopped]
+    return max(left, key=lambda place: measured[place, -1]), policy.outlook({}).trial_epochs
+
+
+def of_halving(arguments: Arguments) -> list[dict[str, object]]:
+    found: dict[str, list[float]] = {}
+    epochs = 0
+    for seed in range(arguments.searches):
+        source = np.random.default_rng((1, seed))
+        places = draw("sobol", seed, NAMES, arguments.trials)
+        measured = curves(places, source)
+        pick, epochs = halved(measured)
+        found.setdefault("halving", []).append(float(TOP - final(places)[pick]))
+        few = max(1, epochs // EPOCHS)
+        for name, count in (("full, equal epochs", few), ("full, equal draws", arguments.trials)):
+            pick = int(measured[:count, -1].argmax())
+            found.setdefault(name, []).append(float(TOP - final(places[:count])[pick]))
+    cost = {"halving": epochs, "full, equal epochs": epochs // EPOCHS * EPOCHS}
+    return [_row(name, regrets, cost.get(name, arguments.trials * EPOCHS)) for name, regrets in found.items()]
+
+
+def _row(name: str, regrets: list[float], epochs: int) -> dict[str, object]:
+    error = np.std(regrets, ddof=1) / len(regrets) ** 0.5 if len(regrets) > 1 else float("nan")
+    return {
+        "search": name,
+        "epochs": epochs,
+        "regret": float(np.mean(regrets)),
+        "error": float(error),
+        "searches": len(regrets),
+    }
+
+
+def _picked(places: Array, source: np.random.Generator) -> float:
+    values = final(places) + NOISE * source.normal(size=len(places))
+    return float(TOP - final(places)[values.argmax()])
+
+
+def of_samplers(arguments: Arguments) -> list[dict[str, object]]:
+    rows = []
+    for sampler in ("random", "sobol"):
+        regrets = [
+            _picked(draw(sampler, seed, NAMES, arguments.trials), np.random.default_rng((2, seed)))
+            for seed in range(arguments.searches)
+        ]
+        rows.append(_row(sampler, regrets, arguments.trials * EPOCHS))
+    few = range(max(2, arguments.searches // 10))
+    for name, search in (("tpe", ours), ("tpe, Optuna's own loop", optunas)):
+        rows.append(_row(name, [search(arguments.trials, seed) for seed in few], arguments.trials * EPOCHS))
+    return rows
+
+
+def ours(trials: int, seed: int) -> float:
+    """Returns the regret of `--sampler tpe`."""
+    noise = NOISE * np.random.default_rng((3, seed)).normal(size=trials)
+    places: list[Array] = []
+
+    def at(place: object) -> tuple[TrialConfig, ...]:
+        settings = dict(zip(NAMES, map(float, place), strict=True))  # type: ignore[call-overload]
+        return (TrialConfig(optimizer_settings=settings, epochs=EPOCHS),)
+
+    start = tuple(map(tuple, draw("tpe", seed, NAMES, START).tolist()))
+    policy = Tpe(groups=(Group(names=NAMES, start=start, trials=at),), draws=trials, seed=seed)
+    known: dict[TrialConfig, Outcome] = {}
+    over = False
+    while not over:
+        decision = policy.decide(results(known.items()))
+        over = decision.over
+        for trial in decision.add[len(known) :]:
+            place = np.array([[float(str(trial.optimizer_settings[name])) for name in NAMES]])
+            places.append(place)
+            known[trial] = Outcome(value=float(final(place)[0] + noise[len(known)]))
+    values = [outcome.value or 0.0 for outcome in known.values()]
+    return float(TOP - final(places[int(np.argmax(values))])[0])
+
+
+def optunas(trials: int, seed: int) -> float:
+    """Returns the regret of Optuna's own loop: each trial knows all before it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    noise = NOISE * np.random.default_rng((3, seed)).normal(size=trials)
+
+    def train(trial: optuna.Trial) -> float:
+        place = np.array([[trial.suggest_float(name, 0, 1) for name in NAMES]])
+        return float(final(place)[0] + noise[trial.number])
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(train, n_trials=trials)
+    return float(TOP - final(np.array([[study.best_params[name] for name in NAMES]]))[0])
+
+
+def of_decisions() -> list[dict[str, object]]:
+    """Returns what a decision takes with many trials known."""
+    count = 10_000
+    began = time.perf_counter()
+    draw("sobol", 0, NAMES, count)
+    seconds = {f"sobol, {count:,} draws": time.perf_counter() - began}
+    curves_of = np.random.default_rng(0).random((count, EPOCHS)).tolist()
+    policy = Halving(trials=configs(count))
+    known = results(
+        (trial, Outcome(value=None, paused=True, curve=tuple(curve)))
+        for trial, curve in zip(policy.trials, curves_of, strict=True)
+    )
+    began = time.perf_counter()
+    policy.decide(known)
+    seconds[f"halving, {count:,} trials known"] = time.perf_counter() - began
+    for draws in (50, 200):
+        began = time.perf_counter()
+        ours(draws, 0)
+        seconds[f"tpe, all rounds of {draws} draws together"] = time.perf_counter() - began
+    return [{"search": name, "seconds": took} for name, took in seconds.items()]
+
+
+def table(measured: Rows) -> Table:
+    """Returns the figures of searches, and below them what decisions take."""
+    searches = [row for row in measured if "regret" in row]
+    rows = [
+        (row["search"], f"{row['epochs']:,}", f"{row['regret']:.4f}", f"{row['error']:.4f}", f"{row['searches']:,}")
+        for row in searches
+    ]
+    took = "; ".join(f"{row['search']} {row['seconds']:.2f} s" for row in measured if "seconds" in row)
+    return Table(("search", "epochs", "regret", "standard error", "searches"), rows, (f"Decisions: {took}.",))
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    arguments = tyro.cli(Arguments)
+    measured = [*of_halving(arguments), *of_samplers(arguments), *of_decisions()]
+    table(measured).show()
+    figures.write("searching", vars(arguments), measured)
+
+
+if __name__ == "__main__":
+    main()
