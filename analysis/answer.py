@@ -12,6 +12,7 @@ from analysis.configurations import trainings
 from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS
 from analysis.statistics.sequences import DIFFER, EQUAL, Spread, half_width, seeds_to_decide
+from workloads.console import counted
 from workloads.measure import Measure
 from workloads.trial import SETTINGS_OF, configuration_id
 
@@ -160,7 +161,7 @@ def _undecided(best: dict[str, Any], others: list[dict[str, Any]], pair: dict[st
         cannot += f", nor is {they} shown to be practically equal (within {care:g})"
     two = "the two" if len(others) == 1 else "it and the first of these"
     if pair["n"] < ENOUGH_SEEDS:
-        common = f"{pair['n'] or 'no'} seed{'' if pair['n'] == 1 else 's'} in common"
+        common = f"{counted(pair['n'], 'seed') if pair['n'] else 'no seeds'} in common"
         return f"{cannot}: {two} have {common}, and {ENOUGH_SEEDS} are the fewest that can tell"
     if pair["deviation"] == 0:
         return f"{cannot}: {two} differ by the same on every seed, so the number of seeds needed cannot be estimated"

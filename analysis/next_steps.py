@@ -16,7 +16,7 @@ from analysis.race import ahead
 from analysis.search import Search
 from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
-from workloads.console import duration
+from workloads.console import counted, duration
 from workloads.trial import FAILED_STATUSES
 
 ENOUGH_SEEDS = 5
@@ -157,11 +157,11 @@ def _cost(known: Outlook | None, data: SweepData) -> str:
     still = f"{known.in_question:,} of {known.configurations:,} configurations are still in question"
     if known.seeds is None or known.seeds > known.most - known.round:
         return f"{still}; at most {trials.removeprefix(at_most)}"
-    return f"{still}; about {known.seeds:,} more seed{'s'[: known.seeds != 1]} would tell ({trials})"
+    return f"{still}; about {counted(known.seeds, 'more seed')} would tell ({trials})"
 
 
 def _trials(count: int, kind: str = "") -> str:
-    return f"{count:,} {kind}trial{'s' if count > 1 else ''}"
+    return counted(count, f"{kind}trial")
 
 
 def _beyond(row: dict[str, Any], data: SweepData) -> list[str]:

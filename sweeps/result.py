@@ -16,6 +16,7 @@ from analysis.store import SweepSpec, SweepStore
 from analysis.tables import build_epochs, build_trials
 from sweeps.ledger.ledger import stored_decisions
 from sweeps.policies import Decision
+from workloads.console import counted
 from workloads.errors import InputError, did_you_mean
 from workloads.trial import FAILED_STATUSES, Status
 
@@ -106,7 +107,7 @@ class Result:
             return ""
         ratio = self.delivered / self.trained if self.delivered > 1.05 * self.trained > 0 else None
         times = "" if ratio is None else f": {ratio:.1f} times as many"
-        return f"{self.delivered:,} trial-epochs delivered, {self.trained:,} epochs trained{times}"
+        return f"{counted(self.delivered, 'trial-epoch')} delivered, {counted(self.trained, 'epoch')} trained{times}"
 
     # -- tables ---------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ from sweeps.watching.live import Live, open_logs
 from sweeps.watching.notify import Notifier, check_url
 from sweeps.watching.progress import Progress
 from workloads import preflight
-from workloads.console import USAGE_ERROR, duration
+from workloads.console import USAGE_ERROR, counted, duration
 from workloads.datasets import Dataset
 from workloads.errors import InputError
 from workloads.exactness import inexact
@@ -228,7 +228,7 @@ class Asked:
                 f"--fresh {would} everything stored here: {self.ledger.stored:,} trials with their checkpoints"
             )
         if library := self.spec.library:
-            found.append(f"also stored here, and kept: {len(library):,} other trial{'s'[: len(library) > 1]}")
+            found.append(f"also stored here, and kept: {counted(len(library), 'other trial')}")
         return [*found, f"results: {self.store.location}"]
 
     # -- what is asked ----------------------------------------------------------------------------------------------
@@ -550,13 +550,17 @@ class Asked:
         if result.work:
             self._show(result.work)
         if result.interrupted:
-            self._show(f"interrupted: {result.counts['pending']:,} trials are left; {self.line.goes_on()}")
+            self._show(f"interrupted: {_left(result.counts['pending'])}; {self.line.goes_on()}")
 
     def _show(self, text: str) -> None:
         self.console.print(escape(self.line.said(text)))
 
     def _warn(self, text: str) -> None:
         self.console.print(f"[yellow]warning:[/yellow] {escape(self.line.said(text))}")
+
+
+def _left(count: int) -> str:
+    return f"{counted(count, 'trial')} {'is' if count == 1 else 'are'} left"
 
 
 def _write_report(result: Result) -> None:

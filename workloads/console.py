@@ -91,6 +91,11 @@ def complaining() -> Iterator[Console]:
         sys.exit(USAGE_ERROR)
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a number of things: `1 trial`, `1,000 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float | None) -> str:
     """Returns a time as people say it: `42 s`, `7 min`, `2 h 05 min`."""
     if seconds is None:

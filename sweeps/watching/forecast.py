@@ -18,7 +18,7 @@ from sweeps.policies.halving import Rungs
 from sweeps.policies.tpe import Ahead
 from sweeps.sharing.tree import apart, count_epochs
 from sweeps.tuning.placement import Placement, usable_cores
-from workloads.console import duration
+from workloads.console import counted, duration
 from workloads.training import Hardware, seconds_per_epoch
 from workloads.trial import FAILED_STATUSES, TrialConfig
 
@@ -55,7 +55,7 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """Returns the forecast for people."""
-        found = [f"{_trials(self.trials)}, {self.trial_epochs:,} trial-epochs"]
+        found = [f"{_trials(self.trials)}, {counted(self.trial_epochs, 'trial-epoch')}"]
         found += [f"left out: {count} x {reason}" for reason, count in self.left_out.items()]
         if self.done:
             found.append(f"done before: {_trials(self.done)}")
@@ -88,8 +88,8 @@ def outlook_line(ahead: Outlook | Rungs | Ahead, seconds: float | None) -> str:
         rounds = f"then {ahead.each} draws of each at a time, where results are best so far, up to {ahead.draws:,}"
         return f"{rounds}: {_trials(ahead.trials)} in all"
     if isinstance(ahead, Rungs):
-        rungs = (f"{count:,} configuration{'s'[: count != 1]} at epoch {rung}" for rung, count in ahead.going_on)
-        cost = f"{ahead.trial_epochs:,} trial-epochs in all instead of {ahead.without:,}"
+        rungs = (f"{counted(count, 'configuration')} at epoch {rung}" for rung, count in ahead.going_on)
+        cost = f"{counted(ahead.trial_epochs, 'trial-epoch')} in all instead of {ahead.without:,}"
         return f"going on: {', '.join(rungs)}; {cost}"
     if not ahead.round:
         return (
@@ -100,14 +100,14 @@ def outlook_line(ahead: Outlook | Rungs | Ahead, seconds: float | None) -> str:
     which = f"{ahead.in_question:,} of {ahead.configurations:,} configurations are still in question"
     if ahead.seeds is None:
         return f"{which}; how many seeds would tell cannot be estimated: at most {_trials(ahead.trials)}{takes}"
-    more = f"{ahead.seeds:,} more seed{'s'[: ahead.seeds != 1]}"
+    more = counted(ahead.seeds, "more seed")
     left = ahead.most - ahead.round
     told = f"about {more} would tell" + (f", {left:,} at most are allowed" if ahead.seeds > left else "")
     return f"{which}; {told}: {_trials(ahead.trials)}{takes}"
 
 
 def _trials(count: int) -> str:
-    return f"{count:,} trial{'' if count == 1 else 's'}"
+    return counted(count, "trial")
 
 
 def forecast(

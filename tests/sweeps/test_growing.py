@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import polars as pl
@@ -28,8 +29,8 @@ def ask(storage: str, **options: Any) -> tuple[int, pl.DataFrame]:
     """Asks, and returns how many epochs were trained and what the answer rests on."""
     status, text = run_here(SWEEP, storage, **options)
     assert status == 0, text
-    trained = next((line for line in text.splitlines() if "epochs trained" in line), " 0 epochs trained")
-    count = int(trained.split(" epochs trained")[0].split()[-1].replace(",", ""))
+    trained = re.search(r"([\d,]+) epochs? trained", text)
+    count = int(trained[1].replace(",", "")) if trained else 0
     trials = table_of(storage, "growing")
     assert set(trials["status"]) == {"completed"}
     assert trials["checkpoint"].null_count() == 0

@@ -81,7 +81,7 @@ def test_asked_again_wider_longer_and_changed(storage: str) -> None:
     assert "18 trial-epochs delivered, 15 epochs trained" in text, "three more pairs"
     assert table_of(storage, "own").height == 8
     status, text = run_here(sweep(), storage, epochs=4, schedulers=("none",))
-    assert "1 trial-epochs delivered, 1 epochs trained" in text
+    assert "1 trial-epoch delivered, 1 epoch trained" in text
 
     def another(width: int = 8) -> nn.Module:
         return nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 1))

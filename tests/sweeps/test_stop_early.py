@@ -79,7 +79,7 @@ def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> Non
     apart, _ = run_here(SWEEP, storage, name="apart", share=False)
     assert apart == 0
     assert measured(storage, "s").equals(measured(storage, "apart")), "revived, it is the same training"
-    trained = re.search(r"([0-9]+) epochs trained", text)
+    trained = re.search(r"([0-9]+) epochs? trained", text)
     planned = re.search(r"epochs to train: ([0-9]+)", text)
     assert trained
     assert planned
