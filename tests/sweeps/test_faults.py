@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import random
 import subprocess
 import time
@@ -179,7 +180,8 @@ def test_trials_that_fail_or_hang_are_recorded_and_the_others_go_on(
     assert "2 of 3 trials failed:" in text
     assert statuses(storage, "s") == ["completed", "failed", "failed"]
     cursed, hung = table_of(storage, "s").rows(named=True)[1:]
-    assert cursed["error"] == "RuntimeError: the second seed is cursed"
+    place = r"test_faults.py, line \d+, in curse: "
+    assert re.fullmatch(place + "RuntimeError: the second seed is cursed", cursed["error"])
     assert "in curse" in cursed["traceback"]
     assert hung["error"] == "no epoch within 12 s (--trial-timeout)"
     assert "in hang" in hung["traceback"]

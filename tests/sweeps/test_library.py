@@ -195,7 +195,7 @@ def test_trials_of_different_trainings_are_never_averaged(storage: str, monkeypa
 
 def test_a_changed_training_is_refused_and_not_taken_over(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(storage, SWEEP)
-    monkeypatch.setattr(fingerprint, "_trace", lambda schedule: "other values")
+    monkeypatch.setattr(fingerprint, "_trace", lambda schedule, row: "other values")
     with pytest.raises(
         ConflictError, match=r"holds 4 of these 4 trials, trained with different code: that of the network"
     ):
