@@ -1,26 +1,49 @@
-"""The examples, and the file that the README begins with, in small: run as scripts, from another folder than theirs."""
+"""The examples, and the file that the README shows, in small, on a real Ray; the latter as a script."""
 
 from __future__ import annotations
 
 import math
 import pickle
 import re
+import runpy
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from polars.testing import assert_frame_equal
+from torchvision.datasets import cifar
 
-from tests.sweeps.runs import ROOT, epochs_of, finish, measured, start, statuses, table_of
+from sweeps import Sweep
+from tests.sweeps.runs import ROOT, epochs_of, measured, run_here, run_script, statuses, table_of
+from workloads.registry import WORKLOADS
 
 EXAMPLES = ROOT / "examples"
 
 
-def ran(script: Path, storage: str, *flags: str) -> str:
-    """Runs a script to its end and returns what it printed; it has to end with status 0, without complaints."""
-    status, output, complaints = finish(start(script, storage, *flags), seconds=400)
-    assert (status, complaints) == (0, ""), output + complaints
+@pytest.fixture(autouse=True)
+def table() -> Iterator[None]:
+    """Takes what a test registers out of the table again."""
+    before = dict(WORKLOADS)
+    yield
+    WORKLOADS.clear()
+    WORKLOADS.update(before)
+
+
+def sweep_of(name: str) -> Sweep:
+    """Returns the question that an example asks."""
+    sweep = runpy.run_path(str(EXAMPLES / f"{name}.py"))["SWEEP"]
+    assert isinstance(sweep, Sweep)
+    return sweep
+
+
+def ran(sweep: Sweep, storage: str, **options: Any) -> str:
+    """Runs a sweep to its end and returns what it printed; it has to end with status 0."""
+    status, output = run_here(sweep, storage, **options)
+    assert status == 0, output
     return output
 
 
@@ -34,13 +57,14 @@ def test_each_says_what_it_asks_and_how_to_run_it() -> None:
         assert re.search(r"About [\w ]+ (minutes?|seconds)", " ".join(rest.split())), f"how long does {script} take?"
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_mlp_with_dropout_shares_epochs_exactly(tmp_path: Path) -> None:
-    small = ["--train-limit", "640", "--epochs", "2", "--lrs", "0.001", "--grid", "workload.dropout=0,0.5"]
+    small = {"train_limit": 640, "epochs": 2, "lrs": ("0.001",), "grid": ("workload.dropout=0,0.5",)}
     shared, alone = str(tmp_path / "shared"), str(tmp_path / "alone")
-    output = ran(EXAMPLES / "mlp_dropout.py", shared, *small)
+    output = ran(sweep_of("mlp_dropout"), shared, **small)
     # With and without a step after the first epoch, which both share.
     assert "8 trial-epochs delivered, 6 epochs trained" in output
-    ran(EXAMPLES / "mlp_dropout.py", alone, *small, "--no-share")
+    ran(sweep_of("mlp_dropout"), alone, **small, share=False)
     assert statuses(shared, "mlp-dropout") == ["completed"] * 4
     assert_frame_equal(measured(shared, "mlp-dropout"), measured(alone, "mlp-dropout"), check_exact=True)
     assert _borrowed(shared, "mlp-dropout") == 2
@@ -54,9 +78,10 @@ def _borrowed(storage: str, name: str) -> int:
     return epochs_of(storage, name).filter(pl.col("computed_by") != pl.col("trial_id")).height
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_gru_whose_gradients_are_clipped(tmp_path: Path) -> None:
     storage = str(tmp_path)
-    ran(EXAMPLES / "gru_text.py", storage, "--train-limit", "320", "--epochs", "2", "--lrs", "0.01")
+    ran(sweep_of("gru_text"), storage, train_limit=320, epochs=2, lrs=("0.01",))
     trials, epochs = table_of(storage, "gru-text"), epochs_of(storage, "gru-text")
     assert trials["status"].to_list() == ["completed"] * 3
     clipped = trials.filter(pl.col("workload_clip_norm").is_not_null())["trial_id"]
@@ -72,9 +97,10 @@ def test_a_gru_whose_gradients_are_clipped(tmp_path: Path) -> None:
     assert max(last["val_loss"]) < min(epochs.filter(pl.col("epoch") == 1)["val_loss"])
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_regression_on_a_csv(tmp_path: Path) -> None:
     storage = str(tmp_path)
-    ran(EXAMPLES / "csv_regression.py", storage, "--epochs", "5", "--lrs", "0.01", "--seeds", "1")
+    ran(sweep_of("csv_regression"), storage, epochs=5, lrs=("0.01",), seeds=(1,))
     assert statuses(storage, "csv-regression") == ["completed"] * 4
     last = epochs_of(storage, "csv-regression").filter(pl.col("epoch") == 5)
     target = np.loadtxt(EXAMPLES / "friedman.csv", delimiter=",", skiprows=1)[:, -1]
@@ -94,20 +120,8 @@ def test_the_csv_is_made_as_its_example_says() -> None:
     np.testing.assert_allclose(found[:, -1], y, atol=5e-3)
 
 
-WITH_MADE_UP_FILES = """
-from torchvision.datasets import cifar
-
-cifar.check_integrity = lambda *_: True  # the files are made up
-
-from resnet_cifar10 import SWEEP
-from sweeps import main
-
-if __name__ == "__main__":
-    main(SWEEP)
-"""
-
-
-def test_a_resnet_on_files_in_the_layout_of_cifar10(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_resnet_on_files_in_the_layout_of_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision reads made-up files, as the real ones cannot be downloaded here; all else is the example's."""
     random = np.random.default_rng(0)
     folder = tmp_path / "cifar10" / "cifar-10-batches-py"
@@ -120,9 +134,9 @@ def test_a_resnet_on_files_in_the_layout_of_cifar10(tmp_path: Path) -> None:
     classes = [f"brightness {number}" for number in range(10)]
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": classes}))
     shutil.copy(EXAMPLES / "resnet_cifar10.py", tmp_path)
-    (tmp_path / "script.py").write_text(WITH_MADE_UP_FILES)
+    monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)  # the files are made up
     storage = str(tmp_path / "results")
-    ran(tmp_path / "script.py", storage, "--epochs", "4", "--batch-size", "20", "--lrs", "0.01")
+    ran(runpy.run_path(str(tmp_path / "resnet_cifar10.py"))["SWEEP"], storage, epochs=4, batch_size=20, lrs=("0.01",))
     trials = table_of(storage, "resnet-cifar10")
     assert trials["status"].to_list() == ["completed"] * 2
     assert set(trials["optimizer"]) == {"adamw", "sgd_momentum"}
@@ -136,7 +150,8 @@ def test_the_file_in_the_readme(tmp_path: Path) -> None:
     assert len(code.splitlines()) <= 25
     (tmp_path / "mine.py").write_text(code)
     storage = str(tmp_path / "results")
-    output = ran(tmp_path / "mine.py", storage)
+    status, output, complaints = run_script(tmp_path / "mine.py", storage, "--epochs", "2")
+    assert (status, complaints) == (0, ""), output + complaints
     assert set(statuses(storage, "mine")) == {"completed"}
     assert re.search(r"^ *1 +(adam|sgd_momentum), lr ", output, re.MULTILINE), output
     assert "report.html" in output
