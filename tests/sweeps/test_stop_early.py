@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import signal
-import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from analysis.store import SweepStore
 from sweeps.question.grid import axis
 from sweeps.question.sweep import Sweep
+from tests.sweeps.faults import kill_driver, wait_for_records
 from tests.sweeps.runs import finish, measured, run_here, run_script, start, statuses, table_of, write_script
 
 SWEEP = Sweep(
@@ -107,15 +108,21 @@ def test_a_wider_search_revives_what_is_among_the_best_now(ray_cluster: None, st
     assert differ.height <= 2
 
 
-def test_killed_and_resumed(storage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "trials", "records"),
+    [pytest.param(3, 3, (4,), id="once"), pytest.param(9, 9, (6, 22, 40), id="thrice", marks=pytest.mark.slow)],
+)
+def test_killed_and_resumed(
+    epochs: int, trials: int, records: Sequence[int], ray_cluster: None, storage: str, tmp_path: Path
+) -> None:
+    """Killed with everything it started as soon as it has so many records."""
     script = write_script(tmp_path / "script", TEXT, IMPORTS)
-    flags = (*HALVING, "--no-preflight")
-    status, text, complaints = run_script(script, storage, *flags, "--name", "whole")
-    assert status == 0, text + complaints
-    for kill, seconds in ((signal.SIGKILL, 9.0), (signal.SIGINT, 12.0), (signal.SIGKILL, 14.0)):
-        process = start(script, storage, *flags, "--no-share")
-        time.sleep(seconds)
-        process.send_signal(kill)
+    assert run_here(SWEEP, storage, stop_early="halving", name="whole", epochs=epochs, trials=trials)[0] == 0
+    flags = (*HALVING, "--no-preflight", "--no-share", "--epochs", str(epochs), "--trials", str(trials))
+    for count in records:
+        process = start(script, storage, *flags)
+        wait_for_records(storage, count, process)
+        kill_driver(process)
         finish(process)
     status, text, complaints = run_script(script, storage, *flags)
     assert status == 0, text + complaints
