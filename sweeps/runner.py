@@ -477,7 +477,11 @@ class Asked:
         from sweeps.tuning import session
 
         placement, ledger = self.placement, self.ledger
-        with ThreadPoolExecutor(max_workers=1) as meanwhile, _refusing_placement():
+        with (
+            session.own_environment(placement),
+            ThreadPoolExecutor(max_workers=1) as meanwhile,
+            _refusing_placement(),
+        ):
             prepared = meanwhile.submit(self._prepare)
             meanwhile.submit(importlib.import_module, "sweeps.tuning.execution")
             try:

@@ -27,7 +27,14 @@ hold more than one."""
 
 @contextlib.contextmanager
 def environment() -> Iterator[None]:
-    """Tells Ray, which reads it when it is imported and when it starts; afterwards all variables are as before."""
+    """Tells Ray, which reads it when it is imported and when it starts; afterwards all variables are as before.
+
+    Not to be entered or left while another thread is at work, unless it has been entered before: libraries read the
+    environment in C, and it is no place that threads can share.
+    """
+    if ENVIRONMENT.keys() <= os.environ.keys():
+        yield
+        return
     before = dict(os.environ)
     widgets = logging.getLogger("ray.widgets.util")
     level = widgets.level
@@ -40,4 +47,6 @@ def environment() -> Iterator[None]:
         widgets.setLevel(level)
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
-        os.environ.update(before)
+        for name, value in before.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value

@@ -60,7 +60,7 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         if ray.is_initialized():
             yield None
             return
-        address = placement.address or ("auto" if in_ray_job() else "local")
+        address = _address(placement)
         if address == "local":
             init.setdefault("include_dashboard", placement.dashboard)
             init.setdefault("num_cpus", usable_cores())
@@ -84,6 +84,22 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         yield f"http://{dashboard}" if dashboard else None
 
 
+def _address(placement: Placement) -> str:
+    return placement.address or ("auto" if in_ray_job() else "local")
+
+
+@contextlib.contextmanager
+def own_environment(placement: Placement) -> Iterator[None]:
+    """Makes the environment what `ray_session` is going to need, before other threads are at work.
+
+    glibc's getenv in one thread and a change in another have been seen to end the process.
+    """
+    with contextlib.ExitStack() as stack:
+        if not ray.is_initialized() and _address(placement) == "local":
+            stack.enter_context(_private(placement))
+        yield
+
+
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
     """Takes away the handler that Ray puts in place for SIGTERM, which exits with another status than ours."""
@@ -104,10 +120,15 @@ def _private(placement: Placement) -> Iterator[None]:
     """
     # How the user's Python warns is no concern of Ray's processes, which end at a warning that is made an error.
     private = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "PYTHONWARNINGS": "ignore"}
+    private["PYTHONBREAKPOINT"] = "ray.util.rpdb._driver_set_trace"  # as Ray does, when other threads are at work
     chosen = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
     if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not chosen and not placement.dashboard:
         # Ray asks for a token by default. With a dashboard it is the one in the user's home, which the browser needs.
         private["RAY_AUTH_TOKEN"] = _token()
+    private = {name: value for name, value in private.items() if os.environ.get(name) != value}
+    if not private:  # `own_environment` has done it, and will undo it
+        yield
+        return
     before = {name: os.environ.get(name) for name in (*private, "RAY_AUTH_MODE")}
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(private)
@@ -123,7 +144,7 @@ def _private(placement: Placement) -> Iterator[None]:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
-            else:
+            elif os.environ.get(name) != value:
                 os.environ[name] = value
 
 
