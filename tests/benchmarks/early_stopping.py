@@ -85,33 +85,31 @@ def trials_of(search: str, sampler_seed: int, images: int) -> Sequence[TrialConf
 
 def with_asha(search: str, sampler_seed: int, images: int) -> Side:
     """Trains the same trials under Ray Tune's ASHA, with checkpoints as its tutorials have them."""
-    import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
+    from sweeps.tuning.placement import Placement
+    from sweeps.tuning.session import ray_session
+
     trials = trials_of(search, sampler_seed, images)
     started = time.perf_counter()
-    ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
-    try:
+    with ray_session(Placement(), num_cpus=2), tempfile.TemporaryDirectory() as folder:
         data = data_of(dataset_of(trials[0]))
-        with tempfile.TemporaryDirectory() as folder:
-            order = Path(folder) / "order"
-            order.touch()
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(_train, data=data, order=str(order)), {"cpu": 1}),
-                param_space={"trial": tune.grid_search([json.dumps(trial.to_json()) for trial in trials])},
-                tune_config=tune.TuneConfig(
-                    metric="val_accuracy",
-                    mode="max",
-                    scheduler=ASHAScheduler(max_t=EPOCHS, grace_period=1, reduction_factor=3),
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(name="asha", storage_path=folder, verbose=0),
-            )
-            tuner.fit()
-            values = tuple(float(line) for line in order.read_text().splitlines())
-    finally:
-        ray.shutdown()
+        order = Path(folder) / "order"
+        order.touch()
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_train, data=data, order=str(order)), {"cpu": 1}),
+            param_space={"trial": tune.grid_search([json.dumps(trial.to_json()) for trial in trials])},
+            tune_config=tune.TuneConfig(
+                metric="val_accuracy",
+                mode="max",
+                scheduler=ASHAScheduler(max_t=EPOCHS, grace_period=1, reduction_factor=3),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(name="asha", storage_path=folder, verbose=0),
+        )
+        tuner.fit()
+        values = tuple(float(line) for line in order.read_text().splitlines())
     seconds = time.perf_counter() - started
     return Side(search=search, side="Tune, ASHA", sampler_seed=sampler_seed, seconds=seconds, accuracies=values)
 

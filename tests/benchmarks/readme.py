@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks import (
     analysis_growth,
+    early_stopping,
     figures,
     fork_tree,
     growth,
@@ -26,6 +27,7 @@ from tests.benchmarks.figures import Rows, Table
 README = Path(__file__).with_name("README.md")
 
 TABLES: Mapping[str, Callable[[Rows], Table]] = {
+    "early_stopping": early_stopping.table,
     "training_step": training_step.table,
     "own_network": own_network.table,
     **{f"whole_sweep_{name}": whole_sweep.table for name in whole_sweep.SETUPS},
