@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from workloads import datasets
 from workloads.datasets import FASHION_MNIST, Dataset
+from workloads.registry import WORKLOADS
 from workloads.training import Images
 
 
@@ -52,6 +53,15 @@ def few_images(dataset: Dataset) -> Images:
         val=sizes["val"],
     )
     return Images(small, torch.device("cpu"))
+
+
+@pytest.fixture
+def workloads_as_before() -> Iterator[None]:
+    """Takes what a test registers out of the table again."""
+    before = dict(WORKLOADS)
+    yield
+    WORKLOADS.clear()
+    WORKLOADS.update(before)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import pickle
 import re
 import runpy
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,11 @@ from torchvision.datasets import cifar
 
 from sweeps import Sweep
 from tests.sweeps.runs import ROOT, epochs_of, measured, run_here, run_script, statuses, table_of
-from workloads.registry import WORKLOADS
 
 EXAMPLES = ROOT / "examples"
 
 
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Takes what a test registers out of the table again."""
-    before = dict(WORKLOADS)
-    yield
-    WORKLOADS.clear()
-    WORKLOADS.update(before)
+pytestmark = pytest.mark.usefixtures("workloads_as_before")
 
 
 def sweep_of(name: str) -> Sweep:

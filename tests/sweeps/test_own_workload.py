@@ -6,7 +6,7 @@ import runpy
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,7 @@ from workloads.registry import WORKLOADS
 COUNT = 400
 
 
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Takes what a test registers out of the table again."""
-    before = dict(WORKLOADS)
-    yield
-    WORKLOADS.clear()
-    WORKLOADS.update(before)
+pytestmark = pytest.mark.usefixtures("workloads_as_before")
 
 
 def load() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,7 @@ CPU = torch.device("cpu")
 Arrays = tuple[NDArray[Any], NDArray[Any]]
 
 
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Takes what a test registers out of the table again."""
-    before = dict(WORKLOADS)
-    yield
-    WORKLOADS.clear()
-    WORKLOADS.update(before)
+pytestmark = pytest.mark.usefixtures("workloads_as_before")
 
 
 def numbers(count: int = 150, columns: int = 4) -> Arrays:
