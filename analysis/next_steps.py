@@ -144,20 +144,17 @@ def _cost(known: Outlook | None, data: SweepData) -> str:
     """Returns in words what certainty will cost."""
     if known is None:
         return "some seeds more"
-    finished = data.trials.filter(pl.col("status") == "completed")
     seconds = (data.epochs["train_seconds"] + data.epochs["eval_seconds"]).mean()
-    takes = ""
     if isinstance(seconds, float):
-        at_once = 1 + (finished.select(pl.col("neighbours").median()).item() or 0)
-        takes = f", about {duration(known.trial_epochs * seconds / at_once)}"
+        finished = data.trials.filter(pl.col("status") == "completed")
+        seconds /= 1 + (finished.select(pl.col("neighbours").median()).item() or 0)
+    else:
+        seconds = None
+    if known.round:
+        return known.said(seconds)
     at_most = "at most " if data.specs[0].library else ""  # some may be stored
-    trials = f"{at_most}{_trials(known.trials)}{takes}"
-    if not known.round:
-        return f"{trials} to begin with, then only seeds that are needed"
-    still = f"{known.in_question:,} of {known.configurations:,} configurations are still in question"
-    if known.seeds is None or known.seeds > known.most - known.round:
-        return f"{still}; at most {trials.removeprefix(at_most)}"
-    return f"{still}; about {counted(known.seeds, 'more seed')} would tell ({trials})"
+    takes = "" if seconds is None else f", about {duration(known.trial_epochs * seconds)}"
+    return f"{at_most}{_trials(known.trials)}{takes} to begin with, then only seeds that are needed"
 
 
 def _trials(count: int, kind: str = "") -> str:

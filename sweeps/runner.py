@@ -43,7 +43,7 @@ from sweeps.tuning.driver import Run
 from sweeps.tuning.errors import PlacementError, StorageError
 from sweeps.tuning.placement import check_storage_path, placement_of
 from sweeps.unchanged import unchanged
-from sweeps.watching.forecast import forecast, outlook_line
+from sweeps.watching.forecast import forecast
 from sweeps.watching.live import Live, open_logs
 from sweeps.watching.notify import Notifier, check_url
 from sweeps.watching.progress import Progress
@@ -207,6 +207,8 @@ class Asked:
         self.decisions = self.ledger.decisions(self.policy.policy_id)
         self._noted = len(self.decisions)
         self._over = False
+        self._ends, self._rested = 0, 0.0
+        """What the last decision knew of, and when the next may be taken though others are trained."""
         self._sweep = sweep
         self._searched: tuple[TrialConfig, ...] = ()
         """The trials of a search, once what it picked is raced."""
@@ -214,6 +216,8 @@ class Asked:
         for decision in self.decisions:
             self._add(decision.add)
         while not self.ledger.open and not self._is_over():
+            self._decide()
+        if self._may_decide():  # what is stored of its trials is known now
             self._decide()
         self._ahead = forecast(self.spec, self.ledger, self._taken, self.placement, share=options.share)
         self._notes = planned.notes
@@ -320,21 +324,28 @@ class Asked:
             seconds: What an epoch takes; None where that is not known yet.
             until: When the time given ends, by the clock of `time.monotonic`; None if it does not.
         """
+        began, self._ends = time.monotonic(), self.ledger.ends
         decision = self.policy.decide(results(self.ledger.ended()))
         takes = sum(trial.epochs for trial in decision.add) * (seconds or 0.0)
         if until is not None and not decision.over and time.monotonic() + takes > until:
             end = f"The time given ends here: the next round takes about {duration(takes)}."
             decision = Decision(over=True, reason=f"{decision.reason} {end}")
         self._over = decision.over
-        if not decision.over or decision not in self.decisions[-1:]:
+        if decision.reason and decision not in self.decisions[-1:]:
             self.decisions.append(decision)
         self._add(decision.add)
         for trial_id, why in decision.stop.items():
             self.ledger.stop(trial_id, why)
         self.ledger.pause_at(decision.until)
+        self._rested = time.monotonic() + RESTS * (time.monotonic() - began)
+
+    def _may_decide(self) -> bool:
+        """Whether something may be decided though not all has ended, and by more than was known the last time."""
+        news = self.policy.eager and not self._over and self.ledger.ends > self._ends
+        return news and time.monotonic() >= self._rested
 
     def _go_on(self, seconds: float | None = None, until: float | None = None) -> bool:
-        """Takes in what the policy decides, once all has ended; returns whether there is more to train.
+        """Takes in what the policy decides by now; returns whether there is more to train.
 
         Args:
             seconds: As of `_decide`.
@@ -342,20 +353,26 @@ class Asked:
         """
         tree = self._tree
         assert tree is not None
-        while tree.done:
-            before = set(self.ledger.trials)
+        while tree.done or self._may_decide():
             if self._is_over():
                 break
+            before, noted = {trial_id: self.ledger.is_open(trial_id) for trial_id in self.ledger.trials}, self._noted
             self._decide(seconds, until)
             self._note(seconds)
             new = [trial for trial_id, trial in self.ledger.trials.items() if trial_id not in before]
-            self.ledger.adopt()
-            self.ledger.live.begin(new, self.ledger.known, self.ledger.statuses)
-            self._labels.update(labels(self.spec))
-            goes_on = [trial for trial in self.ledger.open if trial.trial_id in before]
-            tree.add(self.ledger.members([*new, *goes_on]))
+            goes_on = [trial for trial in self.ledger.open if not before.get(trial.trial_id, True)]
+            if new:
+                self.ledger.adopt()
+                self.ledger.live.begin(new, self.ledger.known, self.ledger.statuses)
+                self._labels.update(labels(self.spec))
+            if new or self._noted > noted:
+                self.store.write_spec(self.spec)
+            if new or goes_on:
+                tree.add(self.ledger.members([*new, *goes_on]))
             for news in tree.walk_known():
                 self.ledger.learn(news)
+            if not tree.done:
+                break
         return not tree.done
 
     def _note(self, seconds: float | None) -> None:
@@ -364,18 +381,16 @@ class Asked:
         for number, decision in enumerate(new, start=self._noted):
             if self.policy.policy_id is not None:
                 self.ledger.decided(self.policy.policy_id, number, decision)
-            if self.policy.policy_id is not None or number:
-                self._show(f"  {decision.reason}")
+            self._show(f"  {decision.reason}")
         if new and self._noted and not self._over and self.policy.policy_id is not None:
             for line in self._outlook(seconds):
                 self._show(f"  {line}")
         self._noted = len(self.decisions)
-        self.store.write_spec(self.spec)
 
     def _outlook(self, seconds: float | None) -> list[str]:
         outlook = self.policy.outlook(results(self.ledger.ended()))
         then = [] if self._searched or not self.options.then_decide else [_THEN]
-        return [*([] if outlook is None or self._over else [outlook_line(outlook, seconds)]), *then]
+        return [*([] if outlook is None or self._over else [outlook.said(seconds)]), *then]
 
     def _check_hours(self) -> None:
         """Refuses a time in which not even the trials asked for now can be trained."""
@@ -465,6 +480,7 @@ class Asked:
             self.store.clear()
             self.line.started_over = True
         self._note(self._ahead.seconds)
+        self.store.write_spec(self.spec)
         self.ledger.adopt()
         self.store.remove_damaged()
         self.store.remove_half_written()
@@ -574,6 +590,8 @@ def _write_report(result: Result) -> None:
         raise RuntimeError("what could be trained could not be reported") from error
 
 
+RESTS = 20
+"""While others are trained, at most one part in so many of the driver's time goes to decisions."""
 _THEN = "then the best of each optimizer and schedule is raced on other seeds"
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from analysis.statistics.rounds import Course
 from analysis.statistics.sequences import seeds_to_decide
+from workloads.console import counted, duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,26 @@ class Outlook:
     trials: int
     """How many more that takes; as far as the seeds allow where their number cannot be told."""
     trial_epochs: int
+
+    def said(self, seconds: float | None) -> str:
+        """Returns what certainty will cost, for people.
+
+        Args:
+            seconds: What an epoch takes, divided by how many train at once; None where that is not known.
+        """
+        if not self.round:
+            return (
+                "then one more seed at a time, only for those that could still be the best, until that is decided: at "
+                f"most {self.most} seeds for a configuration"
+            )
+        takes = "" if seconds is None else f", about {duration(self.trial_epochs * seconds)}"
+        cost = f"{counted(self.trials, 'trial')}{takes}"
+        which = f"{self.in_question:,} of {self.configurations:,} configurations are still in question"
+        if self.seeds is None:
+            return f"{which}; how many seeds would tell cannot be estimated: at most {cost}"
+        left = self.most - self.round
+        told = f"about {counted(self.seeds, 'more seed')} would tell"
+        return f"{which}; {told}{f', {left:,} at most are allowed' if self.seeds > left else ''}: {cost}"
 
 
 def outlook(

@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -113,8 +114,10 @@ class Ledger:
         self._last: dict[str, Any] = {}
         self._curves: dict[str, list[float]] = {}
         """Trial -> what it is compared by, epoch by epoch."""
-        self.until: int | None = None
-        """The epoch that trials pause at; None if they do not."""
+        self.until: Mapping[str, int] = {}
+        """Trial -> the epoch that it pauses at; the others do not."""
+        self.ends = 0
+        """How often a trial has ended or paused."""
         self._waypoints: dict[str, str] = {}
         """Paused trial -> the checkpoint from which it goes on."""
         self.checkpoints: dict[CheckpointKey, Checkpoint] = (
@@ -158,6 +161,7 @@ class Ledger:
             ended = status.status in FINAL_STATUSES or (status.status in FAILED_STATUSES and not self._retry_failed)
             if holds and ended and trial_id not in changed:
                 self.statuses[trial_id] = status
+                self.ends += 1
             else:
                 self._give_up_weights(status)
         for trial_id in new:
@@ -204,7 +208,7 @@ class Ledger:
 
     def is_paused(self, trial_id: str) -> bool:
         """Whether a trial has come to the epoch that it was to be trained to, which is not its last."""
-        return trial_id not in self.statuses and self.until is not None and self._delivered[trial_id] >= self.until
+        return trial_id not in self.statuses and self._delivered[trial_id] >= self.until.get(trial_id, inf)
 
     @property
     def open(self) -> list[TrialConfig]:
@@ -223,10 +227,10 @@ class Ledger:
         return sum(self._delivered[trial_id] for trial_id in self.trials)
 
     def ended(self) -> Iterator[tuple[TrialConfig, Outcome]]:
-        """Yields the trials asked for that have ended or are paused, and how: what policies decide by."""
+        """Yields the trials asked for that have ended or pause on their way, and how: what policies decide by."""
         for trial_id, trial in self.trials.items():
             status = self.statuses.get(trial_id)
-            if status is None and not self.is_paused(trial_id):
+            if status is None and trial_id not in self.until:
                 continue
             state = None if status is None else status.status
             last = self._last.get(trial_id) if state == "completed" else None
@@ -235,7 +239,7 @@ class Ledger:
                 Outcome(
                     value=None if last is None else self._sign(trial_id) * last,
                     diverged=state == "diverged",
-                    paused=state is None,
+                    under_way=state is None,
                     curve=tuple(self._sign(trial_id) * value for value in self._curves.get(trial_id, ())),
                 ),
             )
@@ -276,10 +280,11 @@ class Ledger:
     def _member(self, trial: TrialConfig, *, wanted: bool = True) -> Member:
         status, known = self.statuses.get(trial.trial_id), self.known.get(trial.trial_id, ())
         stopped = status is not None and status.status == "early_stopped"
+        until = self.until.get(trial.trial_id, trial.epochs) if wanted else trial.epochs
         return Member(
             trial_id=trial.trial_id,
             group=sharing_group(trial),
-            epochs=len(known) if stopped else max(self.until, len(known)) if self.until and wanted else trial.epochs,
+            epochs=len(known) if stopped else max(until, len(known)),
             trace=lambda: Trace(trial, steps_per_epoch(trial)),
             tests=lambda epoch: trial.test_every_epoch or epoch == trial.epochs,
             known=known,
@@ -380,13 +385,13 @@ class Ledger:
 
     # -- pausing ----------------------------------------------------------------------------------------------------
 
-    def pause_at(self, epoch: int | None) -> None:
+    def pause_at(self, until: Mapping[str, int]) -> None:
         """Lets trials train until an epoch, and those that have not ended go on to it if they are paused before it.
 
         Args:
-            epoch: Theirs; None for the end.
+            until: Trial -> its epoch; the others train to their end.
         """
-        self.until = epoch
+        self.until = until
         for trial_id in [i for i in self._waypoints if not self.is_paused(i)]:
             self._release(self._waypoints.pop(trial_id))
         for trial_id in self.trials:
@@ -414,6 +419,7 @@ class Ledger:
             self._release(checkpoint)
 
     def _wait(self, trial_id: str, checkpoint: Checkpoint | None) -> None:
+        self.ends += 1
         if checkpoint is not None:
             self._waypoints[trial_id] = checkpoint.path
             self.kept_checkpoints[checkpoint.path] += 1
@@ -471,6 +477,7 @@ class Ledger:
         self.live.ended(entry)
 
     def _note(self, status: TrialStatus) -> None:
+        self.ends += 1
         self.statuses[status.trial_id] = status
         self._keep_weights(status)
 

@@ -15,12 +15,11 @@ class Grid:
 
     trials: tuple[TrialConfig, ...]
     policy_id: None = None
+    eager: bool = False
 
     def decide(self, known: Results) -> Decision:
         """Returns all trials; nothing follows."""
-        return Decision(
-            add=self.trials, over=True, reason=f"all {len(self.trials):,} trials of the grid, whatever the results"
-        )
+        return Decision(add=self.trials, over=True)
 
     def ordered(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
         """Returns trials as they come: in the order of the grid."""

@@ -1,7 +1,8 @@
 """What a policy is asked and what it answers: `Results` in, a `Decision` out.
 
-A policy is asked once all that it asked for has ended, and its answer depends on nothing but the results: not on who
-finished first, not on how often it was asked, not on when. So a sweep that is killed and resumed decides the same.
+A policy is asked once all that it asked for has ended, or at any time if it is eager, and its answers come to the same
+whoever finished first, and however often and whenever it was asked. So a sweep that is killed and resumed decides the
+same.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from workloads.trial import TrialConfig, configuration_id
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended, or where it is paused."""
+    """How a trial ended, or how far it has come."""
 
     value: float | None
     """What configurations are compared by, more is better; None where it diverged, or ended without a result."""
     diverged: bool = False
     """It diverged, which is a result; without a value otherwise, it failed, which says nothing about its settings."""
-    paused: bool = False
-    """It has not ended, but come to the epoch that a decision let it train until."""
+    under_way: bool = False
+    """It has not ended: it is trained to the epoch that a decision lets it train until, or is paused there."""
     curve: tuple[float, ...] = ()
     """What configurations are compared by after each epoch so far, more is better."""
 
 
 Results = Mapping[str, Mapping[int, Outcome]]
-"""What is known: `configuration_id` -> seed -> how that trial ended, or is paused; others are not in it."""
+"""What is known: `configuration_id` -> seed -> how that trial ended, or how far one that pauses has come."""
 
 
 def results(ended: Iterable[tuple[TrialConfig, Outcome]]) -> Results:
@@ -49,12 +50,12 @@ class Decision:
     """Trials to train in this round."""
     stop: Mapping[str, str] = field(default_factory=dict)
     """Trial -> why it need not go on."""
-    until: int | None = None
-    """The epoch that trials are trained to, until the next decision; None for their own last one."""
+    until: Mapping[str, int] = field(default_factory=dict)
+    """Trial -> the epoch that it is trained to, until the next decision; the others to their last."""
     over: bool = False
     """Nothing more will be added."""
     reason: str = ""
-    """Why, in a sentence or a few, for people."""
+    """Why, in a sentence or a few, for people; empty where there is nothing to be said."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the decision as plain JSON values; `from_json` is the way back."""
@@ -78,8 +79,23 @@ class Decision:
         return cls(**{**values, "add": tuple(TrialConfig.from_json(trial) for trial in values.get("add", ()))})
 
 
+class Outlook(Protocol):
+    """What lies ahead, as far as a policy can tell."""
+
+    def said(self, seconds: float | None) -> str:
+        """Returns it for people.
+
+        Args:
+            seconds: What an epoch takes, divided by how many train at once; None where that is not known.
+        """
+
+
 class Policy(Protocol):
     """Decides what to train next."""
+
+    @property
+    def eager(self) -> bool:
+        """Whether it may be asked at any time, and does not take back what it has decided when more is known."""
 
     @property
     def policy_id(self) -> str | None:
@@ -94,5 +110,5 @@ class Policy(Protocol):
     def to_json(self) -> Mapping[str, Any] | None:
         """Returns what a report has to know of it as plain JSON values; None for nothing."""
 
-    def outlook(self, known: Results) -> Any:
-        """Returns what lies ahead, by what is known, as `sweeps.watching.forecast.outlook_line` says it; or None."""
+    def outlook(self, known: Results) -> Outlook | None:
+        """Returns what lies ahead, by what is known; None if there is nothing to be said."""

@@ -55,6 +55,7 @@ class Race:
     """Seeds that every configuration begins with."""
     measure: Measure = ACCURACY
     """What the results are, for sentences; the results themselves are given so that more is better."""
+    eager: bool = False
     _ids: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sweeps.policies.policy import Decision, Results
+from workloads.console import counted
 from workloads.trial import TrialConfig, configuration_id
 
 if TYPE_CHECKING:  # an optional package
@@ -49,6 +50,11 @@ class Ahead:
     trials: int
     """Of all groups."""
 
+    def said(self, seconds: float | None) -> str:
+        """Returns what is still to be drawn, for people."""
+        rounds = f"then {self.each} draws of each at a time, where results are best so far, up to {self.draws:,}"
+        return f"{rounds}: {counted(self.trials, 'trial')} in all"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tpe:
@@ -60,6 +66,7 @@ class Tpe:
     seed: int
     """What tells one series of draws from another."""
     policy_id: None = None
+    eager: bool = False
     _courses: dict[int, _Course] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def decide(self, known: Results) -> Decision:
@@ -67,7 +74,8 @@ class Tpe:
         rounds = [self._asked(group, place, known) for place, group in enumerate(self.groups)]
         add = tuple(trial for trials, _ in rounds for trial in trials)
         over = all(whole for _, whole in rounds)
-        return Decision(add=add, over=over, reason=f"{len(add):,} trials by now: more where the results are best.")
+        reason = f"{len(add):,} trials by now: more where the results are best." if known else ""
+        return Decision(add=add, over=over, reason=reason)
 
     def ordered(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
         """Returns trials as they come: round by round."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 Keep = Literal["none", "final", "best", "all"]
-StopEarly = Literal["none", "halving"]
+StopEarly = Literal["none", "halving", "median"]
 LogTo = Literal["tensorboard", "mlflow"]
 
 
@@ -65,7 +65,8 @@ class Options:
     """With --trials: another number, other draws."""
 
     stop_early: StopEarly = "none"
-    """halving: after 1/9, then 1/3 of the epochs, only the best third of each optimizer and schedule goes on."""
+    """Of each optimizer and schedule, only the best third goes on after 1/9, then 1/3 of the epochs (halving), or the
+    better half after each quarter (median)."""
 
     decide: Annotated[bool, _switch("every configuration gets the same seeds")] = False
     """Give more seeds only to configurations that could still be the best, until that is decided; all begin with 3."""

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from sweeps.policies import Grid, Halving, Policy
-from sweeps.question.options import Options, StopEarly
+from sweeps.policies import Grid, Policy, Promotion
+from sweeps.policies.promotion import RULES
+from sweeps.question.options import Options
 from sweeps.question.sweep import Plan, trial_at
 from workloads.errors import InputError
 from workloads.trial import TrialConfig
-
-POLICIES: Mapping[StopEarly, Callable[[tuple[TrialConfig, ...]], Policy]] = {
-    "none": lambda trials: Grid(trials=trials),
-    "halving": lambda trials: Halving(trials=trials),
-}
-"""`--stop-early` -> what trains the trials of a question."""
 
 
 def policy_of(planned: Plan, options: Options) -> Policy:
@@ -26,7 +19,9 @@ def policy_of(planned: Plan, options: Options) -> Policy:
     if planned.search is not None and planned.search.learns:
         base = TrialConfig(test_every_epoch=options.test_every_epoch)
         return planned.search.learning(lambda point: trial_at(point, base))
-    return POLICIES[options.stop_early](planned.trials)
+    if options.stop_early == "none":
+        return Grid(trials=planned.trials)
+    return Promotion(trials=planned.trials, rule=RULES[options.stop_early], drawn=planned.search is not None)
 
 
 def check_stopping(planned: Plan, options: Options) -> None:

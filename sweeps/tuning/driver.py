@@ -38,8 +38,9 @@ class Run:
         ledger: Where records and statuses go.
         placement: What each trial gets.
         progress: What a person watches.
-        more: Asked once all is trained: whether it has added more to the tree. It is given what an epoch takes by now,
-            divided by how many train at once; None if none has been trained.
+        more: Asked when a worker is free, and once all is trained: whether there is more in the tree, to which it may
+            have added. It is given what an epoch takes by now, divided by how many train at once; None if none has been
+            trained.
         fail_fast: Whether the first failure ends the run.
         keep: Which checkpoints stay when nothing goes on from them.
         notifier: Whom the first failure is told; None for nobody.
@@ -104,6 +105,8 @@ class Run:
             return None
         if len(self._leaders) >= max(self.room, len(self._places) + 1):
             return None
+        if not self.stopping:
+            self._more(self.progress.pace)
         path = self.tree.take()
         if path is None:
             return None

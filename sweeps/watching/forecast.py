@@ -11,11 +11,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from analysis.statistics.outlook import Outlook
 from analysis.store import SweepSpec
 from sweeps.ledger.ledger import Ledger
-from sweeps.policies.halving import Rungs
-from sweeps.policies.tpe import Ahead
 from sweeps.sharing.tree import apart, count_epochs
 from sweeps.tuning.placement import Placement, usable_cores
 from workloads.console import counted, duration
@@ -48,8 +45,8 @@ class Forecast:
     """Epochs to train if no metric-driven schedule ever acts: what is known beforehand."""
     most: int
     """Epochs to train if metric-driven schedules share nothing."""
-    until: int | None = None
-    """The epoch after which it is decided which trials go on; None if all go on to their end."""
+    pausing: bool = False
+    """Whether it is decided on the way which trials go on."""
     seconds: float | None
     """What an epoch takes, divided by how many train at once; None where it cannot be measured on this machine."""
 
@@ -64,7 +61,7 @@ class Forecast:
             found.append(f"failed before: {_trials(self.failed)} (--retry-failed runs them again)")
         if self.most == 0:
             return [*found, "nothing to train" if self.failed else "everything is done: nothing to train"]
-        to_train = "epochs to train" if self.until is None else f"epochs to train until epoch {self.until}"
+        to_train = "epochs to train until it is decided which go on" if self.pausing else "epochs to train"
         if self.least == self.most:
             return [*found, f"{to_train}: {self.least:,}{self._time(', about ', self.least)}"]
         return [
@@ -75,35 +72,6 @@ class Forecast:
 
     def _time(self, before: str, epochs: int) -> str:
         return "" if self.seconds is None else f"{before}{duration(START_SECONDS + epochs * self.seconds)}"
-
-
-def outlook_line(ahead: Outlook | Rungs | Ahead, seconds: float | None) -> str:
-    """Returns what certainty will cost, or what goes on, for people.
-
-    Args:
-        ahead: What lies ahead of a race, of halving, or of a search that goes by results.
-        seconds: What an epoch takes, divided by how many train at once; None where that is not known.
-    """
-    if isinstance(ahead, Ahead):
-        rounds = f"then {ahead.each} draws of each at a time, where results are best so far, up to {ahead.draws:,}"
-        return f"{rounds}: {_trials(ahead.trials)} in all"
-    if isinstance(ahead, Rungs):
-        rungs = (f"{counted(count, 'configuration')} at epoch {rung}" for rung, count in ahead.going_on)
-        cost = f"{counted(ahead.trial_epochs, 'trial-epoch')} in all instead of {ahead.without:,}"
-        return f"going on: {', '.join(rungs)}; {cost}"
-    if not ahead.round:
-        return (
-            "then one more seed at a time, only for those that could still be the best, until that is decided: at most "
-            f"{ahead.most} seeds for a configuration"
-        )
-    takes = "" if seconds is None else f", about {duration(ahead.trial_epochs * seconds)}"
-    which = f"{ahead.in_question:,} of {ahead.configurations:,} configurations are still in question"
-    if ahead.seeds is None:
-        return f"{which}; how many seeds would tell cannot be estimated: at most {_trials(ahead.trials)}{takes}"
-    more = counted(ahead.seeds, "more seed")
-    left = ahead.most - ahead.round
-    told = f"about {more} would tell" + (f", {left:,} at most are allowed" if ahead.seeds > left else "")
-    return f"{which}; {told}: {_trials(ahead.trials)}{takes}"
 
 
 def _trials(count: int) -> str:
@@ -139,7 +107,7 @@ def forecast(
         taken_over=taken_over,
         left_out=spec.left_out,
         least=count_epochs(members, share=share, checkpoints=stored),
-        until=ledger.until,
+        pausing=bool(ledger.until),
         most=count_epochs(apart(members, ledger.metric_driven), share=share, checkpoints=stored),
         seconds=seconds,
     )

@@ -5,9 +5,9 @@
 
 *Regret* is how far the true final accuracy of what a search picks is below the best there is. Accuracy after an epoch
 is a power law towards a final value, which is a parabola in the places of three settings, the first of which matters
-most; how fast a setting learns says nothing about how it ends, and every epoch has noise. Halving is compared with full
-training of as many draws as its epochs pay for, and of all its draws; samplers at equal numbers of trials; TPE in
-rounds with Optuna's own loop on the same function, which takes one trial after the other.
+most; how fast a setting learns says nothing about how it ends, and every epoch has noise. Early stopping is compared
+with full training of as many draws as its epochs pay for; samplers at equal numbers of trials, all trained to the end;
+TPE in rounds with Optuna's own loop on the same function, which takes one trial after the other.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy.typing as npt
 import optuna
 import tyro
 
-from sweeps.policies import Halving, Outcome, Tpe
+from sweeps.policies import Outcome, Promotion, Tpe
 from sweeps.policies.policy import results
+from sweeps.policies.promotion import RULES
 from sweeps.policies.tpe import START, Group
 from sweeps.question.samplers import draw
 from tests.benchmarks import figures
@@ -66,33 +67,40 @@ def configs(count: int) -> tuple[TrialConfig, ...]:
     return tuple(TrialConfig(lr=1e-3 * (number + 1), epochs=EPOCHS) for number in range(count))
 
 
-def halved(measured: Array) -> tuple[int, int]:
-    """Returns which draw halving picks, and the epochs that it trained."""
-    policy = Halving(trials=configs(len(measured)))
+def promotion(count: int, rule: str) -> Promotion:
+    return Promotion(trials=configs(count), rule=RULES[rule], drawn=True)
+
+
+def stopped_early(measured: Array, rule: str) -> tuple[int, int]:
+    """Returns which draw a search that stops early picks, and the epochs that it trained."""
+    policy = promotion(len(measured), rule)
     known = {
-        trial: Outcome(value=None, paused=True, curve=tuple(curve))
+        trial: Outcome(value=None, under_way=True, curve=tuple(curve))
         for trial, curve in zip(policy.trials, measured, strict=True)
     }
-    stopped = policy.decide(results(known.items())).stop
-    left = [place for place, trial in enumerate(policy.trials) if trial.trial_id not in stopped]
-    return max(left, key=lambda place: measured[place, -1]), policy.outlook({}).trial_epochs
+    until = policy.decide(results(known.items())).until
+    trained = [until.get(trial.trial_id, EPOCHS) for trial in policy.trials]
+    left = [place for place, epochs in enumerate(trained) if epochs == EPOCHS]
+    return max(left, key=lambda place: measured[place, -1]), sum(trained)
 
 
-def of_halving(arguments: Arguments) -> list[dict[str, object]]:
-    found: dict[str, list[float]] = {}
-    epochs = 0
-    for seed in range(arguments.searches):
-        source = np.random.default_rng((1, seed))
-        places = draw("sobol", seed, NAMES, arguments.trials)
-        measured = curves(places, source)
-        pick, epochs = halved(measured)
-        found.setdefault("halving", []).append(float(TOP - final(places)[pick]))
-        few = max(1, epochs // EPOCHS)
-        for name, count in (("full, equal epochs", few), ("full, equal draws", arguments.trials)):
-            pick = int(measured[:count, -1].argmax())
-            found.setdefault(name, []).append(float(TOP - final(places[:count])[pick]))
-    cost = {"halving": epochs, "full, equal epochs": epochs // EPOCHS * EPOCHS}
-    return [_row(name, regrets, cost.get(name, arguments.trials * EPOCHS)) for name, regrets in found.items()]
+def of_rules(arguments: Arguments) -> list[dict[str, object]]:
+    rows = []
+    for rule in RULES:
+        found: dict[str, list[float]] = {}
+        trained: dict[str, list[int]] = {}
+        for seed in range(arguments.searches):
+            source = np.random.default_rng((1, seed))
+            places = draw("sobol", seed, NAMES, arguments.trials)
+            measured = curves(places, source)
+            pick, epochs = stopped_early(measured, rule)
+            few = max(1, epochs // EPOCHS)
+            whole = int(measured[:few, -1].argmax())
+            for name, one, took in ((rule, pick, epochs), (f"full, epochs of {rule}", whole, few * EPOCHS)):
+                found.setdefault(name, []).append(float(TOP - final(places)[one]))
+                trained.setdefault(name, []).append(took)
+        rows += [_row(name, regrets, round(np.mean(trained[name]))) for name, regrets in found.items()]
+    return rows
 
 
 def _row(name: str, regrets: list[float], epochs: int) -> dict[str, object]:
@@ -170,9 +178,9 @@ def of_decisions() -> list[dict[str, object]]:
     draw("sobol", 0, NAMES, count)
     seconds = {f"sobol, {count:,} draws": time.perf_counter() - began}
     curves_of = np.random.default_rng(0).random((count, EPOCHS)).tolist()
-    policy = Halving(trials=configs(count))
+    policy = promotion(count, "halving")
     known = results(
-        (trial, Outcome(value=None, paused=True, curve=tuple(curve)))
+        (trial, Outcome(value=None, under_way=True, curve=tuple(curve)))
         for trial, curve in zip(policy.trials, curves_of, strict=True)
     )
     began = time.perf_counter()
@@ -199,7 +207,7 @@ def table(measured: Rows) -> Table:
 def main() -> None:
     """Runs the benchmark."""
     arguments = tyro.cli(Arguments)
-    measured = [*of_halving(arguments), *of_samplers(arguments), *of_decisions()]
+    measured = [*of_rules(arguments), *of_samplers(arguments), *of_decisions()]
     table(measured).show()
     figures.write("searching", vars(arguments), measured)
 

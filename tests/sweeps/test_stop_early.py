@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from analysis.store import SweepStore
+from sweeps.policies.promotion import RULES
 from sweeps.question.grid import axis
 from sweeps.question.sweep import Sweep
 from tests.sweeps.faults import kill_driver, wait_for_records
@@ -45,28 +46,23 @@ def told(storage: str, name: str = "s") -> pl.DataFrame:
 def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> None:
     status, text = run_here(SWEEP, storage, stop_early="halving")
     assert status == 0, text
-    assert (
-        "going on: 6 configurations at epoch 1, 2 configurations at epoch 3; 42 trial-epochs in all instead of" in text
-    )
-    assert "6 of 18 configurations go on after epoch 1." in text
+    assert "until it is decided which go on: 9" in text, "both schedules share the first epoch of a rate"
+    assert re.search("going on: about . configurations after epoch 1, about . after epoch 3; about", text)
     trials = table_of(storage, "s")
-    assert Counter(trials["status"]) == {"early_stopped": 16, "completed": 2}
-    assert Counter(trials["epochs_run"]) == {1: 12, 3: 4, 9: 2}
+    ran = Counter(trials["epochs_run"])
+    assert f"Of 18 configurations went on: {ran[3] + ran[9]} after epoch 1, {ran[9]} after epoch 3." in text
+    assert Counter(trials["status"]) == {"early_stopped": ran[1] + ran[3], "completed": ran[9]}
+    assert ran.keys() == {1, 3, 9}
     stopped = trials.filter(pl.col("status") == "early_stopped")
-    assert set(stopped["error"]) == {"not among the best 3 of 9 at epoch 1", "not among the best 1 of 3 at epoch 3"}
-    assert "Of 18 trials, these have no result: 16 stopped early." in text
+    assert set(stopped.filter(epochs_run=1)["error"]) == {"not among the best 3 of 9 at epoch 1"}
+    assert f"Of 18 trials, these have no result: {len(stopped)} stopped early." in text
     summary = table_of(storage, "s", "summary")
-    assert summary.filter(pl.col("n") == 0)["position"].null_count() == 16, "what was stopped has no rank"
-    # The best third at epoch 1, by hand.
-    first = (
-        measured(storage, "s").filter(pl.col("epoch") == 1).join(trials.select("trial_id", "scheduler"), on="trial_id")
-    )
-    for _, group in first.group_by("scheduler"):
-        going_on = trials.filter(pl.col("epochs_run") > 1)["trial_id"].implode()
-        kept = group.filter(pl.col("trial_id").is_in(going_on))["val_accuracy"]
-        gone = group.filter(~pl.col("trial_id").is_in(going_on))["val_accuracy"]
-        assert kept.len() == 3
-        assert kept.min() >= gone.max()  # type: ignore[operator]
+    assert summary.filter(pl.col("n") == 0)["position"].null_count() == len(stopped), "what was stopped has no rank"
+    values = dict(measured(storage, "s").filter(epoch=1).select("trial_id", "val_accuracy").iter_rows())
+    for _, group in trials.group_by("scheduler"):  # by the plain rule, in the order of the draws
+        drawn = group["trial_id"].to_list()
+        best = [sorted(drawn[:many], key=values.__getitem__, reverse=True)[: many // 3] for many in range(1, 10)]
+        assert set(group.filter(pl.col("epochs_run") > 1)["trial_id"]) == {one for some in best for one in some}
 
     before, parts = told(storage), SweepStore(storage, "s").files("parts")
     _, text = run_here(SWEEP, storage, stop_early="halving")
@@ -88,9 +84,11 @@ def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> Non
     assert int(planned[1]) <= 18 * 9 - before["epochs_run"].sum()
 
 
-def test_the_same_alone_and_without_sharing(ray_cluster: None, storage: str) -> None:
-    run_here(SHORT, storage, stop_early="halving")
-    run_here(SHORT, storage, stop_early="halving", name="alone", max_concurrent=1, share=False, fresh=True)
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_the_same_alone_and_without_sharing(rule: str, ray_cluster: None, storage: str) -> None:
+    run_here(SHORT, storage, stop_early=rule)
+    run_here(SHORT, storage, stop_early=rule, name="alone", max_concurrent=1, share=False, fresh=True)
+    assert "early_stopped" in statuses(storage, "s")
     assert told(storage).equals(told(storage, "alone"))
     assert measured(storage, "s").equals(measured(storage, "alone"))
 
@@ -134,4 +132,4 @@ def test_a_smoke_test_stops_some(ray_cluster: None, storage: str) -> None:
     status, text = run_here(SWEEP, storage, stop_early="halving", smoke_test=True, trials=3)
     assert status == 0, text
     assert "smoke test: 3 epochs on the first 1,920 " in text
-    assert Counter(statuses(storage, "s-smoke-test")) == {"early_stopped": 4, "completed": 2}
+    assert set(statuses(storage, "s-smoke-test")) == {"early_stopped", "completed"}

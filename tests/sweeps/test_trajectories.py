@@ -113,6 +113,10 @@ class StandInRunner:
         self.checkpoints: dict[tuple[str, int], Applied] = {}
         self.finished: set[str] = set()
         self.stopped: set[str] = set()
+        self.until: dict[str, int] = {}
+        """Trial -> the epoch it pauses at; the others do not."""
+        self.waypoints: dict[str, tuple[str, int]] = {}
+        """Paused trial -> the checkpoint from which it goes on, which is kept for it."""
         self.running: dict[str, tuple[Applied, StandInTrace]] = {}
         self.told: dict[str, list[int]] = {}
         for news in tree.walk_known():
@@ -123,7 +127,11 @@ class StandInRunner:
         for member in delivery.receivers:
             assert len(self.records[member.trial_id]) == delivery.epoch - 1, "records come in order, once"
             self.records[member.trial_id].append(dict(delivery.record))
-        self.finished |= {member.trial_id for member in delivery.finished}
+        for member in delivery.finished:
+            if self.trials[member.trial_id].epochs == delivery.epoch:
+                self.finished.add(member.trial_id)
+            else:
+                self.waypoints[member.trial_id] = (delivery.holder, delivery.epoch)
 
     def start(self) -> bool:
         path = self.tree.take()
@@ -155,7 +163,7 @@ class StandInRunner:
         delivery = self.tree.advance(leader, record)
         if delivery is not None:
             self.deliver(delivery)
-        if before is not None and not self.tree.needs(before):
+        if before is not None and not self.tree.needs(before) and before not in self.waypoints.values():
             del self.checkpoints[before]
         if not self.tree.is_live(leader):
             del self.running[leader]
@@ -406,15 +414,20 @@ def add(runner: StandInRunner, trials: list[Trial]) -> None:
     """Adds trials to a running tree, and with them all others of their groups, with what is known of them by now."""
     runner.trials |= {trial.name: trial for trial in trials}
     runner.records |= {trial.name: [] for trial in trials}
-    groups = {trial.group for trial in trials}
+    tell(runner, {trial.group for trial in trials})
+
+
+def tell(runner: StandInRunner, groups: set[int]) -> None:
+    """Tells a running tree what is known of some groups, and how far their trials are to be trained."""
     runner.tree.add(
         replace(
             trial.member(),
-            epochs=len(runner.records[name]) if name in runner.stopped else trial.epochs,
+            epochs=max(runner.until.get(name, trial.epochs), known) if name not in runner.stopped else known,
             known=tuple(runner.records[name]),
-            wanted=name not in runner.finished | runner.stopped,
+            wanted=name not in runner.stopped and known < runner.until.get(name, trial.epochs),
         )
         for name, trial in runner.trials.items()
+        for known in [len(runner.records[name])]
         if trial.group in groups and (runner.records[name] or name not in runner.stopped)
     )
     for news in runner.tree.walk_known():
@@ -514,6 +527,33 @@ def test_a_trial_that_is_stopped_costs_nobody_anything(
         before = {node for node, _ in runner.trained.items()} - needed
         assert set(runner.trained.values()) <= {1}
         assert len(before) <= moments[0], "what only the stopped trial needs is not trained after it has been stopped"
+
+
+@settings(max_examples=200, deadline=None)
+@given(trials=sweeps(), seed=st.integers(0, 999), slots=st.integers(1, 4), moments=st.lists(st.integers(0, 4)))
+def test_trials_that_pause_go_on_as_if_they_had_not(
+    trials: list[Trial], seed: int, slots: int, moments: list[int]
+) -> None:
+    """Promoted one by one while others are trained; trained twice is only what somebody had gone ahead with."""
+    chance = random.Random(seed)
+    runner = growing(chance, slots)
+    runner.until = {trial.name: chance.randint(1, trial.epochs) for trial in trials}
+    add(runner, trials)
+    for epochs in [*moments, *([None] * 9 * len(trials))]:
+        runner.run(epochs)
+        paused = [name for name in sorted(runner.until) if len(runner.records[name]) == runner.until[name]]
+        if going_on := [name for name in paused if name not in runner.finished]:
+            one = runner.trials[chance.choice(going_on)]
+            before = runner.waypoints.pop(one.name)
+            runner.until[one.name] = chance.randint(runner.until[one.name] + 1, one.epochs)
+            tell(runner, {one.group})
+            if not runner.tree.needs(before) and before not in runner.waypoints.values():
+                runner.checkpoints.pop(before, None)  # what was learned from others may have had none
+    assert runner.tree.done
+    for trial in trials:
+        assert [plain(record) for record in runner.records[trial.name]] == [record for _, record in trial.alone()]
+    assert runner.finished == set(runner.trials)
+    assert set(runner.trained) == distinct(trials)
 
 
 def test_what_comes_late_joins_the_training_that_is_the_same() -> None:
