@@ -128,9 +128,10 @@ def _searching(search: Search, spec: SweepSpec, edges: pl.DataFrame) -> Iterator
         if span is not None and span.scale == "log":
             wider[optimizer] = f"{optimizer}={span.widened(edge)}"
     if wider:
-        given = [rates for rates in values_of(spec.command, "--lrs") if rates.partition("=")[0] not in wider]
+        command, given = _rates_of(spec.command)
+        given = [rates for rates in given if rates.partition("=")[0] not in wider]
         yield NextStep(
-            with_flag(spec.command, "--lrs", *given, *wider.values()),
+            with_flag(command, "--lrs", *given, *wider.values()),
             "widens the ranges of learning rates whose best value is at the edge",
         )
     else:
@@ -138,6 +139,16 @@ def _searching(search: Search, spec: SweepSpec, edges: pl.DataFrame) -> Iterator
             with_flag(spec.command, "--trials", str(2 * search.trials)),
             "searches on: twice as many draws, these included",
         )
+
+
+def _rates_of(command: str) -> tuple[str, list[str]]:
+    """Returns a command without learning rates in `--grid`, and those it gives, as `--lrs` takes them."""
+    axes = values_of(command, "--grid")
+    others = [text for text in axes if text.partition("=")[0].strip() != "lr"]
+    if len(others) == len(axes):
+        return command, values_of(command, "--lrs")
+    given = [text.partition("=")[2].strip() for text in axes if text not in others]
+    return with_flag(command, "--grid", *others) if others else without_flag(command, "--grid"), given
 
 
 def _cost(known: Outlook | None, data: SweepData) -> str:

@@ -227,10 +227,10 @@ class Ledger:
         return sum(self._delivered[trial_id] for trial_id in self.trials)
 
     def ended(self) -> Iterator[tuple[TrialConfig, Outcome]]:
-        """Yields the trials asked for that have ended or pause on their way, and how: what policies decide by."""
+        """Yields the trials asked for that have ended, and how: what policies decide by; all, if some of them pause."""
         for trial_id, trial in self.trials.items():
             status = self.statuses.get(trial_id)
-            if status is None and trial_id not in self.until:
+            if status is None and not self.until:
                 continue
             state = None if status is None else status.status
             last = self._last.get(trial_id) if state == "completed" else None

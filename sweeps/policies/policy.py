@@ -25,13 +25,13 @@ class Outcome:
     diverged: bool = False
     """It diverged, which is a result; without a value otherwise, it failed, which says nothing about its settings."""
     under_way: bool = False
-    """It has not ended: it is trained to the epoch that a decision lets it train until, or is paused there."""
+    """It has not ended: it is trained, waits for it, or is paused at the epoch that a decision lets it train until."""
     curve: tuple[float, ...] = ()
     """What configurations are compared by after each epoch so far, more is better."""
 
 
 Results = Mapping[str, Mapping[int, Outcome]]
-"""What is known: `configuration_id` -> seed -> how that trial ended, or how far one that pauses has come."""
+"""What is known: `configuration_id` -> seed -> how that trial ended, or how far it has come."""
 
 
 def results(ended: Iterable[tuple[TrialConfig, Outcome]]) -> Results:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeps.policies.rungs import Rule
 from sweeps.policies.tpe import START, Group, Tpe
 from sweeps.question.grid import Point
 from sweeps.question.samplers import DEFAULT, draw, find_sampler
@@ -75,11 +76,15 @@ class Search:
         """Whether only the first draws are known beforehand."""
         return find_sampler(self.sampler).learns
 
-    def learning(self, trial_at: Callable[[Point], TrialConfig | None]) -> Tpe:
+    def learning(self, trial_at: Callable[[Point], TrialConfig | None], rule: Rule | None) -> Tpe:
         """Returns the policy that draws on, given the results of the first draws.
 
         Args:
             trial_at: Point -> its trial; None if its settings make no sense together.
+            rule: Which draws go on at rungs; None if all are trained to their end.
+
+        Raises:
+            InputError: A rule is given, and there is nothing to stop.
         """
 
         def group(one: Combination) -> Group:
@@ -94,7 +99,7 @@ class Search:
             return Group(names=names, start=tuple(map(tuple, start)), trials=trials)
 
         groups = tuple(map(group, self.combinations.values()))
-        return Tpe(groups=groups, draws=self.trials, seed=self.seed)
+        return Tpe(groups=groups, draws=self.trials, seed=self.seed, rule=rule)
 
     def expand(self, point: Point) -> list[Point]:
         """Returns the draws for a combination of what is listed; the point alone if it leaves nothing to draw.

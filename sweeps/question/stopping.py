@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeps.policies import Grid, Policy, Promotion
-from sweeps.policies.promotion import RULES
+from sweeps.policies.rungs import RULES
 from sweeps.question.options import Options
 from sweeps.question.sweep import Plan, trial_at
 from workloads.errors import InputError
@@ -16,12 +16,13 @@ def policy_of(planned: Plan, options: Options) -> Policy:
     Raises:
         InputError: There is nothing to stop early.
     """
+    rule = None if options.stop_early == "none" else RULES[options.stop_early]
     if planned.search is not None and planned.search.learns:
         base = TrialConfig(test_every_epoch=options.test_every_epoch)
-        return planned.search.learning(lambda point: trial_at(point, base))
-    if options.stop_early == "none":
+        return planned.search.learning(lambda point: trial_at(point, base), rule)
+    if rule is None:
         return Grid(trials=planned.trials)
-    return Promotion(trials=planned.trials, rule=RULES[options.stop_early], drawn=planned.search is not None)
+    return Promotion(trials=planned.trials, rule=rule, drawn=planned.search is not None)
 
 
 def check_stopping(planned: Plan, options: Options) -> None:
@@ -35,11 +36,8 @@ def check_stopping(planned: Plan, options: Options) -> None:
             "--decide needs the results of whole trials, and --stop-early ends most of them before: leave out one of "
             "the two"
         )
-    if planned.search is not None and planned.search.learns:
-        for flag, given in (("--decide", options.decide), ("--stop-early", options.stop_early != "none")):
-            if given:
-                sampler = f"--sampler {planned.search.sampler}"
-                raise InputError(
-                    f"{sampler} draws by the results of whole trials, and {flag} needs to know all draws beforehand: "
-                    "leave out one of the two"
-                )
+    if planned.search is not None and planned.search.learns and options.decide:
+        raise InputError(
+            f"--sampler {planned.search.sampler} draws by the results of whole trials, and --decide needs to know all "
+            "draws beforehand: leave out one of the two (--then-decide races what a search has found)"
+        )

@@ -75,6 +75,9 @@ def test_next_steps_widen_the_range_or_search_on() -> None:
     assert "python sweeps/optimizers.py --trials 8 --lrs sgd_momentum=0.0001..0.1" in steps(search().data)
     given = search(command=f"{COMMAND} --lrs adam=1e-4..0.01 sgd_momentum=1e-4..0.01")
     assert "python sweeps/optimizers.py --trials 8 --lrs adam=1e-4..0.01 sgd_momentum=0.0001..0.1" in steps(given.data)
+    for grid, rest in (("lr=1e-4..0.01", ""), ("lr=1e-4..0.01 optimizer.eps=1e-8", " --grid optimizer.eps=1e-8")):
+        axis = search(command=f"{COMMAND} --grid {grid}")  # an axis is not given twice
+        assert f"{COMMAND}{rest} --lrs 1e-4..0.01 sgd_momentum=0.0001..0.1" in steps(axis.data)
     wide = steps(search(Span(low=1e-4, high=1, scale="log")).data)
     assert "python sweeps/optimizers.py --trials 16" in wide
     assert not any("--lrs" in step or "--more-lrs" in step for step in wide)

@@ -22,7 +22,7 @@ import tyro
 
 from sweeps.policies import Outcome, Promotion, Tpe
 from sweeps.policies.policy import results
-from sweeps.policies.promotion import RULES
+from sweeps.policies.rungs import RULES
 from sweeps.policies.tpe import START, Group
 from sweeps.question.samplers import draw
 from tests.benchmarks import figures

@@ -1,6 +1,6 @@
 """What searches find for their budget, in short and with wide margins."""
 
-from sweeps.policies.promotion import RULES
+from sweeps.policies.rungs import RULES
 from tests.benchmarks.searching import Arguments, of_rules, of_samplers, table
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sweeps.policies import Decision, Outcome, Promotion
 from sweeps.policies.policy import results
-from sweeps.policies.promotion import RULES, promotions
+from sweeps.policies.rungs import RULES, promotions
 from workloads.errors import InputError
 from workloads.trial import TrialConfig
 
@@ -77,7 +77,7 @@ def test_the_best_third_goes_on() -> None:
     *_, last = played(policy, falling)
     assert policy.rungs == (1, 3)
     assert survivors(policy, last) == [0.1]
-    assert last.reason == "Of 9 configurations went on: 3 after epoch 1, 1 after epoch 3."
+    assert last.reason == "Went on, of 9 configurations: 3 after epoch 1, 1 after epoch 3."
     assert last.stop[policy.trials[8].trial_id] == "not among the best 3 of 9 at epoch 1"
     assert last.stop[policy.trials[2].trial_id] == "not among the best 1 of 3 at epoch 3"
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from analysis.store import SweepStore
-from sweeps.policies.promotion import RULES
+from sweeps.policies.rungs import RULES
 from sweeps.question.grid import axis
 from sweeps.question.sweep import Sweep
 from tests.sweeps.faults import kill_driver, wait_for_records
@@ -34,7 +34,6 @@ TEXT = (
     "grid=axis('workload', 'lenet_synthetic'), epochs=9, train_limit=128, trials=9"
 )
 IMPORTS = "from sweeps.question.grid import axis"
-HALVING = ("--stop-early", "halving")
 TOLD = ["trial_id", "status", "epochs_run", "error", "final_val_accuracy", "test_accuracy"]
 
 
@@ -50,7 +49,7 @@ def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> Non
     assert re.search("going on: about . configurations after epoch 1, about . after epoch 3; about", text)
     trials = table_of(storage, "s")
     ran = Counter(trials["epochs_run"])
-    assert f"Of 18 configurations went on: {ran[3] + ran[9]} after epoch 1, {ran[9]} after epoch 3." in text
+    assert f"Went on, of 18 configurations: {ran[3] + ran[9]} after epoch 1, {ran[9]} after epoch 3." in text
     assert Counter(trials["status"]) == {"early_stopped": ran[1] + ran[3], "completed": ran[9]}
     assert ran.keys() == {1, 3, 9}
     stopped = trials.filter(pl.col("status") == "early_stopped")
@@ -106,17 +105,28 @@ def test_a_wider_search_revives_what_is_among_the_best_now(ray_cluster: None, st
     assert differ.height <= 2
 
 
+SEARCHES = {
+    "sobol, halving": ("--stop-early", "halving"),
+    "sobol, median": ("--stop-early", "median"),
+    "random": ("--sampler", "random"),
+    "tpe": ("--sampler", "tpe"),
+    "tpe, halving": ("--sampler", "tpe", "--stop-early", "halving"),
+}
+
+
 @pytest.mark.parametrize(
-    ("epochs", "trials", "records"),
-    [pytest.param(3, 3, (4,), id="once"), pytest.param(9, 9, (6, 22, 40), id="thrice", marks=pytest.mark.slow)],
+    ("search", "records"),
+    [
+        pytest.param("tpe, halving", (14,), id="once"),
+        *(pytest.param(search, (4, 11, 18), id=f"{search}, thrice", marks=pytest.mark.slow) for search in SEARCHES),
+    ],
 )
 def test_killed_and_resumed(
-    epochs: int, trials: int, records: Sequence[int], ray_cluster: None, storage: str, tmp_path: Path
+    search: str, records: Sequence[int], ray_cluster: None, storage: str, tmp_path: Path
 ) -> None:
-    """Killed with everything it started as soon as it has so many records."""
+    """Killed with everything it started as soon as it has so many records: as undisturbed with a single worker."""
     script = write_script(tmp_path / "script", TEXT, IMPORTS)
-    assert run_here(SWEEP, storage, stop_early="halving", name="whole", epochs=epochs, trials=trials)[0] == 0
-    flags = (*HALVING, "--no-preflight", "--no-share", "--epochs", str(epochs), "--trials", str(trials))
+    flags = (*SEARCHES[search], "--no-preflight", "--schedulers", "none", "--epochs", "4", "--trials", "14")
     for count in records:
         process = start(script, storage, *flags)
         wait_for_records(storage, count, process)
@@ -124,6 +134,8 @@ def test_killed_and_resumed(
         finish(process)
     status, text, complaints = run_script(script, storage, *flags)
     assert status == 0, text + complaints
+    whole = run_script(script, storage, *flags, "--name", "whole", "--no-share", "--fresh", "--max-concurrent", "1")
+    assert whole[0] == 0, whole
     assert told(storage).equals(told(storage, "whole"))
     assert measured(storage, "s").equals(measured(storage, "whole"))
 

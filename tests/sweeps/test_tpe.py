@@ -14,6 +14,7 @@ import pytest
 
 from sweeps.policies import Decision, Outcome, Tpe
 from sweeps.policies.policy import results
+from sweeps.policies.rungs import RULES
 from sweeps.policies.tpe import ROUND, START, Group
 from sweeps.question.grid import axis
 from sweeps.question.samplers import draw
@@ -28,14 +29,15 @@ NAMES = ("lr", "momentum")
 def trials(seeds: Sequence[int]) -> Any:
     def at(places: Sequence[float]) -> tuple[TrialConfig, ...]:
         lr, settings = 10 ** (3 * places[0] - 4), {"momentum": float(places[1])}
-        return tuple(TrialConfig(lr=lr, optimizer_settings=settings, seed=seed, epochs=2) for seed in seeds)
+        return tuple(TrialConfig(lr=lr, optimizer_settings=settings, seed=seed, epochs=9) for seed in seeds)
 
     return at
 
 
-def search(draws: int, seed: int = 0, seeds: Sequence[int] = (1,), groups: int = 1) -> Tpe:
+def search(draws: int, seed: int = 0, seeds: Sequence[int] = (1,), groups: int = 1, rule: str | None = None) -> Tpe:
     start = tuple(map(tuple, draw("tpe", seed, NAMES, START).tolist()))
-    return Tpe(groups=(Group(names=NAMES, start=start, trials=trials(seeds)),) * groups, draws=draws, seed=seed)
+    groups_ = (Group(names=NAMES, start=start, trials=trials(seeds)),) * groups
+    return Tpe(groups=groups_, draws=draws, seed=seed, rule=RULES[rule] if rule else None)
 
 
 def bump(trial: TrialConfig) -> float:
@@ -53,8 +55,13 @@ def played(policy: Tpe, train: Any = bump, shuffle: np.random.Generator | None =
             items = [items[place] for place in shuffle.permutation(len(items))]
         decisions.append(policy.decide(results(items)))
         for trial in decisions[-1].add:
-            value = train(trial)
-            known.setdefault(trial, Outcome(value=value, diverged=value is None))
+            value, until = train(trial), decisions[-1].until.get(trial.trial_id, trial.epochs)
+            if trial in known and (not known[trial].under_way or len(known[trial].curve) >= until):
+                continue
+            if value is None or until == trial.epochs:
+                known[trial] = Outcome(value=value, diverged=value is None, curve=(value,) * 9 if value else ())
+            else:
+                known[trial] = Outcome(value=None, under_way=True, curve=(value,) * until)
     return decisions
 
 
@@ -132,16 +139,36 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error.value) == "--sampler tpe needs the package optuna: pip install -e '.[search]'"
 
 
-@pytest.mark.parametrize("flags", [{"decide": True}, {"stop_early": "halving"}])
-def test_beside_what_needs_all_draws(flags: dict[str, Any], storage: str) -> None:
+def test_beside_what_needs_all_draws(storage: str) -> None:
     with pytest.raises(InputError, match="--sampler tpe draws by the results of whole trials"):
-        run_here(SWEEP, storage, sampler="tpe", plan=True, **flags)
+        run_here(SWEEP, storage, sampler="tpe", plan=True, decide=True)
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_with_early_stopping(rule: str) -> None:
+    policy = search(40, rule=rule)
+    *_, last = played(policy)
+    assert len(last.add) == 40
+    best = max(last.add, key=bump)
+    assert best.trial_id not in last.until.keys() | last.stop.keys()
+    assert 40 // 9 <= 40 - len(last.stop) < 30
+    assert drawn(search(40, rule=rule), shuffle=np.random.default_rng(1)) == list(last.add)
+    assert drawn(search(23, rule=rule)) == list(last.add)[:23]
+    values = [bump(trial) for trial in last.add]
+    assert np.mean(values[-10:]) > np.mean(values[:START]) + 0.1, "later draws are better"
+    ahead = policy.outlook({})
+    assert ahead is not None
+    assert ahead.said(None).startswith("then 5 draws of each at a time, where results are best so far, up to 40; going")
+    with pytest.raises(InputError, match="configurations or more of an optimizer and schedule, not 1"):
+        search(1, rule=rule)
 
 
 def test_the_same_with_one_worker_and_in_two_goes(ray_cluster: None, storage: str, tmp_path: Path) -> None:
     status, text = run_here(SWEEP, storage, sampler="tpe")
     assert status == 0, text
-    assert "then 5 draws of each at a time, where results are best so far, up to 16: 16 trials in all" in text
+    assert (
+        "then 5 draws of each at a time, where results are best so far, up to 16: 16 trials, at most 16 trial-" in text
+    )
     run_here(SWEEP, storage, sampler="tpe", name="alone", share=False, max_concurrent=1, trials=11)
     run_here(SWEEP, storage, sampler="tpe", name="alone", share=False, max_concurrent=1)
     told = ["trial_id", "lr", "status", "final_val_accuracy"]
