@@ -244,7 +244,12 @@ _ROUNDING = 1e-9
 
 def _missing(data: SweepData) -> list[str]:
     counts = dict(data.trials.group_by("status").len().iter_rows())
-    return [f"{counts[status]:,} {words}" for status, words in _MISSING.items() if status in counts]
+    said = {status: f"{counts[status]:,} {words}" for status, words in _MISSING.items() if status in counts}
+    if "early_stopped" in said:
+        stopped = data.trials.filter(pl.col("status") == "early_stopped").group_by("epochs_run").len()
+        rungs = (f"{count:,} after epoch {epoch}" for epoch, count in stopped.sort("epochs_run").iter_rows())
+        said["early_stopped"] += f" ({', '.join(rungs)})"
+    return list(said.values())
 
 
 _MISSING = {

@@ -63,7 +63,11 @@ def _steps(
         yield NextStep(
             without_flag(spec.command, "--stop-early"), f"trains the {_trials(stopped, 'stopped ')} to the end"
         )
-    else:
+    if data.search is not None and not spec.race and _groups(data) > 1:
+        if not left:
+            best = "races the best of each optimizer and schedule, on seeds that were not searched with"
+            yield NextStep(with_flag(spec.command, "--then-decide"), best)
+    elif not stopped and not (data.search is not None and data.search.learns):
         yield from _deciding(data, spec, unfinished=left > 0)
     seeds = data.trials["seed"].n_unique()
     if ended.height and seeds < ENOUGH_SEEDS and not spec.race:
@@ -118,6 +122,11 @@ def _deciding(data: SweepData, spec: SweepSpec, *, unfinished: bool) -> Iterator
             yield NextStep(with_flag(spec.command, "--max-seeds", str(most)), f"goes on deciding: {_cost(known, data)}")
     elif not race.course.over:
         yield NextStep(spec.command, f"goes on deciding: {_cost(ahead(data.specs, data.trials), data)}")
+
+
+def _groups(data: SweepData) -> int:
+    """Returns how many optimizers with a schedule were searched."""
+    return data.trials.select("workload", "optimizer", "scheduler").n_unique()
 
 
 def _searching(search: Search, spec: SweepSpec, edges: pl.DataFrame) -> Iterator[NextStep]:

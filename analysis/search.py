@@ -18,6 +18,8 @@ class Search:
     """Draws for each combination of what was listed."""
     spaces: Mapping[tuple[str, str], Mapping[str, Span]]
     """Optimizer and schedule -> column of the trials table -> where its values come from."""
+    learns: bool = False
+    """Whether results say where later draws lie: then nobody knows all draws beforehand."""
 
     @cached_property
     def drawn(self) -> frozenset[str]:
@@ -49,4 +51,4 @@ def searched(specs: Sequence[SweepSpec]) -> Search | None:
         for one in asked
         for space in one["spaces"]
     }
-    return Search(asked[0]["trials"], spaces)
+    return Search(asked[0]["trials"], spaces, asked[0].get("learns", False))

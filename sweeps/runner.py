@@ -331,7 +331,8 @@ class Asked:
             end = f"The time given ends here: the next round takes about {duration(takes)}."
             decision = Decision(over=True, reason=f"{decision.reason} {end}")
         self._over = decision.over
-        if decision.reason and decision not in self.decisions[-1:]:
+        last = [(one.add, one.reason) for one in self.decisions[-1:]]
+        if decision.reason and (decision.add, decision.reason) not in last:
             self.decisions.append(decision)
         self._add(decision.add)
         for trial_id, why in decision.stop.items():

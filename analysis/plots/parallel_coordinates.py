@@ -6,7 +6,6 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -17,9 +16,16 @@ from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import axis_name, value_text
 from workloads.measure import ACCURACY, Measure
+from workloads.spans import ScaleName, Span
 
 _MOST_LINES = 400
 _MOST_LEVELS = 16
+_SPANS_MUCH = 10
+"""Numbers whose largest is so many times the smallest are on a logarithmic axis."""
+_LINE = 0.035
+"""The height of a text, of an axis."""
+_APART = 0.12
+"""Between the numbers of an axis and what has no place among them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Parallel | None:
         return None
     quality = sweep.measure.sign * pl.col(f"{CHOICE}_mean")
     shown = ran.sort(quality, descending=True, nulls_last=True).head(_MOST_LINES).reverse()
-    columns = [_axis(name, sweep.trials[name], shown[name]) for name in sweep.axes]
+    columns = [_axis(name, sweep.trials[name], shown[name], _scale(sweep, name)) for name in sweep.axes]
     note = f"Shown: the best {shown.height} of {ran.height:,}." if shown.height < ran.height else ""
     return Parallel(
         axes=tuple(axis for axis, _ in columns),
@@ -63,24 +69,40 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Parallel | None:
     )
 
 
-def _axis(name: str, every: pl.Series, shown: pl.Series) -> tuple[Axis, list[float]]:
+def _scale(sweep: SweepData, name: str) -> ScaleName | None:
+    """Returns on which scale a column was drawn; None if it was not."""
+    spaces = sweep.search.spaces.values() if sweep.search is not None else ()
+    return next((space[name].scale for space in spaces if name in space), None)
+
+
+def _axis(name: str, every: pl.Series, shown: pl.Series, scale: ScaleName | None) -> tuple[Axis, list[float]]:
     """Returns an axis and where on it the shown values are.
 
-    Few values are spread evenly, in order. Many numbers keep their distances, logarithmic ones if they span much.
+    Few values are spread evenly, in order. Many numbers keep their distances on the scale on which they were drawn, or
+    else on a logarithmic one if they span much; what has no place on it, no value or a zero, is below them.
     """
     levels = every.unique(maintain_order=True)
     levels = levels if levels.dtype == pl.String else levels.sort(nulls_last=False)
-    if not levels.dtype.is_numeric() or levels.len() <= _MOST_LEVELS or levels.null_count():
+    if not levels.dtype.is_numeric() or levels.len() <= _MOST_LEVELS:
         place = {level: index / max(1, levels.len() - 1) for index, level in enumerate(levels)}
         every_so_many = -(-levels.len() // _MOST_LEVELS)
-        ticks = tuple((place[level], value_text(level)) for level in levels.to_list()[::every_so_many])
-        return Axis(axis_name(name), ticks), [place[value] for value in shown]
-    low, high = levels[0], levels[-1]
-    scale = np.log if low > 0 and high / low >= 10 else np.asarray
-    start, room = float(scale(low)), float(scale(high) - scale(low))
-    spread = levels.gather([round(k * (levels.len() - 1) / 6) for k in range(7)])
-    ticks = tuple(((float(scale(value)) - start) / room, f"{value:.2g}") for value in spread)
-    return Axis(axis_name(name), ticks), ((scale(shown.to_numpy()) - start) / room).tolist()
+        ticks = [(place[level], value_text(level)) for level in levels.to_list()[::every_so_many]]
+        return Axis(axis_name(name), tuple(ticks)), [place[value] for value in shown]
+    numbers: list[float] = levels.drop_nulls().to_list()
+    positive = [level for level in numbers if level > 0]
+    if scale is None:
+        scale = "log" if numbers[0] >= 0 and positive[-1] / positive[0] >= _SPANS_MUCH else "linear"
+    inside = positive if scale == "log" else numbers
+    apart = [level for level in levels.to_list() if level not in inside]
+    span, foot = Span(low=inside[0], high=inside[-1], scale=scale), len(apart) * _APART
+    place = {level: index * _APART for index, level in enumerate(apart)}
+    place |= {level: foot + (1 - foot) * span.place(level) for level in inside}
+    ticks = [(place[level], value_text(level)) for level in apart]
+    digits = 3 if scale == "1 - x log" else 2
+    for level in (inside[round(k * (len(inside) - 1) / 6)] for k in range(7)):
+        if not ticks or place[level] - ticks[-1][0] >= _LINE:
+            ticks.append((place[level], f"{level:.{digits}g}"))
+    return Axis(axis_name(name), tuple(ticks)), [place[value] for value in shown]
 
 
 def draw(data: Parallel, figure: Figure) -> None:

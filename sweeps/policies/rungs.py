@@ -20,7 +20,7 @@ from statistics import fmean, median
 from typing import Any
 
 from sweeps.policies.policy import Results
-from workloads.console import counted, duration
+from workloads.console import counted
 from workloads.errors import InputError
 
 
@@ -194,10 +194,7 @@ class Ahead:
         (first, many), *further = self.going_on
         rungs = f"about {counted(many, 'configuration')} after epoch {first}"
         rungs += "".join(f", about {some:,} after epoch {rung}" for rung, some in further)
-        likely, most = (
-            "" if seconds is None else f" ({duration(epochs * seconds)})" for epochs in (self.trial_epochs, self.most)
-        )
-        cost = f"about {counted(self.trial_epochs, 'trial-epoch')} in all{likely}, at most {self.most:,}{most}"
+        cost = f"about {counted(self.trial_epochs, 'trial-epoch')} in all, at most {self.most:,}"
         return f"going on: {rungs}; {cost}, instead of {self.without:,}"
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.policies import rungs
 from sweeps.policies.policy import Decision, Outcome, Results
-from workloads.console import counted, duration
+from workloads.console import counted
 from workloads.trial import TrialConfig, configuration_id
 
 if TYPE_CHECKING:  # an optional package
@@ -61,8 +61,7 @@ class Ahead:
         rounds = f"then {self.each} draws of each at a time, where results are best so far, up to {self.draws:,}"
         if self.stopping is not None:
             return f"{rounds}; {self.stopping.said(seconds)}"
-        takes = "" if seconds is None else f" ({duration(self.trial_epochs * seconds)})"
-        return f"{rounds}: {counted(self.trials, 'trial')}, at most {self.trial_epochs:,} trial-epochs in all{takes}"
+        return f"{rounds}: {counted(self.trials, 'trial')}, at most {self.trial_epochs:,} trial-epochs in all"
 
 
 @dataclass(frozen=True, kw_only=True)

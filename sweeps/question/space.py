@@ -176,7 +176,8 @@ class Search:
             }
             for (optimizer, scheduler), spans in self.spaces.items()
         ]
-        return {"trials": self.trials, "sampler": self.sampler, "seed": self.seed, "spaces": spaces}
+        told = {"trials": self.trials, "sampler": self.sampler, "seed": self.seed, "spaces": spaces}
+        return told | ({"learns": True} if self.learns else {})
 
 
 def ranges(point: Point) -> dict[str, Span]:

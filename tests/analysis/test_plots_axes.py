@@ -148,6 +148,20 @@ def test_parallel_coordinates_keep_the_distances_of_many_numbers():
     assert sorted({line[1] for line in found.lines}) == pytest.approx([k / 30 for k in range(31)])
 
 
+def test_parallel_coordinates_put_zeros_below_a_logarithmic_axis():
+    decays = [0.0, *(10 ** (-5 + k / 10) for k in range(21))]
+    made = [
+        TrialConfig(optimizer="sgd", optimizer_settings={"weight_decay": one}, lr=lr) for one in decays for lr in (1, 2)
+    ]
+    found = parallel_coordinates.data(sweep := handmade({one: Run([0.5]) for one in made}), summarise(sweep))
+    assert found is not None
+    (axis, ticks), *_ = [(place, axis.ticks) for place, axis in enumerate(found.axes) if axis.name == "weight decay"]
+    assert sorted({line[axis] for line in found.lines}) == pytest.approx(
+        [0, *(0.12 + 0.88 * k / 20 for k in range(21))]
+    )
+    assert ticks[0] == (0.0, "0")
+
+
 def test_parallel_coordinates_need_two_axes():
     sweep = handmade({trial(lr=0.1): Run([0.5]), trial(lr=0.2): Run([0.6])})
     assert parallel_coordinates.data(sweep, summarise(sweep)) is None

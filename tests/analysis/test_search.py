@@ -71,6 +71,17 @@ def steps(data: SweepData) -> list[str]:
     return [step.command for step in next_steps(data, summarise(data), "results/s")]
 
 
+def test_next_steps_race_the_best_of_each_or_decide() -> None:
+    found = search()
+    assert f"{COMMAND} --then-decide" in steps(found.data)
+    assert not any("--decide" in step for step in steps(found.data)), "it would race all draws"
+    one = [trial for trial in found.spec.trials if trial.optimizer == "adam"]
+    alone = synthetic_records("s", tuple(trial.replace(seed=seed) for trial in one for seed in (1, 2, 3)))
+    for learns in (False, True):
+        asked = replace(alone.spec, search={**found.spec.search, "learns": learns}, command=COMMAND)  # type: ignore[dict-item]
+        assert any("--decide" in step for step in steps(replace(alone, spec=asked).data)) is not learns
+
+
 def test_next_steps_widen_the_range_or_search_on() -> None:
     assert "python sweeps/optimizers.py --trials 8 --lrs sgd_momentum=0.0001..0.1" in steps(search().data)
     given = search(command=f"{COMMAND} --lrs adam=1e-4..0.01 sgd_momentum=1e-4..0.01")

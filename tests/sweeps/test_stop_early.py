@@ -51,10 +51,11 @@ def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> Non
     ran = Counter(trials["epochs_run"])
     assert f"Went on, of 18 configurations: {ran[3] + ran[9]} after epoch 1, {ran[9]} after epoch 3." in text
     assert Counter(trials["status"]) == {"early_stopped": ran[1] + ran[3], "completed": ran[9]}
-    assert ran.keys() == {1, 3, 9}
+    assert {1, 9} <= ran.keys() <= {1, 3, 9}
     stopped = trials.filter(pl.col("status") == "early_stopped")
     assert set(stopped.filter(epochs_run=1)["error"]) == {"not among the best 3 of 9 at epoch 1"}
-    assert f"Of 18 trials, these have no result: {len(stopped)} stopped early." in text
+    rungs = f"{ran[1]} after epoch 1" + (f", {ran[3]} after epoch 3" if ran[3] else "")
+    assert f"Of 18 trials, these have no result: {len(stopped)} stopped early ({rungs})." in text
     summary = table_of(storage, "s", "summary")
     assert summary.filter(pl.col("n") == 0)["position"].null_count() == len(stopped), "what was stopped has no rank"
     values = dict(measured(storage, "s").filter(epoch=1).select("trial_id", "val_accuracy").iter_rows())
