@@ -5,8 +5,8 @@
 SGD with momentum 0.9 at a learning rate of 0.02, 10 epochs of LeNet on Fashion-MNIST, three seeds: never cut; cut once,
 by 0.1 or by 0.3, after every other epoch; and left to a few settings of ReduceLROnPlateau. Until its cut, every branch
 of a seed is the same training, and after it the same images come in the same order: what a cut was worth is a
-difference of two trainings that differ in nothing else. About 220 of the 450 epochs are trained: some 13 minutes on 2
-cores. `--more-seeds 5` makes it surer, `--grid scheduler.after_epoch=2,4,6,8` asks for other moments.
+difference of two trainings that differ in nothing else. About 220 of its 450 epochs are trained, in some
+13 minutes on 2 cores. `--more-seeds 5` makes it surer, `--grid scheduler.after_epoch=2,4,6,8` asks for other moments.
 
 Out come what each cut gained by the epoch after which it was made, the best moment, and when each plateau setting cut
 and how far that left it behind.

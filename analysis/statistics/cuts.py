@@ -22,7 +22,7 @@ from analysis.aggregate import CHOICE, outcomes
 from analysis.configurations import with_configurations, with_trainings
 from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS, pairwise, shared_ranks
-from analysis.statistics.sequences import LEVEL, UNKNOWN_SPREAD, Spread, intervals, row_means, spread
+from analysis.statistics.sequences import LEVEL, Spread, intervals, row_means, spread
 
 Array = npt.NDArray[np.float64]
 
@@ -177,7 +177,7 @@ def _factor(made: pl.DataFrame, values: Array, never: Array, care: float | None)
         care: The smallest difference that matters; None if any does.
     """
     own = values[made["row"].to_numpy()]
-    gains = estimates(own - never, LEVEL / made.height, spread(np.vstack([never, own])))
+    gains = gains_on(never, own)
     order = np.argsort([-gain.mean for gain in gains], kind="stable")
     places = np.arange(made.height, dtype=np.int32)
     ranks = shared_ranks(pairwise(own, places, care), pl.Series(places[order]))
@@ -198,8 +198,8 @@ def _plateaus(
         return ()
     groups = settings.partition_by("same_as", maintain_order=True)
     own = values[[part["row"][0] for part in groups]]
-    level, prior = LEVEL / len(groups), spread(np.vstack([never, best, own]))
-    gains, regrets = estimates(own - never, level, prior), estimates(best - own, level, prior)
+    gains = gains_on(never, own)
+    regrets = estimates(best - own, LEVEL / len(groups), spread(np.vstack([never, best, own])))
     found = [
         Plateau(
             tuple(part["configuration"]),
@@ -213,7 +213,17 @@ def _plateaus(
     return tuple(sorted(found, key=lambda one: one.regret.mean))
 
 
-def estimates(differences: Array, level: float = LEVEL, prior: Spread = UNKNOWN_SPREAD) -> list[Estimate]:
+def gains_on(never: Array, branches: Array) -> list[Estimate]:
+    """Returns what branches gained on their trunk, with intervals that hold for all of them together.
+
+    Args:
+        never: Shape (seeds,), NaN where there is none; more is better.
+        branches: Shape (branches, seeds), likewise.
+    """
+    return estimates(branches - never, LEVEL / len(branches), spread(np.vstack([never, branches])))
+
+
+def estimates(differences: Array, level: float, prior: Spread) -> list[Estimate]:
     """Returns the mean of each row with its anytime-valid interval, where `ENOUGH_SEEDS` give one.
 
     Args:
