@@ -26,7 +26,7 @@ SWEEP = Sweep(
     grid=chain(
         axis("scheduler", "none"),
         product(axis("scheduler", "cut"), factors, axis("scheduler.after_epoch", 1, 3, 5, 7, 9)),
-        product(axis("scheduler", "plateau"), factors, axis("scheduler.patience", 1, 2)),
+        product(axis("scheduler", "plateau"), factors, axis("scheduler.patience", 0, 1)),
     ),
     plots=("cuts", "plateau_reductions"),
 )

@@ -22,6 +22,7 @@ from analysis.statistics.cuts import Estimate, Plateau, Trunk, trunks
 from workloads.measure import ACCURACY, Measure
 
 _MOST_ROWS = 10
+_MOST_TICKS = 10
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,9 @@ def draw(data: Cuts, figure: Figure) -> None:
         above = axes = figure.add_subplot()
     handles = _draw_lines(data, above)
     scales.epoch_axis(axes, data.epochs)
+    tried = sorted({epoch for line in data.lines for epoch in line.after})
+    if len(tried) <= _MOST_TICKS:
+        axes.set_xticks(tried)
     axes.set_xlabel("epoch after which the rate was cut")
     style.title(figure, "What a cut was worth, by its moment")
     style.legend(figure, handles)

@@ -14,7 +14,7 @@ from tests.sweeps.runs import epochs_of, measured, run_here, table_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-EPOCHS, SEEDS, FACTORS = 4, (1, 2, 3), (0.1, 0.5)
+EPOCHS, SEEDS, FACTORS = 4, (1, 2), (0.1, 0.5)
 CUTS = Sweep(
     name="cuts",
     question="When should the learning rate be cut?",
