@@ -139,7 +139,7 @@ def draw(data: Cuts, figure: Figure) -> None:
         above = axes = figure.add_subplot()
     handles = _draw_lines(data, above)
     scales.epoch_axis(axes, data.epochs)
-    tried = sorted({epoch for line in data.lines for epoch in line.after})
+    tried = sorted({data.epochs, *(epoch for line in data.lines for epoch in line.after)})
     if len(tried) <= _MOST_TICKS:
         axes.set_xticks(tried)
     axes.set_xlabel("epoch after which the rate was cut")

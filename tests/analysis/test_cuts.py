@@ -14,7 +14,7 @@ from analysis.cuts import in_words, sentences
 from analysis.loading import SweepData, combine
 from analysis.plots import cuts as picture
 from analysis.statistics.cuts import Estimate, Factor, Trunk, gains_on, trunks
-from analysis.statistics.sequences import LEVEL, half_width
+from analysis.statistics.sequences import LEVEL, half_width, intervals, spread
 from workloads.trial import Status, TrialConfig
 
 EPOCHS = 4
@@ -166,6 +166,14 @@ def test_one_cut_has_the_interval_of_its_differences() -> None:
     half = half_width(8, float(differences.std(ddof=1)), LEVEL)
     assert (gain.low, gain.high) == (pytest.approx(0.02 - half), pytest.approx(0.02 + half))
     assert gain.opposite == Estimate(-gain.mean, -gain.high, -gain.low, 8)  # type: ignore[operator]
+
+
+def test_the_intervals_of_a_line_share_the_level() -> None:
+    values = np.random.default_rng(1).normal(size=(6, 8))
+    found = gains_on(values[0], values[1:])
+    low, high = intervals(values[1:] - values[0], LEVEL / 5, spread(values))
+    assert [gain.low for gain in found] == pytest.approx(low)
+    assert [gain.high for gain in found] == pytest.approx(high)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
