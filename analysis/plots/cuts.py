@@ -84,6 +84,8 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Cuts | None:
         notes.append(_PLATEAUS)
     if any(len(plateau.configurations) > 1 for _, plateau in plateaus):
         notes.append("Settings with identical training share a row.")
+    if any(len(set(row.after)) > 1 for row in rows):
+        notes.append("Where seeds differ, each has its own line of marks.")
     if len(plateaus) > len(rows):
         notes.append(f"Shown: the best {len(rows)} of {len(plateaus)} rows.")
     if len(lines) > len(shown):

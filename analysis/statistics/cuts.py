@@ -23,6 +23,7 @@ from analysis.configurations import with_configurations, with_trainings
 from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS, pairwise, shared_ranks
 from analysis.statistics.sequences import LEVEL, Spread, intervals, row_means, spread
+from workloads.measure import Measure
 
 Array = npt.NDArray[np.float64]
 
@@ -157,7 +158,7 @@ def _trunk(data: SweepData, branches: pl.DataFrame) -> Trunk | None:
     if made.is_empty():
         return None
     factors = tuple(
-        _factor(part.sort(pl.col("cuts").list.first()), values, never, data.care)
+        _factor(part.sort(pl.col("cuts").list.first()), values, never, data.care, data.measure)
         for part in made.sort("factor").partition_by("factor", maintain_order=True)
     )
     trunk = Trunk(rows["name"][0], rows["epochs"][0], factors, ())
@@ -167,7 +168,7 @@ def _trunk(data: SweepData, branches: pl.DataFrame) -> Trunk | None:
     return Trunk(trunk.label, trunk.epochs, factors, plateaus)
 
 
-def _factor(made: pl.DataFrame, values: Array, never: Array, care: float | None) -> Factor:
+def _factor(made: pl.DataFrame, values: Array, never: Array, care: float | None, measure: Measure) -> Factor:
     """Returns what cuts by one factor gained.
 
     Args:
@@ -175,9 +176,10 @@ def _factor(made: pl.DataFrame, values: Array, never: Array, care: float | None)
         values: Shape (rows, seeds), NaN where there is none.
         never: Shape (seeds,): those of the trunk.
         care: The smallest difference that matters; None if any does.
+        measure: What the values are of, times its sign.
     """
     own = values[made["row"].to_numpy()]
-    gains = gains_on(never, own)
+    gains = gains_on(never, own, measure.most - measure.least)
     order = np.argsort([-gain.mean for gain in gains], kind="stable")
     places = np.arange(made.height, dtype=np.int32)
     ranks = shared_ranks(pairwise(own, places, care), pl.Series(places[order]))
@@ -198,8 +200,9 @@ def _plateaus(
         return ()
     groups = settings.partition_by("same_as", maintain_order=True)
     own = values[[part["row"][0] for part in groups]]
-    gains = gains_on(never, own)
-    regrets = estimates(best - own, LEVEL / len(groups), spread(np.vstack([never, best, own])))
+    most = data.measure.most - data.measure.least
+    gains = gains_on(never, own, most)
+    regrets = _estimates(best - own, LEVEL / len(groups), spread(np.vstack([never, best, own])), most)
     found = [
         Plateau(
             tuple(part["configuration"]),
@@ -213,30 +216,33 @@ def _plateaus(
     return tuple(sorted(found, key=lambda one: one.regret.mean))
 
 
-def gains_on(never: Array, branches: Array) -> list[Estimate]:
+def gains_on(never: Array, branches: Array, most: float = np.inf) -> list[Estimate]:
     """Returns what branches gained on their trunk, with intervals that hold for all of them together.
 
     Args:
         never: Shape (seeds,), NaN where there is none; more is better.
         branches: Shape (branches, seeds), likewise.
+        most: The largest possible difference.
     """
-    return estimates(branches - never, LEVEL / len(branches), spread(np.vstack([never, branches])))
+    return _estimates(branches - never, LEVEL / len(branches), spread(np.vstack([never, branches])), most)
 
 
-def estimates(differences: Array, level: float, prior: Spread) -> list[Estimate]:
+def _estimates(differences: Array, level: float, prior: Spread, most: float) -> list[Estimate]:
     """Returns the mean of each row with its anytime-valid interval, where `ENOUGH_SEEDS` give one.
 
     Args:
         differences: Shape (rows, seeds), NaN where a row lacks a seed.
         level: How often, at most, an interval may ever miss its mean.
         prior: What is known of the deviation.
+        most: The largest possible difference: intervals are clipped there, and one of all that is possible is none.
     """
     n, means = (~np.isnan(differences)).sum(axis=1), row_means(differences)
     low, high = intervals(differences, level, prior)
-    there = (n >= ENOUGH_SEEDS) & np.isfinite(low) & np.isfinite(high)
+    there = (n >= ENOUGH_SEEDS) & np.isfinite(low) & np.isfinite(high) & ((low > -most) | (high < most))
+    ends = zip(np.maximum(low, -most), np.minimum(high, most), there, strict=True)
     return [
-        Estimate(float(mean), float(low[i]) if there[i] else None, float(high[i]) if there[i] else None, int(n[i]))
-        for i, mean in enumerate(means)
+        Estimate(float(mean), float(one) if known else None, float(other) if known else None, int(seeds))
+        for mean, seeds, (one, other, known) in zip(means, n, ends, strict=True)
     ]
 
 

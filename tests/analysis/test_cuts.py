@@ -176,6 +176,20 @@ def test_the_intervals_of_a_line_share_the_level() -> None:
     assert [gain.high for gain in found] == pytest.approx(high)
 
 
+def test_intervals_hold_only_what_is_possible() -> None:
+    """A scatter of 0.1 and three seeds: more than a difference of accuracies can be, unless something is excluded."""
+    differences = np.array([[-0.1, 0.0, 0.1]])
+    (wide,) = gains_on(np.zeros(3), differences)
+    assert wide.low is not None
+    assert wide.low < -1
+    (possible,) = gains_on(np.zeros(3), differences, most=1.0)
+    assert (possible.low, possible.high, possible.seeds) == (None, None, 3)
+    (clipped,) = gains_on(np.zeros(3), differences + 0.9, most=1.0)
+    assert clipped.low is not None
+    assert -1 < clipped.low < 0.9
+    assert clipped.high == 1
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_seeds_have_no_interval(seeds: int) -> None:
     data = synthetic_cuts(seeds=range(seeds)).data
