@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import polars as pl
 
@@ -11,13 +12,31 @@ from analysis.statistics.compare import ENOUGH_SEEDS
 from analysis.statistics.cuts import Estimate, Factor, Plateau, Trunk, trunks
 from workloads.measure import Measure, rounded
 
+MOST_TRUNKS, MOST_FACTORS = 3, 4
+"""Trunks, and factors of each, that sentences tell of: those with the highest gains."""
+
 
 def sentences(data: SweepData) -> Iterator[str]:
     """Yields a sentence for each factor that rates were cut by, and one on the plateau settings; none without cuts."""
-    for trunk in trunks(data):
-        said = [_of_factor(factor, trunk.epochs, data.measure) for factor in trunk.factors]
+    found = trunks(data)
+    told = 0
+    for trunk in _highest(found, lambda trunk: trunk.best[1].gain.mean, MOST_TRUNKS):
+        factors = _highest(trunk.factors, lambda factor: factor.best.gain.mean, MOST_FACTORS)
+        told += len(factors)
+        said = [_of_factor(factor, trunk.epochs, data.measure) for factor in factors]
         said += [_of_plateaus(trunk, data)] if trunk.plateaus else []
         yield from (f"{trunk.label}: {text}." if trunk.label else f"{text[:1].upper()}{text[1:]}." for text in said)
+    if left := sum(len(trunk.factors) for trunk in found) - told:
+        yield f"Cuts that gained less, by other factors or elsewhere, are left out here: {left}."
+
+
+T = TypeVar("T")
+
+
+def _highest(found: Sequence[T], gain: Callable[[T], float], count: int) -> list[T]:
+    """Returns those with the highest gains, in the order given."""
+    chosen = set(sorted(range(len(found)), key=lambda place: -gain(found[place]))[:count])
+    return [one for place, one in enumerate(found) if place in chosen]
 
 
 def _of_factor(factor: Factor, epochs: int, measure: Measure) -> str:

@@ -110,6 +110,8 @@ def trunks(data: SweepData) -> tuple[Trunk, ...]:
     Args:
         data: The sweeps; trials that did not finish are ignored.
     """
+    if CUT not in data.trials["scheduler"]:
+        return ()
     branches = _branches(data)
     if branches.is_empty():
         return ()

@@ -274,6 +274,21 @@ def test_what_makes_no_difference_is_not_said_to() -> None:
     assert said.endswith(", so it is not shown to make a difference; no other moment is shown to be worse.")
 
 
+def test_of_many_factors_and_trunks_the_best_are_told() -> None:
+    runs: dict[TrialConfig, Run] = {}
+    for optimizer in ("adam", "sgd", "rmsprop", "nadam"):
+        runs |= never(0.8, optimizer=optimizer)
+    for place, optimizer in enumerate(("adam", "sgd", "rmsprop", "nadam", "adam", "adam", "adam", "adam")):
+        runs |= cut(1, 0.81 + 0.01 * place, factor=0.1 + 0.1 * place, optimizer=optimizer)
+    *said, left = sentences(handmade(runs))
+    assert [text.partition(",")[0] for text in said] == [
+        *(f"adam: cut by {factor:g}" for factor in (0.5, 0.6, 0.7, 0.8)),
+        "rmsprop: cut by 0.3",
+        "nadam: cut by 0.4",
+    ]
+    assert left == "Cuts that gained less, by other factors or elsewhere, are left out here: 2."
+
+
 @pytest.mark.parametrize(
     ("chosen", "text"),
     [
