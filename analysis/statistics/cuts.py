@@ -154,9 +154,8 @@ def _trunk(data: SweepData, branches: pl.DataFrame) -> Trunk | None:
     never = values[rows.filter(scheduler=TRUNK)["row"][0]]
     # A cut that never came is the trunk itself.
     made = rows.filter((pl.col("scheduler") == CUT) & (pl.col("cuts").list.len() > 0))
-    made = made.filter(
-        pl.Series([bool((~np.isnan(values[row] - never)).any()) for row in made["row"]], dtype=pl.Boolean)
-    )
+    paired = np.flatnonzero(~np.isnan(values - never).all(axis=1))
+    made = made.filter(pl.col("row").is_in(paired))
     if made.is_empty():
         return None
     factors = tuple(
