@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
+from analysis import cuts
 from analysis.aggregate import CHOICE, MOST_COMPARED, compare
 from analysis.configurations import trainings
 from analysis.loading import SweepData
@@ -24,7 +25,7 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
     """Returns the answer to the sweep's question: two sentences, then one for each caveat.
 
     With several optimizers or schedules, each is compared at its best settings; otherwise all configurations are
-    compared. Each data set gets two sentences.
+    compared. Each data set gets two sentences. Where rates were cut, what cuts were worth follows (`analysis.cuts`).
 
     Args:
         data: The sweeps.
@@ -36,7 +37,7 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
     pairs = compare(data, summary)
     parts = ended.partition_by("dataset", maintain_order=True)
     verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs, data)]
-    return (*verdicts, *_cautions(data, summary), *data.notes)
+    return (*verdicts, *cuts.sentences(data), *_cautions(data, summary), *data.notes)
 
 
 def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:

@@ -17,7 +17,8 @@ Default = Setting | Callable[[int], Setting]
 run."""
 
 Refusals = Mapping[str, Callable[[Mapping[str, Any]], object]]
-"""Reason to refuse a combination of settings -> predicate that is true if it applies."""
+"""Reason to refuse a combination of settings -> predicate of them, and of `epochs`, those that the row covers, that is
+true if it applies."""
 
 
 class NotApplicableError(InputError):
@@ -135,7 +136,7 @@ def complete(kind: str, row: Row, given: Settings, epochs: int) -> dict[str, Set
     horizon = row.horizon(settings, epochs)
     settings |= {name: value(name, default(horizon)) for name, default in row.settings.items() if callable(default)}
     for reason, applies in row.refuses.items():
-        if applies(settings):
+        if applies({"epochs": horizon} | settings):
             raise NotApplicableError(f"{kind} {row.name!r}: {reason}")
     return settings
 

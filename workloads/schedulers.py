@@ -46,6 +46,7 @@ RANGES: Mapping[str, Range] = {
     "power": _POSITIVE,
     "step_size": _ONE_OR_MORE,
     "start_epoch": _NOT_NEGATIVE,
+    "after_epoch": _ONE_OR_MORE,
     "milestones": _ONE_OR_MORE,
     "total_iters": _ONE_OR_MORE,
     "decay_epochs": _ONE_OR_MORE,
@@ -116,6 +117,10 @@ class SchedulerRow(Row):
 
 def _whole(epochs: int) -> int:
     return epochs
+
+
+def _half(epochs: int) -> int:
+    return max(1, epochs // 2)
 
 
 def _third(epochs: int) -> int:
@@ -327,6 +332,22 @@ _ROWS: tuple[SchedulerRow, ...] = (
         settings={"milestones": _half_and_three_quarters, "gamma": 0.1},
         space={"gamma": _FACTORS},
         build=lambda o, s, h: lr_scheduler.MultiStepLR(o, **s),
+    ),
+    SchedulerRow(
+        name="cut",
+        doc="Multiplied by factor once, after after_epoch epochs (MultiStepLR with one milestone); by default after "
+        "half of them.",
+        steps_on="epoch",
+        torch_classes=(lr_scheduler.MultiStepLR,),
+        settings={"after_epoch": _half, "factor": 0.1},
+        refuses={
+            "a factor of 1 has no effect": lambda s: s["factor"] == 1,
+            "after_epoch must be below the number of epochs after warm-up, or the rate is never cut": lambda s: (
+                s["after_epoch"] > max(1, s["epochs"] - 1)
+            ),
+        },
+        space={"after_epoch": _epochs(0.2, 0.9), "factor": _FACTORS},
+        build=lambda o, s, h: lr_scheduler.MultiStepLR(o, milestones=[s["after_epoch"]], gamma=s["factor"]),
     ),
     SchedulerRow(
         name="constant",

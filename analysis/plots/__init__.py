@@ -23,6 +23,7 @@ from analysis.plots import (
     accuracy_by_lr,
     applied_rates,
     budget,
+    cuts,
     effects,
     fork_tree,
     heat_map,
@@ -101,6 +102,13 @@ PLOTS: tuple[Plot, ...] = (
         "Validation accuracy after the last epoch for each learning rate and schedule.",
         heat_map.lr_by_schedule,
         heat_map.draw,
+    ),
+    Plot(
+        "cuts",
+        "Gain in validation accuracy after the last epoch from cutting the learning rate once, by the epoch after "
+        "which it was cut.",
+        cuts.data,
+        cuts.draw,
     ),
     Plot(
         "plateau_pairs",

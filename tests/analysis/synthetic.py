@@ -145,6 +145,24 @@ def synthetic_plateau(name: str = "plateau", *, seeds: Sequence[int] = (21,), ep
     )
 
 
+def synthetic_cuts(
+    name: str = "cuts", *, seeds: Sequence[int] = (1, 2, 3), epochs: int = 10, optimizers: Sequence[str] = ("momentum",)
+) -> Synthetic:
+    """Returns a sweep of cuts and a few plateau settings, as `sweeps/cuts.py` asks by default."""
+    return synthetic_sweep(
+        name,
+        optimizers=optimizers,
+        schedulers={
+            "none": ({},),
+            "cut": [{"factor": f, "after_epoch": after} for f in (0.1, 0.3) for after in range(1, epochs, 2)],
+            "plateau": [{"factor": f, "patience": patience} for f in (0.1, 0.3) for patience in (1, 2)],
+        },
+        lrs=(0.02,),
+        seeds=seeds,
+        epochs=epochs,
+    )
+
+
 def synthetic_of_size(trials: int, *, seeds: int = 5, epochs: int = 30) -> Synthetic:
     """Returns a sweep of exactly so many trials, none diverging: optimizers x schedules x rates x seeds, cut off."""
     schedulers = ("none", "step", "exponential", "cosine", "time_based")
@@ -316,6 +334,11 @@ def _closed_form(trial: TrialConfig, horizon: int) -> np.ndarray:
         "exponential": 0.9**epoch,
         "cosine": 0.5 * (1 + np.cos(np.pi * np.minimum(epoch, trial.epochs) / trial.epochs)),
         "time_based": 1 / (1 + 0.5 * epoch),
+        "cut": np.where(
+            epoch >= trial.scheduler_settings.get("after_epoch", trial.epochs // 2),
+            trial.scheduler_settings.get("factor", 0.1),
+            1.0,
+        ),
     }
     return schedules.get(trial.scheduler, np.ones(horizon))
 

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from races import noisy, play, racers
-from synthetic import PLATEAU_SETTINGS, synthetic_sweep
+from synthetic import PLATEAU_SETTINGS, synthetic_cuts, synthetic_sweep
 
 from analysis.aggregate import summarise
 from analysis.loading import SweepData, combine
@@ -58,6 +58,7 @@ SWEEPS = {
     "plateau": synthetic_sweep(
         optimizers=("momentum",), schedulers={"plateau": PLATEAU_SETTINGS}, lrs=(0.02,), seeds=(1, 2), epochs=20
     ).data,
+    "cuts": synthetic_cuts(seeds=(1, 2, 3, 4, 5)).data,
     "running": synthetic_sweep(seeds=(1, 2), finished=0.3).data,
     "several": several_sweeps(),
     "many rates": synthetic_sweep(optimizers=("sgd",), lrs=tuple(np.geomspace(1e-4, 1, 23)), schedulers=SCHEDULES).data,
@@ -80,7 +81,7 @@ DATA = {(name, plot.name): plot.data(sweep, SUMMARIES[name]) for name, sweep in 
 SHOWN = [key for key, numbers in DATA.items() if numbers is not None]
 HARDEST = (
     *("odd names", "several", "many rates", "plateau", "schedules", "running", "optimizers", "one schedule"),
-    *("race of odd names", "race"),
+    *("race of odd names", "race", "cuts"),
 )
 DRAWN = [
     (sweep, plot.name) for plot in PLOTS for sweep in [sweep for sweep in HARDEST if (sweep, plot.name) in SHOWN][:2]

@@ -46,7 +46,7 @@ SCRIPTS = {
 
 
 def test_scripts() -> None:
-    assert SCRIPTS.keys() == {"optimizers", "schedulers", "plateau"}
+    assert SCRIPTS.keys() == {"optimizers", "schedulers", "plateau", "cuts"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
@@ -92,6 +92,28 @@ def test_plateau_by_default() -> None:
     assert set(values(found.trials, "optimizer", "lr", "epochs", "scheduler", "scheduler.monitor", "seed")) == {
         ("sgd_momentum", 0.02, 30, "plateau", "train_loss", 21)
     }
+
+
+def test_cuts_by_default() -> None:
+    found = planned(SCRIPTS["cuts"].SWEEP)
+    assert found.left_out == {}
+    cut = [trial for trial in found.trials if trial.scheduler == "cut"]
+    expected = {(f, k) for f in (0.1, 0.3) for k in (1, 3, 5, 7, 9)}
+    assert set(values(tuple(cut), "scheduler.factor", "scheduler.after_epoch")) == expected
+    assert Counter(values(found.trials, "scheduler", "seed")) == {
+        (scheduler, seed): count
+        for scheduler, count in {"none": 1, "cut": 10, "plateau": 4}.items()
+        for seed in (1, 2, 3)
+    }
+    assert set(values(found.trials, "optimizer", "lr", "epochs")) == {("sgd_momentum", 0.02, 10)}
+
+
+def test_cuts_that_never_come_are_left_out() -> None:
+    found = planned(SCRIPTS["cuts"].SWEEP, epochs=6)
+    assert set(values(tuple(t for t in found.trials if t.scheduler == "cut"), "scheduler.after_epoch")) == {1, 3, 5}
+    (reason,) = found.left_out
+    assert "the rate is never cut" in reason
+    assert found.left_out[reason] == 2 * 2 * 3, "after epochs 7 and 9, by two factors, of three seeds"
 
 
 def test_own_sweep() -> None:

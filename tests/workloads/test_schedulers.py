@@ -48,6 +48,8 @@ EXPECTED: dict[str, list[float]] = {
     "multiplicative": [1, 1, 0.9, 0.81, 0.729, 0.6561],
     # a tenth after three epochs (half), a tenth of that after four (three quarters, rounded down)
     "multi_step": [1, 1, 1, 0.1, 0.01, 0.01],
+    # a tenth after half: three epochs
+    "cut": [1, 1, 1, 0.1, 0.1, 0.1],
     # a third for a sixth of the horizon: one epoch
     "constant": [1 / 3, 1, 1, 1, 1, 1],
     # a line to 0 after six epochs
@@ -176,6 +178,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any], list[float]]] = {
     "t_max": ("cosine", {"t_max": 2, "eta_min": 0.2}, [1, 0.6, 0.2, 0.6]),
     "start_epoch": ("multiplicative", {"start_epoch": 3, "gamma": 0.5}, [1, 1, 1, 0.5]),
     "milestones": ("multi_step", {"milestones": (1, 3), "gamma": 0.5}, [1, 0.5, 0.5, 0.25]),
+    "after_epoch": ("cut", {"after_epoch": 3, "factor": 0.5}, [1, 1, 1, 0.5]),
     "total_iters": ("constant", {"total_iters": 2, "factor": 0.25}, [0.25, 0.25, 1, 1]),
     "line": ("linear", {"start_factor": 0.5, "end_factor": 0.2, "total_iters": 3}, [0.5, 0.4, 0.3, 0.2]),
     "power": ("polynomial", {"power": 2, "total_iters": 3}, [1, 4 / 9, 1 / 9, 0]),
@@ -387,6 +390,7 @@ def test_settings_refused(scheduler: str, settings: dict[str, Any], message: str
 
 
 IDLE = "momentum is not cycled, so setting {} has no effect"
+NEVER_CUT = "after_epoch must be below the number of epochs after warm-up, or the rate is never cut"
 
 
 @pytest.mark.parametrize(
@@ -419,6 +423,9 @@ IDLE = "momentum is not cycled, so setting {} has no effect"
         ("cyclic", "adam", {"gamma": 0.5}, "scheduler 'cyclic': gamma has no effect unless mode is exp_range"),
         ("cosine", "adam", {"warmup_epochs": 6}, "scheduler.warmup_epochs must be below the trial's 6 epochs, not 6"),
         ("plateau", "adam", {"factor": 1.0}, "scheduler 'plateau': a factor of 1 has no effect"),
+        ("cut", "adam", {"factor": 1.0}, "scheduler 'cut': a factor of 1 has no effect"),
+        ("cut", "adam", {"after_epoch": 6}, f"scheduler 'cut': {NEVER_CUT}"),
+        ("cut", "adam", {"after_epoch": 5, "warmup_epochs": 1}, f"scheduler 'cut': {NEVER_CUT}"),
         ("one_cycle", "adam", {"pct_start": 1 / 60}, "scheduler 'one_cycle' divides by zero with 60 training steps"),
         (
             "one_cycle",
