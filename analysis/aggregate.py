@@ -245,6 +245,8 @@ def _compared(
         table: The configurations in order of position.
     """
     sound = table.filter((pl.col("n") > 0) & (pl.col("diverged") == 0))
+    if "reorder_from" in data.axes:  # late forks are much like their trunks: they tell nothing about other seeds
+        sound = sound.filter(pl.col("reorder_from").is_null())
     found = []
     for of_dataset in sound.partition_by("dataset", maintain_order=True) or [sound]:
         best = of_dataset.head(MOST_COMPARED)

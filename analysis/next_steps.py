@@ -11,6 +11,7 @@ import polars as pl
 
 from analysis.commands import adding, is_call, script, shown, values_of, with_flag, without_flag
 from analysis.loading import SweepData
+from analysis.luck import about_luck
 from analysis.measures import measured_by
 from analysis.race import ahead
 from analysis.search import Search
@@ -63,7 +64,7 @@ def _steps(
         yield NextStep(
             without_flag(spec.command, "--stop-early"), f"trains the {_trials(stopped, 'stopped ')} to the end"
         )
-    else:
+    elif not about_luck(data):
         yield from _deciding(data, spec, unfinished=left > 0)
     seeds = data.trials["seed"].n_unique()
     if ended.height and seeds < ENOUGH_SEEDS and not spec.race:

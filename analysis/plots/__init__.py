@@ -27,6 +27,7 @@ from analysis.plots import (
     fork_tree,
     heat_map,
     learning_curves,
+    luck,
     parallel_coordinates,
     plateau_reductions,
     race,
@@ -83,6 +84,13 @@ PLOTS: tuple[Plot, ...] = (
         "allow for a look after every seed.",
         race.data,
         race.draw,
+    ),
+    Plot(
+        "luck",
+        "Shares of the variance of the final validation accuracy between trainings that differ in nothing but luck, "
+        "with their 95% intervals, and how much of it is still open for trainings that part after an epoch.",
+        luck.data,
+        luck.draw,
     ),
     Plot(
         "accuracy_by_lr",
