@@ -31,7 +31,7 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
         data: The sweeps.
         summary: `summarise(data)`.
     """
-    ended = summary.filter(pl.col("position").is_not_null())
+    ended = summary.filter(pl.col("n") + pl.col("diverged") > 0)
     if ended.is_empty():
         return (f"No trial has finished yet, so there is no answer: {', '.join(_missing(data))}.", *data.notes)
     if about_luck(data):

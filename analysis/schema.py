@@ -185,7 +185,7 @@ SUMMARY_COLUMNS: tuple[Column, ...] = (
         "position",
         pl.Int32,
         "position by share of seeds that did not diverge, then by `adjusted_mean`; ties share one; "
-        "null without a result",
+        "null without a result, and for late forks (`reorder_from`)",
     ),
     Column(
         "adjusted_mean",

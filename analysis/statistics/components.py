@@ -70,7 +70,8 @@ class Chance:
     def mean(self, values: Array) -> Drawn:
         """Returns what the mean may be that many independent values (n,) are a sample of."""
         error = values.std(ddof=1) / np.sqrt(len(values))
-        return values.mean() + error * np.append(0.0, self._random.standard_normal(DRAWS))
+        drawn: Drawn = values.mean() + error * np.append(0.0, self._random.standard_normal(DRAWS))
+        return drawn
 
 
 @dataclass(frozen=True, kw_only=True)
