@@ -30,6 +30,7 @@ from analysis.statistics.components import (
     components,
     estimate,
     of_examples,
+    share,
     still_open,
     with_more_examples,
 )
@@ -49,6 +50,8 @@ class Open:
     """The last epoch that was the same."""
     share: Estimate
     """Of the variance."""
+    deviation: Estimate
+    """The standard deviation of the final value from there on."""
     trunks: int
     """How many trainings forked there; 0 before the first epoch, of which crossed trainings tell."""
     forks: int
@@ -148,6 +151,7 @@ def _luck(trials: pl.DataFrame, epochs: pl.DataFrame, label: str) -> Luck | None
     made = components(table, chance)
     if made is None:
         return None
+    ordered = made.total * (1 - made.shares[WEIGHTS])
     records = epochs.join(crossed.select("trial_id", "weights", "order"), on="trial_id")
     images = _of_images(records, made.total, chance)
     begun_here = trials.filter(pl.col("reorder_from").is_null())
@@ -158,8 +162,8 @@ def _luck(trials: pl.DataFrame, epochs: pl.DataFrame, label: str) -> Luck | None
         left_out=begun_here.unique(("weights", "order")).height - crossed.height,
         mean=float(table.mean()),
         deviation=estimate(np.sqrt(made.total)),
-        shares={name: estimate(share) for name, share in made.shares.items()},
-        open=(Open(0, estimate(1 - made.shares[WEIGHTS]), 0, 0), *_open(begun, ended, made.total, chance)),
+        shares={name: estimate(part) for name, part in made.shares.items()},
+        open=(_opened(0, ordered, made.total, 0, 0), *_open(begun, ended, made.total, chance)),
         images=None if images is None else images[0],
         purchases=tuple(_purchases(crossed, records, made.total, None if images is None else images[1], chance)),
     )
@@ -201,9 +205,13 @@ def _open(begun: pl.DataFrame, ended: pl.DataFrame, total: Drawn, chance: Chance
             trunks.setdefault((weights, order), []).append(value)
         # A trunk's own end is one more of those that it could have come to.
         values = [np.asarray([*several, *([own[key]] if key in own else [])]) for key, several in trunks.items()]
-        share = still_open(values, total, chance)
-        if share is not None:
-            yield Open(of_epoch["reorder_from"][0] - 1, estimate(share), len(trunks), of_epoch.height)
+        found = still_open(values, chance)
+        if found is not None:
+            yield _opened(of_epoch["reorder_from"][0] - 1, found, total, len(trunks), of_epoch.height)
+
+
+def _opened(epoch: int, variance: Drawn, total: Drawn, trunks: int, forks: int) -> Open:
+    return Open(epoch, estimate(share(variance, total)), estimate(np.sqrt(variance)), trunks, forks)
 
 
 def _of_images(records: pl.DataFrame, total: Drawn, chance: Chance) -> tuple[OfImages, Drawn] | None:
@@ -215,7 +223,7 @@ def _of_images(records: pl.DataFrame, total: Drawn, chance: Chance) -> tuple[OfI
     right = bits.reshape(last["weights"].n_unique(), -1, bits.shape[1])
     part = of_examples(right, total, chance)
     noise, rest = sqrt(float(part[0])), np.sqrt(np.maximum(0, total - part))
-    return OfImages(bits.shape[1], estimate(part / total), noise, estimate(rest)), part
+    return OfImages(bits.shape[1], estimate(share(part, total)), noise, estimate(rest)), part
 
 
 def unpacked(text: str) -> Mask:
@@ -265,7 +273,12 @@ def in_sentences(luck: Luck, measure: Measure) -> Iterator[str]:
         f"both decides makes {both}."
     )
     if settled := [f"{_percent(_rest(one.share))} after epoch {one.epoch}" for one in luck.open if one.epoch]:
-        yield f"Forks from the same training show how much of it is settled: {_listed(settled, 'and')}."
+        still = luck.open[-1].deviation
+        ends = " to ".join(measure.difference(end) for end in still[1:])
+        yield (
+            f"Forks from the same training show how much of it is settled: {_listed(settled, 'and')}, when a standard "
+            f"deviation of {measure.difference(still.value)} ({ends}) is still to come."
+        )
     if luck.images is not None:
         images = luck.images
         of_rest = " to ".join(measure.difference(end) for end in images.rest[1:])
@@ -287,13 +300,10 @@ def _advice(purchases: tuple[Purchase, ...]) -> Iterator[str]:
         for place, one in enumerate(purchases)
     ]
     yield f"Twice the computing time makes the standard error of a mean {_listed(said, 'and')}."
-    best = min(purchases, key=lambda one: one.factor.value)
-    rivals = [one.of for one in purchases if one is not best and one.factor.low <= best.factor.high]
-    if not rivals:
-        yield f"So a given budget is best spent on {best.of}."
-    else:
-        others = _listed([best.of, *rivals], "or")
-        yield f"So a given budget is best spent on {others}: these trainings cannot tell which of them."
+    least = min(one.factor.high for one in purchases)
+    best = [one.of for one in sorted(purchases, key=lambda one: one.factor.value) if one.factor.low <= least]
+    unknown = ": these trainings cannot tell which of them" if len(best) > 1 else ""
+    yield f"So a given budget is best spent on {_listed(best, 'or')}{unknown}."
 
 
 def _much(one: Purchase) -> str:
@@ -303,12 +313,12 @@ def _much(one: Purchase) -> str:
     return " (judging by the last doubling)" if one.of == EPOCHS else ""
 
 
-def _rest(share: Estimate) -> Estimate:
-    return Estimate(1 - share.value, 1 - share.high, 1 - share.low)
+def _rest(of: Estimate) -> Estimate:
+    return Estimate(1 - of.value, 1 - of.high, 1 - of.low)
 
 
-def _percent(share: Estimate) -> str:
-    return f"{share.value:.0%} ({100 * share.low:.0f} to {share.high:.0%})"
+def _percent(of: Estimate) -> str:
+    return f"{of.value:.0%} ({100 * of.low:.0f} to {of.high:.0%})"
 
 
 def _factor(factor: Estimate) -> str:

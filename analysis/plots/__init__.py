@@ -88,7 +88,8 @@ PLOTS: tuple[Plot, ...] = (
     Plot(
         "luck",
         "Shares of the variance of the final validation accuracy between trainings that differ in nothing but luck, "
-        "with their 95% intervals, and how much of it is still open for trainings that part after an epoch.",
+        "and the standard deviation that is still open for trainings that part after some epochs in common; dashed: of "
+        "all trainings. Bars are 95% intervals.",
         luck.data,
         luck.draw,
     ),

@@ -1,4 +1,4 @@
-"""What luck is made of: components of the variance between trainings, and how much is still open by epoch."""
+"""What luck is made of: components of the variance between trainings, and what is still open by epoch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from analysis.loading import SweepData
 from analysis.luck import Luck, lucks
 from analysis.plots import style
 from analysis.statistics.components import BOTH, ORDER, WEIGHTS, Estimate
+from workloads.measure import ACCURACY, Measure
 
 ROWS = {WEIGHTS: "initial weights", ORDER: "order of the images", BOTH: "only the pair of both"}
 IMAGES = "choice of validation images"
@@ -25,8 +26,10 @@ class Line:
     label: str
     shares: tuple[Estimate | None, ...]
     """Of the variance, one for each row; None where it is not known."""
+    deviation: Estimate
+    """Of the final value, from training to training."""
     open: tuple[tuple[int, Estimate], ...]
-    """The last epoch in common -> the share still open, by epoch."""
+    """The last epoch in common, and the standard deviation from there on."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Components:
     lines: tuple[Line, ...]
     epochs: int
     note: str
+    measure: Measure = ACCURACY
+    """What they end with."""
 
 
 def data(sweep: SweepData, summary: pl.DataFrame) -> Components | None:
@@ -60,13 +65,14 @@ def data(sweep: SweepData, summary: pl.DataFrame) -> Components | None:
         lines=tuple(_line(one, with_images=with_images) for one in shown),
         epochs=int(sweep.trials["epochs"].max()),  # type: ignore[arg-type]
         note=" ".join(notes),
+        measure=sweep.measure,
     )
 
 
 def _line(luck: Luck, *, with_images: bool) -> Line:
     images = [luck.images.share if luck.images is not None else None] if with_images else []
     shares = (*(luck.shares[name] for name in ROWS), *images)
-    return Line(luck.label, shares, tuple((one.epoch, one.share) for one in luck.open))
+    return Line(luck.label, shares, luck.deviation, tuple((one.epoch, one.deviation) for one in luck.open))
 
 
 def draw(data: Components, figure: Figure) -> None:
@@ -89,19 +95,19 @@ def draw(data: Components, figure: Figure) -> None:
         for axes in right if len(line.open) > 1 else ():
             # Different lines side by side, not on each other.
             epochs = [epoch + 0.08 * (place - (several - 1) / 2) for epoch, _ in line.open]
-            shares = [share for _, share in line.open]
-            axes.errorbar(epochs, [share.value for share in shares], yerr=_lengths(shares), linestyle="-", **look)
+            still = [deviation for _, deviation in line.open]
+            axes.errorbar(epochs, [one.value for one in still], yerr=_lengths(still), linestyle="-", **look)
+            axes.axhline(line.deviation.value, color=style.COLOURS[place], linestyle=style.DASHES[1], linewidth=1.4)
     style.rows(left, data.rows)
     left.set_xlim(-0.03, 1.03)
     left.xaxis.set_major_formatter(PercentFormatter(1))
     left.set_xlabel("share of the variance")
     for axes in right:
         axes.set_xlim(-0.4, data.epochs + 0.4)
-        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("epochs in common")
-        axes.set_ylabel("share still open")
+        axes.set_ylabel(f"deviation of the final {data.measure.name}")
     style.title(figure, "What luck is made of, and when it happens" if forked else "What luck is made of")
     if several > 1:
         handles = [

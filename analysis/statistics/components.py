@@ -127,12 +127,11 @@ def total(a: Array, b: Array, c: Array, rows: int, columns: int) -> Array:
     return a / columns + b / rows + c * (1 - 1 / rows - 1 / columns)
 
 
-def still_open(trunks: Sequence[Array], whole: Drawn, chance: Chance) -> Drawn | None:
-    """Returns the share of the variance that is still open where trunks fork.
+def still_open(trunks: Sequence[Array], chance: Chance) -> Drawn | None:
+    """Returns the variance that is still open where trunks fork.
 
     Args:
         trunks: For each trunk the final values of the trainings that are the same until then, the trunk's own included.
-        whole: The variance of all trainings.
         chance: Where draws come from.
 
     Returns:
@@ -142,7 +141,13 @@ def still_open(trunks: Sequence[Array], whole: Drawn, chance: Chance) -> Drawn |
     if not degrees:
         return None
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in trunks)
-    return np.clip(chance.expectation(squares / degrees, degrees) / whole, 0, 1)
+    return chance.expectation(squares / degrees, degrees)
+
+
+def share(part: Drawn, whole: Drawn) -> Drawn:
+    """Returns the share of a variance in one that it is a part of."""
+    found: Drawn = np.clip(part / whole, 0, 1)
+    return found
 
 
 def of_examples(right: Mask, whole: Drawn, chance: Chance) -> Drawn:

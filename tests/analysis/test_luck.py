@@ -54,6 +54,7 @@ def test_components_by_hand() -> None:
     start, after = found.open
     assert (start.epoch, start.share.value) == (0, pytest.approx(0.001 / whole))
     assert (after.epoch, after.trunks, after.forks, after.share.value) == (2, 1, 2, pytest.approx(0.0004 / whole))
+    assert (start.deviation.value, after.deviation.value) == pytest.approx((math.sqrt(0.001), 0.02))
 
 
 def test_an_interval_of_a_mean_square_is_that_of_its_chi_square() -> None:
@@ -168,7 +169,8 @@ def test_the_answer_of_a_question_about_luck() -> None:
     for part in ("the initial weights make 62% (", "the order makes 23% (", "both decides makes 15% ("):
         assert part in sentences[1]
     assert sentences[2].startswith("Forks from the same training show how much of it is settled: 85% (")
-    assert sentences[2].endswith(") after epoch 2.")
+    assert ") after epoch 2, when a standard deviation of 0.0200 (" in sentences[2]
+    assert sentences[2].endswith(") is still to come.")
     assert not [sentence for sentence in sentences if "highest" in sentence], "nobody is best at luck"
 
 
@@ -180,7 +182,10 @@ ADVICE = {
     ): "So a given budget is best spent on validation images.",
     ((SEEDS, 0.71, 0.71), (IMAGES, 0.9, 1.0), (EPOCHS, 0.8, 1.2)): "So a given budget is best spent on seeds.",
     ((SEEDS, 0.71, 0.71), (IMAGES, 0.6, 0.8), (EPOCHS, 0.8, 1.2)): (
-        "So a given budget is best spent on validation images, seeds or epochs: these trainings cannot tell which of "
+        "So a given budget is best spent on validation images or seeds: these trainings cannot tell which of them."
+    ),
+    ((SEEDS, 0.71, 0.71), (IMAGES, 0.6, 0.8), (EPOCHS, 0.2, 1.0)): (
+        "So a given budget is best spent on epochs, validation images or seeds: these trainings cannot tell which of "
         "them."
     ),
 }

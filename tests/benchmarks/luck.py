@@ -27,6 +27,7 @@ from analysis.statistics.components import (
     components,
     estimate,
     of_examples,
+    share,
     still_open,
 )
 from tests.benchmarks import figures
@@ -123,14 +124,14 @@ def experiment(scenario: Scenario, arguments: Arguments, random: np.random.Gener
     chance = Chance()
     found = components(table, chance)
     assert found is not None
-    open_ = still_open(list(ends), found.total, chance)
+    open_ = still_open(list(ends), chance)
     assert open_ is not None
     part = of_examples(bits, found.total, chance)
     return {
         "deviation": np.sqrt(found.total),
         **found.shares,
-        "still open": open_,
-        "images": part / found.total,
+        "still open": share(open_, found.total),
+        "images": share(part, found.total),
         "deviation on all images": np.sqrt(found.total - part),
     }
 
