@@ -50,7 +50,7 @@ def _about_luck(data: SweepData) -> Iterator[str]:
     if not found:
         yield (
             "Nothing can be said about luck yet: it takes two initial weights (init_seed) or more, each trained with "
-            "the same two orders or more (seed)."
+            "the same two orders or more (seed), and results that differ."
         )
 
 

@@ -4,8 +4,8 @@
 
 Adam at a learning rate of 0.001, 8 epochs of LeNet on Fashion-MNIST. Four initial weights are trained with four orders
 of the images each. Four of these trainings go on with two other orders each from the epochs 2, 4, 6 and 8 on: forks,
-which are the same training until then, bit for bit. 48 trials take 256 epochs instead of 384: some 13 minutes on 2
-cores. `--more-seeds 2` adds two orders, and narrows the intervals.
+which are the same training until then, bit for bit. 256 epochs are trained instead of 384: some 13 minutes on 2 cores.
+`--more-seeds 2` adds two orders, and narrows the intervals.
 
 Out come the components of the spread of the final accuracy (initial weights, order, and the choice of the validation
 images), how much of it is settled by which epoch, and what a given budget is best spent on.
