@@ -86,14 +86,6 @@ PLOTS: tuple[Plot, ...] = (
         race.draw,
     ),
     Plot(
-        "luck",
-        "Shares of the variance of the final validation accuracy between trainings that differ in nothing but luck, "
-        "and the standard deviation that is still open for trainings that part after some epochs in common; dashed: of "
-        "all trainings. Bars are 95% intervals.",
-        luck.data,
-        luck.draw,
-    ),
-    Plot(
         "accuracy_by_lr",
         "Validation accuracy after the last epoch for each learning rate.",
         accuracy_by_lr.data,
@@ -176,6 +168,14 @@ PLOTS: tuple[Plot, ...] = (
         "Best validation accuracy found by a given number of trials, drawn at random from the sweep.",
         budget.data,
         budget.draw,
+    ),
+    Plot(
+        "luck",
+        "Shares of the variance of the final validation accuracy between trainings that differ in nothing but luck, "
+        "and the standard deviation that is still open for trainings that part after some epochs in common; dashed: of "
+        "all trainings. Bars are 95% intervals.",
+        luck.data,
+        luck.draw,
     ),
     Plot(
         "parallel_coordinates",
