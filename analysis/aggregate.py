@@ -182,9 +182,13 @@ def _describe(reached: pl.DataFrame, described: Metric, measure: Measure) -> pl.
 
 
 def _adjusted(table: pl.DataFrame, reached: pl.DataFrame) -> pl.DataFrame:
-    """Adds `adjusted_mean`, computed separately for each data set."""
+    """Adds `adjusted_mean`, computed separately for each data set.
+
+    Late forks are no trainings with the seed of their trunk, so they are apart too.
+    """
     frames = [pl.DataFrame(schema={"configuration": pl.Int32, "adjusted_mean": pl.Float64})]
-    for of_dataset in table.filter(pl.col("n") > 0).sort("configuration").partition_by("dataset"):
+    apart = ["dataset", *(["reorder_from"] if "reorder_from" in table.columns else [])]
+    for of_dataset in table.filter(pl.col("n") > 0).sort("configuration").partition_by(apart):
         configurations = of_dataset["configuration"]
         means = adjusted_means(_by_seed(reached, configurations))
         frames.append(pl.DataFrame({"configuration": configurations, "adjusted_mean": means}))
@@ -204,13 +208,19 @@ def _positioned(table: pl.DataFrame, measure: Measure) -> pl.DataFrame:
     ended = pl.col("n") + pl.col("diverged")
     mean = measure.sign * pl.col("adjusted_mean").round(12).fill_null(0)
     quality = pl.struct((pl.col("n") / ended).alias("share_not_diverged"), mean.alias("mean"))
-    place = pl.when(ended > 0).then(quality).rank("min", descending=True).over("dataset").cast(pl.Int32)
+    placed = (ended > 0) & _from_the_start(table)
+    place = pl.when(placed).then(quality).rank("min", descending=True).over("dataset").cast(pl.Int32)
     return table.with_columns(position=place).sort("dataset", "position", "configuration", nulls_last=True)
+
+
+def _from_the_start(table: pl.DataFrame) -> pl.Expr:
+    """Returns what is placed and ranked: late forks are much like their trunks, and tell nothing about other seeds."""
+    return pl.col("reorder_from").is_null() if "reorder_from" in table.columns else pl.lit(value=True)
 
 
 def _flagged(table: pl.DataFrame, search: Search | None) -> pl.DataFrame:
     group, lr = ("dataset", "optimizer", "scheduler"), pl.col("lr")
-    best = (pl.int_range(pl.len()).over(group) == 0) & (pl.col("n") > 0)
+    best = (pl.int_range(pl.len()).over(group) == 0) & (pl.col("n") > 0) & pl.col("position").is_not_null()
     edge = (
         pl.when(lr == lr.min().over(group))
         .then(pl.lit("lowest"))
@@ -244,7 +254,7 @@ def _compared(
         reached: `outcomes`.
         table: The configurations in order of position.
     """
-    sound = table.filter((pl.col("n") > 0) & (pl.col("diverged") == 0))
+    sound = table.filter((pl.col("n") > 0) & (pl.col("diverged") == 0) & _from_the_start(table))
     found = []
     for of_dataset in sound.partition_by("dataset", maintain_order=True) or [sound]:
         best = of_dataset.head(MOST_COMPARED)

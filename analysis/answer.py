@@ -11,6 +11,7 @@ from analysis import cuts
 from analysis.aggregate import CHOICE, MOST_COMPARED, compare
 from analysis.configurations import trainings
 from analysis.loading import SweepData
+from analysis.luck import about_luck, in_sentences, lucks
 from analysis.statistics.compare import ENOUGH_SEEDS
 from analysis.statistics.sequences import DIFFER, EQUAL, Spread, half_width, seeds_to_decide
 from workloads.console import counted
@@ -25,19 +26,34 @@ def answer(data: SweepData, summary: pl.DataFrame) -> tuple[str, ...]:
     """Returns the answer to the sweep's question: two sentences, then one for each caveat.
 
     With several optimizers or schedules, each is compared at its best settings; otherwise all configurations are
-    compared. Each data set gets two sentences. Where rates were cut, what cuts were worth follows (`analysis.cuts`).
+    compared. Each data set gets two sentences. Where rates were cut, what cuts were worth follows (`analysis.cuts`). A
+    question about luck gets what is known about that.
 
     Args:
         data: The sweeps.
         summary: `summarise(data)`.
     """
-    ended = summary.filter(pl.col("position").is_not_null())
+    ended = summary.filter(pl.col("n") + pl.col("diverged") > 0)
     if ended.is_empty():
         return (f"No trial has finished yet, so there is no answer: {', '.join(_missing(data))}.", *data.notes)
+    if about_luck(data):
+        return (*_about_luck(data), *data.notes)
     pairs = compare(data, summary)
     parts = ended.partition_by("dataset", maintain_order=True)
     verdicts = [f"{_on(part, parts)}{sentence}" for part in parts for sentence in _verdict(part, pairs, data)]
     return (*verdicts, *cuts.sentences(data), *_cautions(data, summary), *data.notes)
+
+
+def _about_luck(data: SweepData) -> Iterator[str]:
+    """Yields what is known about luck: no configuration is best at it."""
+    found = lucks(data)
+    for one in found:
+        yield from in_sentences(one, data.measure)
+    if not found:
+        yield (
+            "Nothing can be said about luck yet: it takes two initial weights (init_seed) or more, each trained with "
+            "the same two orders or more (seed), and results that differ."
+        )
 
 
 def _on(part: pl.DataFrame, parts: list[pl.DataFrame]) -> str:

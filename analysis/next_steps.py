@@ -11,6 +11,7 @@ import polars as pl
 
 from analysis.commands import adding, is_call, script, shown, values_of, with_flag, without_flag
 from analysis.loading import SweepData
+from analysis.luck import about_luck
 from analysis.measures import measured_by
 from analysis.race import ahead
 from analysis.search import Search
@@ -63,12 +64,8 @@ def _steps(
         yield NextStep(
             without_flag(spec.command, "--stop-early"), f"trains the {_trials(stopped, 'stopped ')} to the end"
         )
-    if data.search is not None and not spec.race and _groups(data) > 1:
-        if not left:
-            best = "races the best of each optimizer and schedule, on seeds that were not searched with"
-            yield NextStep(with_flag(spec.command, "--then-decide"), best)
-    elif not stopped and not (data.search is not None and data.search.learns):
-        yield from _deciding(data, spec, unfinished=left > 0)
+    if not left and not about_luck(data):
+        yield from _deciding(data, spec, all_ended=not stopped)
     seeds = data.trials["seed"].n_unique()
     if ended.height and seeds < ENOUGH_SEEDS and not spec.race:
         given = sum(int(value) for value in values_of(spec.command, "--more-seeds"))
@@ -106,12 +103,15 @@ def _steps(
         )
 
 
-def _deciding(data: SweepData, spec: SweepSpec, *, unfinished: bool) -> Iterator[NextStep]:
+def _deciding(data: SweepData, spec: SweepSpec, *, all_ended: bool) -> Iterator[NextStep]:
     """Yields the command that would decide the question, or goes on with deciding it, and what that takes."""
-    if unfinished:
-        return
-    race = data.race
-    if race is None:
+    race, search = data.race, data.search
+    if search is not None and not spec.race and _groups(data) > 1:
+        best = "races the best of each optimizer and schedule, on seeds that were not searched with"
+        yield NextStep(with_flag(spec.command, "--then-decide"), best)
+    elif not all_ended or (search is not None and search.learns):
+        return  # it could not race them
+    elif race is None:
         if (known := ahead(data.specs, data.trials)) and known.in_question:
             yield NextStep(with_flag(spec.command, "--decide"), f"decides which is best: {_cost(known, data)}")
     elif race.course.over and not race.course.decided and spec.race:

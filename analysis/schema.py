@@ -67,6 +67,12 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
     ),
     Column("test_balanced_accuracy", pl.Float64, "the same on the test examples; null if not evaluated", "fraction"),
     Column("test_class_accuracy", pl.String, "the same on the test examples; null if not evaluated", "fraction"),
+    Column(
+        "val_right",
+        pl.String,
+        "which validation images are right: their number, a colon, and a bit for each in base64; null unless asked for "
+        "(`--grid per_image=true`)",
+    ),
 )
 """`epochs.parquet`: one row for each (trial, epoch)."""
 
@@ -113,7 +119,9 @@ DECISION_COLUMNS: tuple[Column, ...] = (
 
 _TYPES = {"str": pl.String, "float": pl.Float64, "int": pl.Int32, "int | None": pl.Int32, "bool": pl.Boolean}
 _FIELD_COLUMNS = tuple(
-    Column(f.name, pl.Int64 if f.name == "seed" else _TYPES[str(f.type)], FIELDS[f.name].doc, FIELDS[f.name].unit)
+    Column(
+        f.name, pl.Int64 if f.name.endswith("seed") else _TYPES[str(f.type)], FIELDS[f.name].doc, FIELDS[f.name].unit
+    )
     for f in fields(TrialConfig)
     if f.name in FIELDS
 )
@@ -177,7 +185,7 @@ SUMMARY_COLUMNS: tuple[Column, ...] = (
         "position",
         pl.Int32,
         "position by share of seeds that did not diverge, then by `adjusted_mean`; ties share one; "
-        "null without a result",
+        "null without a result, and for late forks (`reorder_from`)",
     ),
     Column(
         "adjusted_mean",

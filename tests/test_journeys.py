@@ -114,7 +114,7 @@ def test_the_readme_from_top_to_bottom(reader: Reader) -> None:
     assert typed >= 10
 
 
-@pytest.mark.parametrize("script", ["optimizers", "schedulers", "plateau", "cuts"])
+@pytest.mark.parametrize("script", ["optimizers", "schedulers", "plateau", "cuts", "luck"])
 def test_what_a_script_says_of_its_flags(script: str, reader: Reader) -> None:
     """Each of the flags that its docstring names, planned."""
     text = (ROOT / "sweeps" / f"{script}.py").read_text().split('"""')[1]

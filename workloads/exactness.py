@@ -20,7 +20,7 @@ from workloads.own import _Build
 from workloads.registry import WORKLOADS, WorkloadRow
 from workloads.schedulers import UNSCHEDULED
 from workloads.training import Hardware, Images, State, train
-from workloads.trial import RECORD_FIELDS, TrialConfig, canonical_json
+from workloads.trial import LEFT_TO_SEED, RECORD_FIELDS, TrialConfig, canonical_json
 
 EXAMPLES = 192
 """How many examples of the sample an epoch has here."""
@@ -56,6 +56,7 @@ def _small(trial: TrialConfig, row: WorkloadRow) -> TrialConfig:
         train_limit=count,
         batch_size=min(trial.batch_size, max(2, math.ceil(count / 3))),
         test_every_epoch=False,
+        **LEFT_TO_SEED,
     )
 
 

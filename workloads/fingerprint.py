@@ -27,7 +27,7 @@ from workloads.own_data import OwnData, OwnDataset
 from workloads.registry import WORKLOADS, WorkloadRow, dataset_of, steps_per_epoch
 from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Trace
 from workloads.training import Hardware, Images, State, train
-from workloads.trial import TEST_FIELDS, TrialConfig, canonical_json, digest
+from workloads.trial import LEFT_TO_SEED, RECORDED_LATER, TEST_FIELDS, TrialConfig, canonical_json, digest
 
 STEPS = 3
 """Training steps of a probe."""
@@ -170,6 +170,8 @@ def _kind(trial: TrialConfig) -> str:
         seed=plain.seed,
         train_limit=_probed_examples(trial),
         test_every_epoch=False,
+        per_image=False,
+        **LEFT_TO_SEED,
     )
     return canonical_json(probed.to_json())
 
@@ -182,7 +184,8 @@ def _probed_examples(trial: TrialConfig) -> int:
 
 def _schedule(trial: TrialConfig) -> str:
     """Returns what the trace of a trial's schedule depends on, as JSON."""
-    return canonical_json(trial.replace(seed=TrialConfig().seed, test_every_epoch=False).to_json())
+    plain = trial.replace(seed=TrialConfig().seed, test_every_epoch=False, per_image=False, **LEFT_TO_SEED)
+    return canonical_json(plain.to_json())
 
 
 @cache
@@ -201,7 +204,7 @@ def _probe(kind: str, hardware: Hardware, row: WorkloadRow) -> str:
     measured = {
         name: value
         for name, value in record.to_json().items()
-        if name not in (*TEST_FIELDS, "trial_id", "computed_by", "train_seconds", "eval_seconds")
+        if name not in (*TEST_FIELDS, *RECORDED_LATER, "trial_id", "computed_by", "train_seconds", "eval_seconds")
     }
     whole = hashlib.sha256(repr(sorted(measured.items())).encode())
     for name, tensor in sorted(states[0].model.items()):

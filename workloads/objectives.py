@@ -154,6 +154,11 @@ class Objective:
         """What configurations are ranked by, in words."""
         return self.measurement.measure
 
+    @property
+    def each_right(self) -> bool:
+        """Whether an example is right or wrong."""
+        return self.measurement.of is accuracy
+
     def batch_sum(self, outputs: Tensor, targets: Tensor, loss: Tensor) -> Tensor | None:
         """Returns the sum of the measure's values over a batch, in double precision; None if it needs a whole split.
 

@@ -112,7 +112,7 @@ def check(config: TrialConfig, data: Dataset | OwnDataset) -> Preflight:
     """
     images = Images(data, torch.device("cpu"))
     sampler, loss_of = sampler_of(config, images), objective_of_trial(config).loss
-    orders = [sampler.order(generator(config.seed, epoch)) for epoch in (1, 2)]
+    orders = [sampler.order(generator(config.batches_seed(epoch), epoch)) for epoch in (1, 2)]
     sorted_ = torch.equal(orders[0], orders[0].sort().values)
     batch, targets = images.take("train", orders[0][: min(config.batch_size, BATCH)])
     classes = len(data.classes) if loss_of.of_classes and targets.ndim == 1 else 0

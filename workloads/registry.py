@@ -23,7 +23,7 @@ from workloads.own_images import absolute, own_images
 from workloads.published import DATASETS
 from workloads.rows import Default, NotApplicableError, Range, Refusals, Row, complete, find
 from workloads.schedulers import SCHEDULERS, SCORES, UNSCHEDULED, Schedule, bare_optimizer
-from workloads.trial import Setting, Settings, TrialConfig, canonical_json
+from workloads.trial import LEFT_TO_SEED, Setting, Settings, TrialConfig, canonical_json
 
 SETTINGS: Mapping[str, Default] = {
     "label_smoothing": 0.0,
@@ -206,8 +206,29 @@ def resolve(config: TrialConfig) -> TrialConfig:
     chosen, classes = settings_of(config)["thin_classes"], len(dataset_of(config).classes)
     if isinstance(chosen, tuple) and max(chosen, default=-1) >= classes:
         raise InputError(f"workload.thin_classes must be classes from 0 to {classes - 1}, not {list(chosen)}")
-    _try_settings(canonical_json(config.replace(seed=0).to_json()), workload)
+    _check_order(config)
+    if config.per_image and not workload.objective.each_right:
+        raise InputError(
+            f"per_image records which examples are right or wrong, and those of {config.workload!r} are not: they are "
+            f"measured by {workload.objective.measure.name}; leave it out"
+        )
+    _try_settings(canonical_json(config.replace(seed=0, per_image=False, **LEFT_TO_SEED).to_json()), workload)
     return config
+
+
+def _check_order(config: TrialConfig) -> None:
+    """Refuses a change of the order that says nothing, or comes too late."""
+    if config.reorder_from is None:
+        return
+    if config.order_seed is None:
+        raise InputError(
+            f"reorder_from {config.reorder_from} asks for another order of the images from that epoch on: say which "
+            "with order_seed, e.g. order_seed=1,2"
+        )
+    if config.reorder_from > config.epochs:
+        raise NotApplicableError(
+            f"reorder_from must be at most the trial's {config.epochs} epochs, not {config.reorder_from}"
+        )
 
 
 def _check_monitor(config: TrialConfig, workload: WorkloadRow) -> None:

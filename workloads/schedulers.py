@@ -559,6 +559,29 @@ class Trace:
         self._next = None
 
 
+class Applied:
+    """Everything that a trial applies, epoch by epoch: its schedule's values, and the order of its images.
+
+    Args:
+        config: The trial, with all settings filled in.
+        steps_per_epoch: Training steps per epoch.
+    """
+
+    def __init__(self, config: TrialConfig, steps_per_epoch: int) -> None:
+        self._config = config
+        self._trace = Trace(config, steps_per_epoch)
+        self._epoch = 1
+
+    def next_epoch(self) -> Hashable:
+        """Returns what the next epoch applies, in a form to compare trials by."""
+        return self._config.batches_seed(self._epoch), self._trace.next_epoch()
+
+    def observe(self, metrics: Metrics) -> None:
+        """Ends the next epoch with these metrics."""
+        self._trace.observe(metrics)
+        self._epoch += 1
+
+
 def bare_optimizer(config: TrialConfig) -> Optimizer:
     """Returns the trial's optimizer over two tiny parameters, for its hyperparameters only.
 

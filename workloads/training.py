@@ -35,7 +35,7 @@ from workloads.registry import (
 )
 from workloads.sampling import Sampler
 from workloads.schedulers import Schedule
-from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json
+from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json, packed
 
 EVALUATION_BATCH = 250
 """Images per evaluation batch; changing it changes the last bits of the results."""
@@ -152,17 +152,17 @@ class State:
 
 
 def build_model(config: TrialConfig, dataset: DataSource | None = None) -> nn.Module:
-    """Returns the trial's network with its initial weights, which are a function of the seed.
+    """Returns the trial's network with its initial weights, which are a function of its `weights_seed`.
 
     Args:
         config: The trial, with all settings filled in.
         dataset: The row of its data set; None looks it up.
     """
     workload = WORKLOADS[config.workload]
-    with global_draws(config.seed, 0, _NETWORK):
+    with global_draws(config.weights_seed, 0, _NETWORK):
         model = workload.model(dataset or dataset_of(config), config.workload_settings)
     if workload.initialise is not None:
-        workload.initialise(model, generator(config.seed))
+        workload.initialise(model, generator(config.weights_seed))
     return model
 
 
@@ -215,7 +215,7 @@ def train(
         started = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
         # Seeded once per epoch: the steps draw in order, so a step's draws are a function of seed, epoch and step.
-        with global_draws(config.seed, epoch, _NETWORK, device=images.device):
+        with global_draws(config.batches_seed(epoch), epoch, _NETWORK, device=images.device):
             trained_epoch = _train_epoch(config, epoch, step, sampler, schedule, images)
         trained = time.perf_counter()
         val = evaluate(model, images, "val", objective)
@@ -249,6 +249,7 @@ def train(
             val_class_accuracy=canonical_json(val.class_accuracy) if by_class else None,
             test_balanced_accuracy=test.balanced_accuracy if test and by_class else None,
             test_class_accuracy=canonical_json(test.class_accuracy) if test and by_class else None,
+            val_right=packed(val.right.tolist()) if config.per_image and val.right is not None else None,
         )
         schedule.step_epoch(record.to_json())
         history.append(record)
@@ -415,8 +416,9 @@ def _train_epoch(
     config: TrialConfig, epoch: int, step: _Step, sampler: Sampler, schedule: Schedule, images: Images
 ) -> _Trained:
     step.model.train()
-    order = sampler.order(generator(config.seed, epoch)).to(images.device)
-    augment, draws = Augmentation.of(settings_of(config)), generator(config.seed, epoch, _AUGMENTATION)
+    seed = config.batches_seed(epoch)
+    order = sampler.order(generator(seed, epoch)).to(images.device)
+    augment, draws = Augmentation.of(settings_of(config)), generator(seed, epoch, _AUGMENTATION)
     losses: list[Tensor] = []
     values: list[Tensor] = []
     norms: list[Tensor] = []
@@ -453,6 +455,8 @@ class Evaluation:
     """The workload's measure, whatever it is."""
     class_accuracy: tuple[float | None, ...] = ()
     """Accuracy of each class, None for a class without examples; empty unless an example has one class label."""
+    right: Tensor | None = None
+    """Which examples are right (n,), bool; None unless each is right or wrong."""
 
     @property
     def balanced_accuracy(self) -> float:
@@ -493,16 +497,17 @@ def evaluate(model: nn.Module, images: Images, split: Split, objective: Objectiv
             value = loss.item() / count
         else:
             value = torch.cat(found).sum(dtype=torch.float64).item() / count
-        by_class = _by_class(found, all_targets, images) if measurement.of is accuracy else ()
-    return Evaluation(images=count, loss=loss.item() / count, accuracy=value, class_accuracy=by_class)
+        right = torch.cat(found) if measurement.of is accuracy and found[0].dtype == torch.bool else None
+        by_class = () if right is None else _by_class(right, all_targets, images)
+    return Evaluation(images=count, loss=loss.item() / count, accuracy=value, class_accuracy=by_class, right=right)
 
 
-def _by_class(right: list[Tensor], labels: Tensor, images: Images) -> tuple[float | None, ...]:
+def _by_class(right: Tensor, labels: Tensor, images: Images) -> tuple[float | None, ...]:
     """Returns the accuracy of each class (`Evaluation.class_accuracy`)."""
     classes = len(images.data.classes)
     if labels.ndim != 1 or labels.is_floating_point() or not classes:
         return ()
-    counts = [torch.bincount(some, minlength=classes).tolist() for some in (labels[torch.cat(right)], labels)]
+    counts = [torch.bincount(some, minlength=classes).tolist() for some in (labels[right], labels)]
     return tuple(hits / all_ if all_ else None for hits, all_ in zip(*counts, strict=True))
 
 

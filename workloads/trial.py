@@ -5,11 +5,12 @@ Imports only the standard library (and our error type), so that analysis can use
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -39,7 +40,7 @@ SETTINGS_OF: dict[str, str] = {
 """Kind of row -> the field of `TrialConfig` that holds its settings."""
 
 
-ADDED_LATER: Mapping[str, Any] = {}
+ADDED_LATER: Mapping[str, Any] = {"init_seed": None, "order_seed": None, "reorder_from": None, "per_image": False}
 """Field (`init_seed`) or setting (`workload.mixup`) added after trials had been stored -> the value that reproduces
 training as it was before. At that value it is not part of a trial's identity, so stored trials keep their ids. If you
 add a field or a setting, add an entry here."""
@@ -70,7 +71,7 @@ class Role:
     is_axis: bool = True
     """Whether `--grid` and a sweep's own grid can vary it."""
     shares: bool = False
-    """Whether trials that differ in it can still be the same training for a while: the schedule's values tell."""
+    """Whether trials that differ in it can still be the same training for a while: what they apply next tells."""
 
 
 def _said(default: Any, doc: str, **role: Any) -> Any:
@@ -104,7 +105,9 @@ class TrialConfig:
     """Images per training step; the last batch of an epoch may be smaller."""
     epochs: int = _said(30, "epochs planned", unit="epochs", phrase="{} epochs", flag="epochs", shares=True)
     """Number of passes over the training images."""
-    seed: int = _said(21, "random seed of initial weights, image order, augmentation and dropout", flag="seeds")
+    seed: int = _said(
+        21, "random seed of initial weights, image order, augmentation and dropout", flag="seeds", shares=True
+    )
     """Determines initial weights, image order, augmentation and the network's own randomness (dropout)."""
     train_limit: int | None = _said(
         None,
@@ -118,6 +121,28 @@ class TrialConfig:
         False, "whether the test images are evaluated after every epoch", is_axis=False, shares=True
     )
     """Evaluate on the test images after every epoch instead of only after the last."""
+    init_seed: int | None = _said(
+        None, "random seed of the initial weights; null for `seed`", phrase="init seed {}", shares=True
+    )
+    """Determines the initial weights, instead of the seed; None leaves them to it."""
+    order_seed: int | None = _said(
+        None,
+        "random seed of image order, augmentation and dropout, from `reorder_from` on; null for `seed`",
+        phrase="order seed {}",
+        shares=True,
+    )
+    """Determines image order, augmentation and the network's own randomness, instead of the seed; None leaves them to
+    it."""
+    reorder_from: int | None = _said(
+        None,
+        "first epoch for which `order_seed` counts; before it `seed` does; null for all epochs",
+        phrase="from epoch {}",
+        shares=True,
+    )
+    """The first epoch (counted from 1) for which the order seed counts; the seed does before. None means from the
+    start. Two trials that differ in nothing else are the same training up to there."""
+    per_image: bool = _said(False, "whether records tell which validation images were right")
+    """Record of each validation image whether it is right. Trials that do share nothing with those that do not."""
 
     def __post_init__(self) -> None:
         for name in SETTINGS_OF.values():
@@ -128,8 +153,30 @@ class TrialConfig:
         for name in ("batch_size", "epochs"):
             _check_number(name, getattr(self, name), int, at_least=1)
         _check_number("seed", self.seed, int, at_least=0)
-        if self.train_limit is not None:
-            _check_number("train_limit", self.train_limit, int, at_least=1)
+        for name, least in {"train_limit": 1, "init_seed": 0, "order_seed": 0, "reorder_from": 2}.items():
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), int, at_least=least)
+        if not self.seeded:  # then trials that differ in their seed are one
+            object.__setattr__(self, "seed", self.init_seed)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed determines anything: not if the two others say it all."""
+        return self.init_seed is None or self.order_seed is None or self.reorder_from is not None
+
+    @property
+    def weights_seed(self) -> int:
+        """What determines the initial weights."""
+        return self.seed if self.init_seed is None else self.init_seed
+
+    def batches_seed(self, epoch: int) -> int:
+        """Returns what determines an epoch's order of images, augmentation and the network's own randomness.
+
+        Args:
+            epoch: Counted from 1.
+        """
+        reordered = self.order_seed is not None and (self.reorder_from is None or epoch >= self.reorder_from)
+        return self.order_seed if reordered and self.order_seed is not None else self.seed
 
     def to_json(self) -> dict[str, Any]:
         """Returns the config as plain JSON values; `from_json` is the inverse."""
@@ -182,6 +229,9 @@ def configurations_digest(trials: Iterable[TrialConfig]) -> str:
     """Returns a hash of the configurations of trials, whatever their seeds and order."""
     return digest(canonical_json(sorted({configuration_id(trial) for trial in trials})))
 
+
+LEFT_TO_SEED: Mapping[str, None] = {"init_seed": None, "order_seed": None, "reorder_from": None}
+"""The fields that say what the seed does not determine, at the values that leave everything to it."""
 
 FIELDS: Mapping[str, Role] = {f.name: f.metadata["role"] for f in fields(TrialConfig) if "role" in f.metadata}
 """Field of a trial, without those that hold settings -> what it is to everything else."""
@@ -268,6 +318,8 @@ class EpochRecord:
     """Like `val_balanced_accuracy`, on the test images; None if not evaluated."""
     test_class_accuracy: str | None = None
     """Like `val_class_accuracy`, on the test images; None if not evaluated."""
+    val_right: str | None = None
+    """Which validation images are right after the epoch, as of `packed`; None unless asked for (`per_image`)."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as plain JSON values."""
@@ -279,6 +331,21 @@ RECORD_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(EpochRecord))
 
 TEST_FIELDS: tuple[str, ...] = tuple(name for name in RECORD_FIELDS if name.startswith("test_"))
 """The fields measured on the test images."""
+
+
+RECORDED_LATER: frozenset[str] = frozenset({"val_right"})
+"""Fields of `EpochRecord` added after trials had been stored: no part of what identifies how a trial trains."""
+
+
+def packed(right: Sequence[bool]) -> str:
+    """Returns which examples are right as a text: how many there are, a colon, and a bit for each in base64.
+
+    Args:
+        right: In the order of the examples, whose bits go from the highest to the lowest of each byte.
+    """
+    bits = "".join("01"[bool(one)] for one in right)
+    content = int(bits.ljust(-(-len(bits) // 8) * 8, "0") or "0", 2).to_bytes(-(-len(bits) // 8), "big")
+    return f"{len(bits)}:{base64.b64encode(content).decode()}"
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome, not an error

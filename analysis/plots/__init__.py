@@ -28,6 +28,7 @@ from analysis.plots import (
     fork_tree,
     heat_map,
     learning_curves,
+    luck,
     parallel_coordinates,
     plateau_reductions,
     race,
@@ -175,6 +176,14 @@ PLOTS: tuple[Plot, ...] = (
         "Best validation accuracy found by a given number of trials, drawn at random from the sweep.",
         budget.data,
         budget.draw,
+    ),
+    Plot(
+        "luck",
+        "Shares of the variance of the final validation accuracy between trainings that differ in nothing but luck, "
+        "and the standard deviation that is still open for trainings that part after some epochs in common; dashed: of "
+        "all trainings. Bars are 95% intervals.",
+        luck.data,
+        luck.draw,
     ),
     Plot(
         "parallel_coordinates",

@@ -8,6 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.loading import SweepData
+from analysis.luck import about_luck
 from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import by_family, families
@@ -44,6 +45,8 @@ class Budget:
 def data(sweep: SweepData, summary: pl.DataFrame) -> Budget | None:
     """Returns the best found by budget for each optimizer or schedule, or None without a group of three trials."""
     del summary
+    if about_luck(sweep):  # forks are no trials of their own
+        return None
     curves = best_after(sweep, families(sweep)).filter(
         (pl.col("trials") >= _FEWEST_TRIALS) & pl.col("median").is_not_null()
     )

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from analysis.loading import SweepData
+from analysis.luck import about_luck
 from analysis.measures import in_words
 from analysis.plots import style
 from analysis.plots.selection import axis_name
@@ -34,6 +35,8 @@ class Shares:
 def data(sweep: SweepData, summary: pl.DataFrame) -> Shares | None:
     """Returns the shares, or None when only one thing varies or nothing differs."""
     del summary
+    if about_luck(sweep):  # late forks are no trials of their own; `luck` shows what can be said
+        return None
     searched = sweep.search is not None and not sweep.search.drawn.isdisjoint(sweep.axes)
     found = surface_shares(sweep, sweep.search) if sweep.search and searched else variance_shares(sweep)
     if found is None or found.height < 3:

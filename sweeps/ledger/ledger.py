@@ -23,7 +23,7 @@ from sweeps.sharing.tree import CheckpointKey, Delivery, ForkTree, Member
 from sweeps.watching.live import Live
 from workloads.measure import Measure
 from workloads.registry import measure_of, steps_per_epoch
-from workloads.schedulers import SCHEDULERS, Trace
+from workloads.schedulers import SCHEDULERS, Applied
 from workloads.trial import (
     FAILED_STATUSES,
     FINAL_STATUSES,
@@ -285,7 +285,7 @@ class Ledger:
             trial_id=trial.trial_id,
             group=sharing_group(trial),
             epochs=len(known) if stopped else max(until, len(known)),
-            trace=lambda: Trace(trial, steps_per_epoch(trial)),
+            trace=lambda: Applied(trial, steps_per_epoch(trial)),
             tests=lambda epoch: trial.test_every_epoch or epoch == trial.epochs,
             known=known,
             diverged=status is not None and status.status == "diverged",
@@ -511,8 +511,9 @@ class Ledger:
 
 
 def sharing_group(trial: TrialConfig) -> str:
-    """Returns what two trials must have in common to be the same training while their schedules agree."""
-    return canonical_json({name: value for name, value in trial.identity().items() if name not in SHARING})
+    """Returns what two trials must have in common to be the same training while they apply the same."""
+    fixed = {name: value for name, value in trial.identity().items() if name not in SHARING}
+    return canonical_json(fixed | {"weights": trial.weights_seed})
 
 
 def _known_records(records: pl.DataFrame, trial_ids: Sequence[str]) -> dict[str, tuple[Mapping[str, Any], ...]]:

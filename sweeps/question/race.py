@@ -35,6 +35,12 @@ def check_race(planned: Plan, options: Options) -> None:
         return
     if options.hours is not None and not 0 < options.hours < float("inf"):
         raise InputError(f"--hours must be above 0, not {options.hours:g}; leave it out for no limit")
+    if any(trial.reorder_from is not None for trial in planned.trials):
+        raise InputError("--decide compares trainings from their start: leave out reorder_from, which forks them later")
+    if not all(trial.seeded for trial in planned.trials):
+        raise InputError(
+            "--decide adds seeds, which have no effect on trials with both init_seed and order_seed: leave one out"
+        )
     given = len({trial.seed for trial in planned.trials})
     if options.max_seeds is not None and options.max_seeds < max(2, given):
         least = f"{given}, as this question gives {given}" if given > 2 else "2, as one seed says nothing about others"

@@ -27,7 +27,9 @@ ALL = "all"
 """Stands for a whole table on the command line."""
 
 LARGEST = {
-    f.name: 2**63 - 1 if f.name == "seed" else 2**31 - 1 for f in fields(TrialConfig) if f.type in ("int", "int | None")
+    f.name: 2**63 - 1 if f.name.endswith("seed") else 2**31 - 1
+    for f in fields(TrialConfig)
+    if f.type in ("int", "int | None")
 }
 """Field of a trial -> the largest number that its column holds."""
 
@@ -147,6 +149,8 @@ def plan(sweep: Sweep, options: Options) -> Plan:
                 left_out[str(reason)] += 1
                 continue
             check(config)
+            if config.trial_id in trials and not config.seeded:
+                notes.setdefault("the seed has no effect on", {})["trials with both init_seed and order_seed"] = None
             for name, most in LARGEST.items():
                 if (getattr(config, name) or 0) > most:
                     raise InputError(f"{name} must be at most {most}, not {getattr(config, name)}")

@@ -10,7 +10,7 @@ import polars as pl
 from analysis.loading import SweepData, combine
 from analysis.schema import EPOCH_COLUMNS, STATUS_COLUMNS, polars_schema
 from analysis.store import SweepSpec
-from workloads.trial import Status, TrialConfig
+from workloads.trial import Status, TrialConfig, packed
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Run:
     balanced_accuracy: Sequence[float] | None = None
     """On the validation images; none was measured when None."""
     status: Status = "completed"
+    right: Sequence[Sequence[bool]] | None = None
+    """Which validation images were right after each epoch; not recorded when None."""
 
 
 def handmade(runs: Mapping[TrialConfig, Run]) -> SweepData:
@@ -44,6 +46,7 @@ def handmade(runs: Mapping[TrialConfig, Run]) -> SweepData:
             "val_loss": 1 - accuracy,
             "val_accuracy": accuracy,
             "val_balanced_accuracy": run.balanced_accuracy[index] if run.balanced_accuracy else None,
+            "val_right": packed(run.right[index]) if run.right else None,
             "train_seconds": 2.0,
             "eval_seconds": 0.5,
             "computed_by": (run.computed_by[index] if run.computed_by else trial).trial_id,

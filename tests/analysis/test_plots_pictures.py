@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from lucky import lucky
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -73,6 +74,8 @@ SWEEPS = {
     "race": a_race(("adam", "sgd", "momentum"), 12, care=0.01),
     "race of odd names": a_race(ODD, 8),
     "one trial": synthetic_sweep(optimizers=("adam",), lrs=(0.002,), epochs=1).data,
+    "luck": lucky(),
+    "luck of three": lucky(lrs=(0.001, 0.003, 0.01)),
 }
 """Kinds of sweeps that pictures have to cope with."""
 
@@ -81,7 +84,7 @@ DATA = {(name, plot.name): plot.data(sweep, SUMMARIES[name]) for name, sweep in 
 SHOWN = [key for key, numbers in DATA.items() if numbers is not None]
 HARDEST = (
     *("odd names", "several", "many rates", "plateau", "schedules", "running", "optimizers", "one schedule"),
-    *("race of odd names", "race", "cuts"),
+    *("race of odd names", "race", "cuts", "luck of three", "luck"),
 )
 DRAWN = [
     (sweep, plot.name) for plot in PLOTS for sweep in [sweep for sweep in HARDEST if (sweep, plot.name) in SHOWN][:2]

@@ -15,6 +15,7 @@ from tests.benchmarks import (
     figures,
     fork_tree,
     growth,
+    luck,
     orchestration,
     own_network,
     racing,
@@ -37,6 +38,7 @@ TABLES: Mapping[str, Callable[[Rows], Table]] = {
     "analysis_growth": analysis_growth.table,
     "racing": racing.table,
     "searching": searching.table,
+    "luck": luck.table,
 }
 """Name of a results file -> the table made of it."""
 

@@ -46,7 +46,7 @@ SCRIPTS = {
 
 
 def test_scripts() -> None:
-    assert SCRIPTS.keys() == {"optimizers", "schedulers", "plateau", "cuts"}
+    assert SCRIPTS.keys() == {"optimizers", "schedulers", "plateau", "cuts", "luck"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)

@@ -20,8 +20,8 @@ from workloads.lenet import LeNet, initialise
 from workloads.optimizers import OPTIMIZERS
 from workloads.registry import resolve
 from workloads.schedulers import SCHEDULERS
-from workloads.training import Hardware, Images, State, evaluate, seconds_per_epoch, train
-from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json
+from workloads.training import Hardware, Images, State, build_model, evaluate, seconds_per_epoch, train
+from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json, packed
 
 SHORT = TrialConfig(optimizer="sgd_momentum", lr=0.02, batch_size=32, epochs=6, train_limit=150)
 """A trial of a second on `few_images`: five steps an epoch, the last of 22 images."""
@@ -263,6 +263,59 @@ def test_identity_of_records(few_images: Images) -> None:
     records = list(train(SHORT, images=few_images))
     assert {(r.trial_id, r.computed_by) for r in records} == {(resolve(SHORT).trial_id,) * 2}
     assert all(r.train_seconds > 0 and r.eval_seconds > 0 for r in records)
+
+
+# -- seeds of its own -----------------------------------------------------------------------------------------------
+
+RANDOM = SHORT.replace(
+    workload_settings={"shift": 2, "flip": True, "erasing": 0.2}, optimizer="adam", lr=0.001, per_image=True
+)
+"""Augmentation draws random numbers besides the order of the images."""
+
+
+def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns records without whose they are."""
+    return [{name: value for name, value in one.items() if name not in ("trial_id", "computed_by")} for one in records]
+
+
+def test_initial_weights_and_order_can_have_seeds_of_their_own(few_images: Images) -> None:
+    plain, _ = trained(RANDOM.replace(seed=3), few_images)
+    for same in (
+        {"seed": 4, "init_seed": 3, "order_seed": 3},
+        {"seed": 3, "init_seed": 3},
+        {"seed": 3, "order_seed": 3},
+    ):
+        other, _ = trained(RANDOM.replace(**same), few_images)
+        assert numbers(plain) == numbers(other)
+    here, there = (build_model(resolve(RANDOM.replace(seed=seed, init_seed=5))).state_dict() for seed in (3, 4))
+    assert equal(dict(here), dict(there)), "the same initial weights"
+    other, _ = trained(RANDOM.replace(seed=4, init_seed=3), few_images)
+    assert other[0]["train_loss"] != plain[0]["train_loss"], "in another order"
+
+
+def test_another_order_from_an_epoch_on_is_that_of_the_other_seed(few_images: Images) -> None:
+    """Its augmentation too: from the state before, the same as a training with that seed alone."""
+    trunk, states = trained(RANDOM.replace(seed=3), few_images)
+    forked, ends = trained(RANDOM.replace(seed=3, order_seed=8, reorder_from=4), few_images)
+    assert numbers(forked[:3]) == numbers(trunk[:3])
+    rest, alone = trained(RANDOM.replace(seed=8), few_images, start=states[2])
+    assert numbers(forked[3:]) == numbers(rest)
+    assert forked[3]["train_loss"] != trunk[3]["train_loss"]
+    assert equal(ends[-1].model, alone[-1].model)
+
+
+def test_which_validation_images_are_right(few_images: Images) -> None:
+    records, states = trained(RANDOM, few_images)
+    model = build_model(states[-1].config)
+    model.load_state_dict(states[-1].model)
+    model.eval()
+    batches = list(few_images.batches("val", 100))
+    with torch.inference_mode():
+        right = torch.cat([model(batch).argmax(1) == labels for batch, labels in batches])
+    assert records[-1]["val_right"] == packed(right.tolist())
+    plain, _ = trained(RANDOM.replace(per_image=False), few_images)
+    assert plain[-1]["val_right"] is None
+    assert numbers(plain) == [one | {"val_right": None} for one in numbers(records)], "looking changes no training"
 
 
 # -- stopping and going on ------------------------------------------------------------------------------------------

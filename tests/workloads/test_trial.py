@@ -41,6 +41,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("seed", -1, "seed must be a whole number of at least 0, not -1"),
     ("seed", False, "seed must be a whole number of at least 0, not False"),
     ("train_limit", 0, "train_limit must be a whole number of at least 1, not 0"),
+    ("init_seed", -1, "init_seed must be a whole number of at least 0, not -1"),
+    ("order_seed", 0.5, "order_seed must be a whole number of at least 0, not 0.5"),
+    ("reorder_from", 1, "reorder_from must be a whole number of at least 2, not 1"),
 ]
 
 settings = st.dictionaries(
@@ -99,7 +102,7 @@ def test_identity_is_the_hash_of_the_canonical_json() -> None:
         '"scheduler":"none","scheduler_settings":{},"seed":3,"test_every_epoch":false,"train_limit":null,'
         '"workload":"lenet_fashion_mnist","workload_settings":{}}'
     )
-    assert canonical_json(config.to_json()) == text
+    assert canonical_json(config.identity()) == text
     assert config.trial_id == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -128,6 +131,10 @@ def test_every_field_is_part_of_the_identity() -> None:
         "seed": 5,
         "train_limit": 5,
         "test_every_epoch": True,
+        "init_seed": 5,
+        "order_seed": 5,
+        "reorder_from": 5,
+        "per_image": True,
     }
     assert set(changes) == {f.name for f in fields(TrialConfig)}
     ids = [TrialConfig().replace(**{name: value}).trial_id for name, value in changes.items()]
@@ -201,13 +208,13 @@ def test_stored_trials_keep_their_ids() -> None:
 
 def test_what_is_added_later_changes_no_id_at_its_neutral_value(monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrialConfig(workload_settings={"flip": True})
-    before = config.trial_id
-    monkeypatch.setattr(trial, "ADDED_LATER", {"workload.mixup": 0.0, "optimizer.betas": (0.9, 0.99)})
+    before, added = config.trial_id, dict(trial.ADDED_LATER)
+    monkeypatch.setattr(trial, "ADDED_LATER", added | {"workload.mixup": 0.0, "optimizer.betas": (0.9, 0.99)})
     for settings, same in (({"mixup": 0.0}, True), ({"mixup": 0.1}, False)):
         later = config.replace(workload_settings={"flip": True, **settings})
         assert (later.trial_id == before) == same
         assert TrialConfig.from_json(later.to_json()) == later, "it is stored all the same"
     assert config.replace(optimizer_settings={"betas": (0.9, 0.99)}).trial_id == before
-    monkeypatch.setattr(trial, "ADDED_LATER", {"test_every_epoch": False})
-    plain = {name: value for name, value in config.to_json().items() if name != "test_every_epoch"}
+    monkeypatch.setattr(trial, "ADDED_LATER", added | {"test_every_epoch": False})
+    plain = {name: value for name, value in config.identity().items() if name != "test_every_epoch"}
     assert TrialConfig(workload_settings={"flip": True}).trial_id == trial.digest(trial.canonical_json(plain))
