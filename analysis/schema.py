@@ -67,6 +67,9 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
     ),
     Column("test_balanced_accuracy", pl.Float64, "the same on the test examples; null if not evaluated", "fraction"),
     Column("test_class_accuracy", pl.String, "the same on the test examples; null if not evaluated", "fraction"),
+    Column("state_before", pl.String, "digest of the training state it began with; null in records of older versions"),
+    Column("state_after", pl.String, "digest of the training state it led to; null in records of older versions"),
+    Column("test_digest", pl.String, "digest of `state_after` and of the test results; null if not evaluated"),
 )
 """`epochs.parquet`: one row for each (trial, epoch)."""
 

@@ -268,6 +268,12 @@ class EpochRecord:
     """Like `val_balanced_accuracy`, on the test images; None if not evaluated."""
     test_class_accuracy: str | None = None
     """Like `val_class_accuracy`, on the test images; None if not evaluated."""
+    state_before: str | None = None
+    """Digest of the training state the epoch began with (`workloads.states`); None in records of older versions."""
+    state_after: str | None = None
+    """Digest of the training state the epoch led to; None in records of older versions."""
+    test_digest: str | None = None
+    """Digest of `state_after` and of what was measured on the test images; None if they were not evaluated."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as plain JSON values."""
@@ -279,6 +285,12 @@ RECORD_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(EpochRecord))
 
 TEST_FIELDS: tuple[str, ...] = tuple(name for name in RECORD_FIELDS if name.startswith("test_"))
 """The fields measured on the test images."""
+
+STATE_FIELDS: tuple[str, ...] = ("state_before", "state_after", "test_digest")
+"""The fields that name training states: digests of what else is known, not measurements."""
+
+CLOCK_FIELDS: tuple[str, ...] = ("train_seconds", "eval_seconds")
+"""The fields that differ from one training to the next, though all else is the same."""
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome, not an error
