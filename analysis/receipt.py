@@ -6,10 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.store import SweepStore
+from analysis.commands import is_call, module, shown, words
+from analysis.store import SweepSpec, SweepStore
 from workloads.console import counted
 
 RECEIPT_FILE = "verified.json"
+SAMPLE = 5
+"""So many epochs are trained again, if nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +84,30 @@ def read_receipt(store: SweepStore) -> Receipt | None:
         return None
 
 
-def about(store: SweepStore) -> str:
-    """Returns in a sentence what came out when a sweep was verified, and whether it is still about what is stored.
+def about(store: SweepStore, spec: SweepSpec) -> str:
+    """Returns whether a sweep was verified, and what came out, or else how to verify it; for people.
 
-    Empty if it has not been verified.
+    Args:
+        store: Its files.
+        spec: What was asked.
     """
     receipt = read_receipt(store)
     if receipt is None:
-        return ""
-    since = "" if tuple(store.files("parts")) == receipt.parts else " More has been stored since."
-    said = receipt.said()
-    return f"{said[0].upper()}{said[1:]} ({receipt.when.replace('T', ' ').partition('+')[0]} UTC).{since}"
+        return f"not verified yet: {command(spec, shown(store.location))}"
+    more = tuple(store.files("parts")) != receipt.parts
+    since = f"; more has been stored since: {command(spec, shown(store.location))}" if more else ""
+    return f"{receipt.said()}; {receipt.when.replace('T', ' ').partition('+')[0]} UTC{since}"
+
+
+def command(spec: SweepSpec, location: str) -> str:
+    """Returns how to verify a sweep.
+
+    Args:
+        spec: What was asked.
+        location: Its folder or URI, for display.
+    """
+    own = {trial.workload for trial in spec.trials} & set(spec.provenance.get("added_workloads", ()))
+    if own and is_call(spec.command):
+        return f"sweeps.verify.verify({location!r}, workload=...)"
+    scripts = [word for word in words(spec.command) if word.endswith(".py")] if own else []
+    return module("sweeps.verify", location, "--sample", str(SAMPLE), *(["--script", scripts[0]] if scripts else []))

@@ -20,7 +20,7 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from analysis.receipt import Receipt
+from analysis.receipt import SAMPLE, Receipt
 from sweeps.question.sweep import Sweep
 from sweeps.receipts.stored import Stored
 from sweeps.receipts.verification import Verification
@@ -38,7 +38,7 @@ class Arguments:
 
     sweep: Positional[Annotated[str, arg(metavar="SWEEP")]]
     """Folder or URI of a sweep, e.g. results/optimizers."""
-    sample: int = 5
+    sample: int = SAMPLE
     """How many epochs, chosen at random, to train again; 0 only follows the chain of states."""
     all: bool = False
     """Train all epochs again."""
@@ -69,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def verify(
     place: str | Path,
     *,
-    sample: int | None = 5,
+    sample: int | None = SAMPLE,
     sample_seed: int = 0,
     workload: Workload | None = None,
     data_root: str | Path = DATA_ROOT,
