@@ -52,7 +52,9 @@ class Stored:
     spec: SweepSpec
     """Of all stored trials."""
     rows: Mapping[str, tuple[Row, ...]]
-    """Trial -> its records, by epoch."""
+    """Trial -> its records, from the first epoch on, up to the first gap."""
+    gaps: Mapping[str, int]
+    """Trial -> the first epoch that is missing, though there are later ones."""
     statuses: Mapping[str, TrialStatus]
     checkpoints: tuple[Checkpoint, ...]
     damaged: tuple[str, ...]
@@ -74,12 +76,18 @@ class Stored:
         statuses = store.read_statuses().drop("sweep")
         records = store.read_epochs().select(RECORD_FIELDS).sort("trial_id", "epoch")
         rows: dict[str, list[Row]] = {}
+        gaps: dict[str, int] = {}
         for row in records.iter_rows(named=True):
-            rows.setdefault(row["trial_id"], []).append(row)
+            own = rows.setdefault(row["trial_id"], [])
+            if row["epoch"] == len(own) + 1:
+                own.append(row)
+            else:
+                gaps[row["trial_id"]] = len(own) + 1
         return cls(
             store=store,
             spec=spec.everything(),
             rows={trial_id: tuple(own) for trial_id, own in rows.items()},
+            gaps=gaps,
             statuses={row["trial_id"]: TrialStatus(**row) for row in statuses.iter_rows(named=True)},
             checkpoints=tuple(store.list_checkpoints()),
             damaged=tuple(dict.fromkeys(store.damaged)),
@@ -113,7 +121,9 @@ class Stored:
     def diverged(self, trial_id: str) -> bool:
         """Whether a trial is known to diverge in the epoch after its last record."""
         status = self.statuses.get(trial_id)
-        return status is not None and status.status == "diverged"
+        if status is None or status.status != "diverged":
+            return False
+        return len(self.rows.get(trial_id, ())) == status.epochs_run
 
     def read_checkpoint(self, checkpoint: Checkpoint) -> bytes | None:
         """Returns a checkpoint's bytes; None if they do not match the checksum in its name.

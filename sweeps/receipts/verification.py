@@ -47,7 +47,7 @@ class Verification:
     def __init__(self, stored: Stored, data_root: Path, console: Console) -> None:
         self._stored, self._data_root, self._console = stored, data_root, console
         self._differences: list[Difference] = []
-        if not stored.rows:
+        if not stored.rows and not stored.damaged:
             raise InputError(f"nothing is stored in {stored.store.location} yet: there is nothing to verify")
         for name in sorted({trial.workload for trial in stored.trials.values()} - WORKLOADS.keys()):
             raise InputError(

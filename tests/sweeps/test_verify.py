@@ -306,12 +306,14 @@ def test_damage_and_losses(base: str) -> None:
     path.unlink()
     path.with_name(f"{path.name[:27]}-{digest(content.getvalue())}.parquet").write_bytes(content.getvalue())
     found = look(base, sample=0)
-    assert f"{label}, epoch 2: record: stored none" in found.text
-    assert f"{label}: records: stored 3, 4 promised" in found.text
+    assert f"{label}, epoch 2: record: stored none, there are later ones" in found.text
+    assert f"{label}: records: stored 1, 4 promised" in found.text
+    assert not look(base).receipt.verified, "what is left is trained again"
     (path,) = Path(base).glob("parts/epochs-*.parquet")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"nothing is stored in .* yet"):
-        verify(base)
+    found = look(base)
+    assert f"different: {path.relative_to(base)}: stored damaged" in found.text
+    assert not found.receipt.verified
 
 
 def test_a_trial_that_is_said_to_be_another(base: str) -> None:
@@ -328,12 +330,8 @@ def test_a_trial_that_is_said_to_be_another(base: str) -> None:
 # -- trained differently --------------------------------------------------------------------------------------------
 
 PATCHES = {
-    "the loss": ("torch.nn.functional.cross_entropy", "lambda *a, **k: 1.001 * before(*a, **k)"),
-    "the network": ("torch.nn.functional.relu", "lambda x, *a, **k: before(x, *a, **k) * 1.001"),
-    "later epochs only": (
-        "workloads.training._train_epoch",
-        "lambda c, e, *a: before(c, e if e < 3 else e + 1, *a)",
-    ),
+    "the network": ("workloads.training.build_model", "lambda *a: before(*a).requires_grad_().apply(changed)"),
+    "later epochs only": ("workloads.training._train_epoch", "lambda c, e, *a: before(c, e if e < 3 else e + 1, *a)"),
 }
 
 
@@ -344,7 +342,9 @@ def test_other_code(what: str, base: str, tmp_path: Path) -> None:
     module, _, function = name.rpartition(".")
     script = tmp_path / "patched.py"
     script.write_text(
-        f"import importlib, sys\nmodule = importlib.import_module({module!r})\nbefore = module.{function}\n"
+        f"import importlib, sys\n"
+        f"def changed(layer):\n    getattr(layer, 'weight', None) is None or layer.weight.data.mul_(1.001)\n"
+        f"module = importlib.import_module({module!r})\nbefore = module.{function}\n"
         f"module.{function} = {other}\nfrom sweeps.verify import main\nmain(sys.argv[1:])\n"
     )
     done = subprocess.run(
@@ -466,7 +466,8 @@ def test_what_is_said_and_stored(base: str, capsys: pytest.CaptureFixture[str]) 
     assert end.value.code == 0
     said = capsys.readouterr().out
     first, chain_, plan, chance_, *_, last = said.splitlines()
-    assert first == f"{base}: 8 trials, 20 records, {len(store.list_checkpoints())} checkpoints" or "8 trials" in first
+    records, kept = len(store.read_epochs()), len(store.list_checkpoints())
+    assert first == f"{base}: 8 trials, {records} records, {kept} checkpoint{'' if kept == 1 else 's'}"
     assert chain_ == "chain of states: holds, from the seeds to the final weights"
     assert "2 of " in plan
     assert "(--sample-seed 7)" in plan
