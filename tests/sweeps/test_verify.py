@@ -28,7 +28,6 @@ from sweeps.receipts.stored import Stored
 from sweeps.verify import main, verify
 from tests.sweeps.faults import kill_driver, wait_for_records
 from tests.sweeps.runs import ROOT, finish, run_here, start, without_ray, write_script
-from workloads.errors import InputError
 from workloads.states import History
 from workloads.states import test_digest as digest_of_test
 from workloads.training import State
