@@ -67,17 +67,17 @@ def _along(stored: Stored, trial: TrialConfig, rows: Iterable[Row], initial: Ini
         if came_from is not None and before is not None and came_from != before:
             yield different(epoch, "state_before", came_from, "the state before it is", before)
         if came_from is not None and came_from[HALF:] != history.digest:
-            yield different(epoch, "state_before", came_from[HALF:], "by the numbers before it", history.digest)
+            yield different(epoch, "state_before", came_from[HALF:], "by the numbers before it:", history.digest)
         history.add(row)
         if led_to is not None and led_to[HALF:] != history.digest:
             yield different(
-                epoch, "state_after", led_to[HALF:], "by the epoch's numbers, which have been changed,", history.digest
+                epoch, "state_after", led_to[HALF:], "by the epoch's numbers, which have been changed:", history.digest
             )
         if led_to is not None and (row["test_digest"] is not None) != tests(trial, epoch):
             yield different(epoch, "test_digest", row["test_digest"], "test results expected:", tests(trial, epoch))
         if row["test_digest"] is not None and row["test_digest"] != (found := digest_of_test(led_to, row)):
             yield different(
-                epoch, "test_digest", row["test_digest"], "by the test results, which have been changed,", found
+                epoch, "test_digest", row["test_digest"], "by the test results, which have been changed:", found
             )
         computed = stored.rows.get(row["computed_by"], ())
         theirs = computed[epoch - 1]["state_after"] if len(computed) >= epoch else None
@@ -126,13 +126,13 @@ def _in_checkpoint(stored: Stored, checkpoint: Checkpoint, content: bytes | None
     for row, record in zip(rows, state.history, strict=False):
         for name in HISTORY_FIELDS:
             if row[name] != getattr(record, name):
-                how = f"in the checkpoint of epoch {epoch}"
+                how = f"in the checkpoint of epoch {epoch}:"
                 return different(name, row[name], how, getattr(record, name), at=row["epoch"])
     named = rows[-1]["state_after"] if rows else state.history[-1].state_after
     if named is not None and named[:HALF] != (found := tensors_digest(_tensors(state))):
-        return different("weights", named[:HALF], f"in {checkpoint.path}", found)
+        return different("weights", named[:HALF], f"in {checkpoint.path}:", found)
     if named is not None and named != state.digest:
-        return different("state_after", named, f"in {checkpoint.path}", state.digest)
+        return different("state_after", named, f"in {checkpoint.path}:", state.digest)
     return None
 
 
