@@ -25,6 +25,16 @@ def script(path: str, *arguments: str) -> str:
     return shlex.join([python(), shown(ROOT / path), *arguments])
 
 
+def module(name: str, *arguments: str) -> str:
+    """Returns the command that runs a module of the project, e.g. `sweeps.verify`."""
+    return shlex.join([python(), "-m", name, *arguments])
+
+
+def words(command: str) -> list[str]:
+    """Returns the words of a command; none for a call."""
+    return [] if is_call(command) else shlex.split(command)
+
+
 def shown(path: str | Path) -> str:
     """Returns a local path relative to the current folder if it is below it. URIs stay unchanged."""
     text = str(path)

@@ -29,9 +29,10 @@ from analysis import commands
 from analysis.aggregate import summarise, write_summary
 from analysis.answer import answer
 from analysis.configurations import trainings
-from analysis.loading import FINISHED, SweepData, load, output_store
+from analysis.loading import FINISHED, SweepData, load, open_store, output_store
 from analysis.measures import in_words, internal
 from analysis.next_steps import NextStep, next_steps
+from analysis.receipt import about, read_receipt
 from analysis.statistics.sequences import LEVEL
 from analysis.store import SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
@@ -71,6 +72,8 @@ class Report:
     """Configurations all of whose trials were stopped early: the terminal does not list them."""
     drawn: bool = False
     """Whether learning rates were drawn from a range."""
+    receipts: tuple[str, ...] = ()
+    """Whether each sweep was verified, or how to do that."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,9 @@ def report_of(store: SweepStore) -> Report:
     files = tuple(store.locate(file) for file in found)
     summary = internal(summary, data.measure)
     steps = next_steps(data, summary, store.location, stored)
-    return Report(summary, tuple(before["answer"]), files, (), steps, data.measure, _stopped(data), _drawn(data))
+    receipts = (about(store, data.specs[0]),)
+    answered = tuple(before["answer"])
+    return Report(summary, answered, files, (), steps, data.measure, _stopped(data), _drawn(data), receipts)
 
 
 def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
@@ -210,6 +215,8 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     summary = summarise(data)
     sentences = answer(data, summary)
     steps = () if "--all" in sweeps else next_steps(data, summary, store.location, store.files("checkpoints"))
+    places = [sweep for sweep in sweeps if sweep != "--all"]
+    receipts = tuple(about(open_store(place), spec) for place, spec in zip(places, data.specs, strict=True))
     failures: list[Failure] = []
     pictures = in_order_of_answer(draw_plots(data, summary, failures=failures), data.specs)
     write_summary(store, data, summary)
@@ -218,7 +225,8 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     for picture in store.files("plots"):  # of an earlier question
         if picture.rpartition(".")[0] not in {file.rpartition(".")[0] for file in files}:
             store.delete(picture)
-    store.write("report.html", render(data, summary, sentences, pictures, sweeps, failures, steps).encode())
+    page = render(data, summary, sentences, pictures, sweeps, failures, steps, receipts)
+    store.write("report.html", page.encode())
     if made_from and not failures:
         record = {"question": data.specs[0].question, "answer": sentences, "files": files, "made_from": made_from}
         store.write(ANSWER_FILE, json.dumps(record, indent=1).encode())
@@ -231,6 +239,7 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
         data.measure,
         _stopped(data),
         _drawn(data),
+        receipts,
     )
 
 
@@ -250,7 +259,9 @@ def _made_from(store: SweepStore, data: SweepData) -> str:
     (spec,) = data.specs
     asked = spec.to_json() | {"provenance": {}}
     code = [f"{path.name} {digest(path.read_bytes())}" for path in sorted(HERE.rglob("*")) if path.suffix in _CODE]
-    return digest(canonical_json([asked, store.files("parts"), code, list(data.notes)]))
+    receipt = read_receipt(store)
+    verified = None if receipt is None else receipt.to_json()
+    return digest(canonical_json([asked, store.files("parts"), code, list(data.notes), verified]))
 
 
 HERE = Path(__file__).parent
@@ -310,6 +321,8 @@ def print_report(report: Report, console: Console) -> None:
     plots = [f"{pictures[0].rpartition('/')[0]}/ ({len(pictures)} plots)"] if pictures else []
     for file in [*(file for file in report.files if file not in pictures), *plots]:
         say(commands.shown(file), soft_wrap=True)
+    for receipt in report.receipts:
+        say(receipt, soft_wrap=True)
     for failure in report.failures:
         say(f"Plot {failure.name} could not be drawn: {failure.error} (traceback in report.html)", soft_wrap=True)
     if report.steps:
@@ -357,6 +370,7 @@ def render(
     sweeps: Sequence[str],
     failures: Sequence[Failure] = (),
     steps: Sequence[NextStep] = (),
+    receipts: Sequence[str] = (),
 ) -> str:
     """Returns the report as self-contained HTML.
 
@@ -368,6 +382,7 @@ def render(
         sweeps: The sweeps as given on the command line, for the command that rewrites the report.
         failures: Plots that could not be drawn.
         steps: Suggested next steps.
+        receipts: Whether each sweep was verified, or how to do that.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
@@ -403,6 +418,7 @@ def render(
         exceptions_in_all=unfinished.height,
         provenance=[(spec.name, flat(_facts(spec))) for spec in data.specs],
         steps=steps,
+        receipts=receipts,
         again=[
             *(spec.command for spec in data.specs),
             without_secrets(commands.script("analysis/report.py", *map(commands.shown, sweeps))),

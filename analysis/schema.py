@@ -73,6 +73,9 @@ EPOCH_COLUMNS: tuple[Column, ...] = (
         "which validation images are right: their number, a colon, and a bit for each in base64; null unless asked for "
         "(`--grid per_image=true`)",
     ),
+    Column("state_before", pl.String, "digest of the training state it began with; null in records of older versions"),
+    Column("state_after", pl.String, "digest of the training state it led to; null in records of older versions"),
+    Column("test_digest", pl.String, "digest of `state_after` and of the test results; null if not evaluated"),
 )
 """`epochs.parquet`: one row for each (trial, epoch)."""
 

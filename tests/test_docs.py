@@ -72,7 +72,7 @@ def test_commands(document: str, words: list[str], monkeypatch: pytest.MonkeyPat
     if program == "-m":
         name = arguments.pop(0)
         assert importlib.util.find_spec(name) is not None
-        if name.startswith("workloads."):
+        if name.startswith(("workloads.", "sweeps.")):
             tyro.cli(importlib.import_module(name).Arguments, args=arguments)
         return
     module = importlib.import_module(program.removesuffix(".py").replace("/", "."))

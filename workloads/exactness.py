@@ -20,11 +20,10 @@ from workloads.own import _Build
 from workloads.registry import WORKLOADS, WorkloadRow
 from workloads.schedulers import UNSCHEDULED
 from workloads.training import Hardware, Images, State, train
-from workloads.trial import LEFT_TO_SEED, RECORD_FIELDS, TrialConfig, canonical_json
+from workloads.trial import CLOCK_FIELDS, LEFT_TO_SEED, RECORD_FIELDS, TrialConfig, canonical_json
 
 EXAMPLES = 192
 """How many examples of the sample an epoch has here."""
-_NOT_COMPARED = ("train_seconds", "eval_seconds")
 
 
 def inexact(trials: Iterable[TrialConfig], hardware: Hardware) -> str | None:
@@ -100,6 +99,6 @@ def _first_difference(one: State, other: State) -> str | None:
             return name
     before, after = one.history[-1], other.history[-1]
     for name in RECORD_FIELDS:
-        if name not in _NOT_COMPARED and getattr(before, name) != getattr(after, name):
+        if name not in CLOCK_FIELDS and getattr(before, name) != getattr(after, name):
             return name
     return None

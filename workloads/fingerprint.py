@@ -27,7 +27,15 @@ from workloads.own_data import OwnData, OwnDataset
 from workloads.registry import WORKLOADS, WorkloadRow, dataset_of, steps_per_epoch
 from workloads.schedulers import SCHEDULERS, UNSCHEDULED, Trace
 from workloads.training import Hardware, Images, State, train
-from workloads.trial import LEFT_TO_SEED, RECORDED_LATER, TEST_FIELDS, TrialConfig, canonical_json, digest
+from workloads.trial import (
+    CLOCK_FIELDS,
+    LEFT_TO_SEED,
+    RECORDED_LATER,
+    TEST_FIELDS,
+    TrialConfig,
+    canonical_json,
+    digest,
+)
 
 STEPS = 3
 """Training steps of a probe."""
@@ -158,6 +166,14 @@ def device(hardware: Hardware) -> str:
     return f"cuda, cudnn benchmark {'on' if benchmark else 'off'}, deterministic {'on' if only else 'off'}"
 
 
+def hardware_of(described: str) -> Hardware:
+    """Returns the hardware that `device` described so."""
+    kind, _, rest = described.partition(", ")
+    if kind == "cpu":
+        return Hardware(threads=int(rest.partition(" ")[0]))
+    return Hardware(gpu=True, cudnn_benchmark="benchmark on" in rest, cudnn_deterministic="deterministic on" in rest)
+
+
 def _kind(trial: TrialConfig) -> str:
     """Returns what a probe depends on: everything except schedule, length, seed and learning rate."""
     plain = TrialConfig()
@@ -204,7 +220,7 @@ def _probe(kind: str, hardware: Hardware, row: WorkloadRow) -> str:
     measured = {
         name: value
         for name, value in record.to_json().items()
-        if name not in (*TEST_FIELDS, *RECORDED_LATER, "trial_id", "computed_by", "train_seconds", "eval_seconds")
+        if name not in (*TEST_FIELDS, *RECORDED_LATER, *CLOCK_FIELDS, "trial_id", "computed_by")
     }
     whole = hashlib.sha256(repr(sorted(measured.items())).encode())
     for name, tensor in sorted(states[0].model.items()):

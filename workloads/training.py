@@ -35,6 +35,7 @@ from workloads.registry import (
 )
 from workloads.sampling import Sampler
 from workloads.schedulers import Schedule
+from workloads.states import History, Names, tensors_digest
 from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json, packed
 
 EVALUATION_BATCH = 250
@@ -120,6 +121,11 @@ class State:
         """The number of epochs trained."""
         return len(self.history)
 
+    @property
+    def digest(self) -> str:
+        """The name of the state: a function of its values (`workloads.states`)."""
+        return tensors_digest({"model": self.model, "optimizer": self.optimizer}) + History(self.history).digest
+
     def to_bytes(self) -> bytes:
         """Returns the state as a file that `torch.load(..., weights_only=True)` reads."""
         buffer = io.BytesIO()
@@ -164,6 +170,17 @@ def build_model(config: TrialConfig, dataset: DataSource | None = None) -> nn.Mo
     if workload.initialise is not None:
         workload.initialise(model, generator(config.weights_seed))
     return model
+
+
+def initial_digest(config: TrialConfig) -> str:
+    """Returns the digest of the state that a trial begins with, on the CPU: a function of its seed.
+
+    Args:
+        config: The trial, with all settings filled in.
+    """
+    model = build_model(config)
+    optimizer = OPTIMIZERS[config.optimizer].build(model, config.lr, config.optimizer_settings)
+    return State(config=config, history=(), **_tensors(model, optimizer)).digest
 
 
 def train(
@@ -211,6 +228,7 @@ def train(
     objective = objective_of_trial(config)
     step = _Step(config, model, optimizer, sampler.class_weights(), images.device)
     image_format = ImageFormat.of(images.data)
+    names = Names(_tensors(model, optimizer), history)
     for epoch in range(len(history) + 1, config.epochs + 1):
         started = time.perf_counter()
         lr = optimizer.param_groups[0]["lr"]
@@ -252,12 +270,18 @@ def train(
             val_right=packed(val.right.tolist()) if config.per_image and val.right is not None else None,
         )
         schedule.step_epoch(record.to_json())
+        tensors = _tensors(model, optimizer)
+        record = names.added_to(record, tensors)
         history.append(record)
         if save is not None:
-            tensors = {"model": model.state_dict(), "optimizer": optimizer.state_dict()["state"]}
             # A copy, because training continues in these tensors.
             save(State(config=config, history=tuple(history), images=image_format, **copy.deepcopy(tensors)))
         yield record
+
+
+def _tensors(model: nn.Module, optimizer: Any) -> dict[str, Any]:
+    """Returns the tensors that training changes, as fields of a `State`."""
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict()["state"]}
 
 
 def _finite(value: float | None) -> float | None:

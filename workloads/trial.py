@@ -320,6 +320,12 @@ class EpochRecord:
     """Like `val_class_accuracy`, on the test images; None if not evaluated."""
     val_right: str | None = None
     """Which validation images are right after the epoch, as of `packed`; None unless asked for (`per_image`)."""
+    state_before: str | None = None
+    """Digest of the training state the epoch began with (`workloads.states`); None in records of older versions."""
+    state_after: str | None = None
+    """Digest of the training state the epoch led to; None in records of older versions."""
+    test_digest: str | None = None
+    """Digest of `state_after` and of what was measured on the test images; None if they were not evaluated."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as plain JSON values."""
@@ -332,8 +338,13 @@ RECORD_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(EpochRecord))
 TEST_FIELDS: tuple[str, ...] = tuple(name for name in RECORD_FIELDS if name.startswith("test_"))
 """The fields measured on the test images."""
 
+STATE_FIELDS: tuple[str, ...] = ("state_before", "state_after", "test_digest")
+"""The fields that name training states: digests of what else is known, not measurements."""
 
-RECORDED_LATER: frozenset[str] = frozenset({"val_right"})
+CLOCK_FIELDS: tuple[str, ...] = ("train_seconds", "eval_seconds")
+"""The fields that differ from one training to the next, though all else is the same."""
+
+RECORDED_LATER: frozenset[str] = frozenset({"val_right", *STATE_FIELDS})
 """Fields of `EpochRecord` added after trials had been stored: no part of what identifies how a trial trains."""
 
 

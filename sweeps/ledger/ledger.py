@@ -40,6 +40,9 @@ FLUSH_SECONDS = 1.0
 BEST_KEPT: tuple[Keep, ...] = ("best", "all")
 """With these, each trial knows the checkpoint of its best epoch."""
 
+ALIKE = "the same training as a trial that diverged"
+"""Why a trial diverged that was not trained itself."""
+
 
 class _Best(NamedTuple):
     value: float
@@ -317,7 +320,7 @@ class Ledger:
         for member in news:
             status = self.statuses.get(member.trial_id)
             if status is None or status.status in FAILED_STATUSES:
-                self.set_status(member.trial_id, "diverged", error="the same training as a trial that diverged")
+                self.set_status(member.trial_id, "diverged", error=ALIKE)
 
     def deliver(
         self, delivery: Delivery, checkpoint: Checkpoint | None, place: Mapping[str, Any] | None = None

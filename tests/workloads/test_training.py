@@ -21,7 +21,7 @@ from workloads.optimizers import OPTIMIZERS
 from workloads.registry import resolve
 from workloads.schedulers import SCHEDULERS
 from workloads.training import Hardware, Images, State, build_model, evaluate, seconds_per_epoch, train
-from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json, packed
+from workloads.trial import TEST_FIELDS, Diverged, EpochRecord, TrialConfig, canonical_json, packed
 
 SHORT = TrialConfig(optimizer="sgd_momentum", lr=0.02, batch_size=32, epochs=6, train_limit=150)
 """A trial of a second on `few_images`: five steps an epoch, the last of 22 images."""
@@ -254,7 +254,7 @@ def test_when_test_images_are_evaluated(
     for name in ("test_loss", "test_accuracy"):
         assert [record["epoch"] for record in records if record[name] is not None] == expected
     plain, _ = trained(SHORT, few_images)
-    unmeasured = {"trial_id": None, "computed_by": None, "test_loss": None, "test_accuracy": None}
+    unmeasured = dict.fromkeys(("trial_id", "computed_by", *TEST_FIELDS))
     assert [r | unmeasured for r in records] == [r | unmeasured for r in plain], "looking does not change training"
     assert records[-1]["test_loss"] == plain[-1]["test_loss"]
 
