@@ -15,7 +15,7 @@ from workloads.registry import resolve
 from workloads.states import HISTORY_FIELDS, History, tensors_digest
 from workloads.states import test_digest as digest_of_test
 from workloads.training import Images, State, initial_digest, train
-from workloads.trial import CLOCK_FIELDS, RECORDED_LATER, TEST_FIELDS, EpochRecord, TrialConfig
+from workloads.trial import CLOCK_FIELDS, RECORDED_LATER, STATE_FIELDS, TEST_FIELDS, EpochRecord, TrialConfig
 
 SHORT = TrialConfig(optimizer="sgd_momentum", lr=0.02, batch_size=32, epochs=3, train_limit=150)
 
@@ -28,7 +28,7 @@ def trained(config: TrialConfig, images: Images, **how: Any) -> tuple[list[Epoch
 
 
 def names(records: list[EpochRecord]) -> list[tuple[str | None, ...]]:
-    return [tuple(getattr(record, name) for name in RECORDED_LATER) for record in records]
+    return [tuple(getattr(record, name) for name in STATE_FIELDS) for record in records]
 
 
 @pytest.mark.parametrize("optimizer", [name for name, row in OPTIMIZERS.items() if not row.not_applicable])
@@ -80,7 +80,7 @@ def test_every_value_counts(few_images: Images) -> None:
 def test_test_results_have_a_digest_of_their_own(few_images: Images) -> None:
     last = trained(SHORT, few_images)[0][-1]
     assert last.test_digest == digest_of_test(str(last.state_after), last.to_json())
-    for name in set(TEST_FIELDS) - set(RECORDED_LATER):
+    for name in set(TEST_FIELDS) - set(STATE_FIELDS):
         assert digest_of_test(str(last.state_after), last.to_json() | {name: 0.25}) != last.test_digest
 
 
