@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 
@@ -90,7 +89,6 @@ def _options(sweep: Sweep, words: Sequence[str]) -> Options:
         spread(words),
         default=sweep.default_options(),
         description=sweep.question,
-        config=(tyro.conf.FlagCreatePairsOff,),
     )
 
 

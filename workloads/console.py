@@ -37,7 +37,7 @@ def parse(flags: type[Flags], words: Sequence[str] | None = None, **how: Any) ->
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            said: Flags = tyro.cli(flags, args=words, **how)
+            said: Flags = tyro.cli(flags, args=words, config=(tyro.conf.FlagCreatePairsOff,), **how)
             return said
     except SystemExit as end:
         if not end.code:
