@@ -92,7 +92,17 @@ HONEST: Mapping[str, tuple[Sweep, tuple[dict[str, Any], ...]]] = {
     "raced": (SWEEP, ({"decide": True, "max_seeds": 3, "lrs": (0.01,), "epochs": 2},)),
     "rare classes": (
         SWEEP,
-        ({"grid": ("workload=lenet_synthetic", "workload.imbalance=0.5", "workload.clip_norm=1.0"), "epochs": 2},),
+        (
+            {
+                "grid": (
+                    "workload=lenet_synthetic",
+                    "workload.thin_classes=[0,6]",
+                    "workload.thin_to=0.2",
+                    "workload.clip_norm=1.0",
+                ),
+                "epochs": 2,
+            },
+        ),
     ),
     "a line search": (SWEEP, ({"optimizers": ("lbfgs",), "lrs": (0.1,), "epochs": 2},)),
 }
