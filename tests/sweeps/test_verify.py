@@ -96,7 +96,7 @@ HONEST: Mapping[str, tuple[Sweep, tuple[dict[str, Any], ...]]] = {
             {
                 "grid": (
                     "workload=lenet_synthetic",
-                    "workload.thin_classes=[0,6]",
+                    "workload.thin_classes=[0,1]",
                     "workload.thin_to=0.2",
                     "workload.clip_norm=1.0",
                 ),
