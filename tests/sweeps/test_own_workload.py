@@ -194,6 +194,7 @@ def write(folder: Path, count: int = 8_000) -> Path:
     return folder / "mine.py"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_killed_and_gone_on_with(tmp_path: Path, places: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """From a file of the user's own with a module beside it, run from another folder."""

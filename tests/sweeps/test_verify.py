@@ -108,7 +108,13 @@ HONEST: Mapping[str, tuple[Sweep, tuple[dict[str, Any], ...]]] = {
 }
 
 
-@pytest.mark.parametrize("case", HONEST)
+SHORT = {"optimizers", "plateau", "shared, some diverge", "no weights", "longer, wider, narrower"}
+"""Those that every run of the suite looks at; the others are for `pytest -m slow`."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in SHORT else pytest.mark.slow) for case in HONEST]
+)
 def test_an_honest_sweep_is_verified(case: str, storage: str) -> None:
     sweep, questions = HONEST[case]
     for options in questions:
