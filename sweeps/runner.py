@@ -266,6 +266,8 @@ class Asked:
     def _add(self, trials: Sequence[TrialConfig]) -> None:
         """Takes in trials that are asked for, and what is stored of them here and in other sweeps."""
         new = [trial for trial in trials if trial.trial_id not in self.ledger.trials]
+        if not new and self.ledger.trials:
+            return
         neighbours = near(new, self._stored)
         self._fingerprint([*new, *neighbours])
         differences = changed(self._stored, self._now)
@@ -326,6 +328,7 @@ class Asked:
         """
         began, self._ends = time.monotonic(), self.ledger.ends
         decision = self.policy.decide(results(self.ledger.ended()))
+        self._rested = time.monotonic() + RESTS * (time.monotonic() - began)
         takes = sum(trial.epochs for trial in decision.add) * (seconds or 0.0)
         if until is not None and not decision.over and time.monotonic() + takes > until:
             end = f"The time given ends here: the next round takes about {duration(takes)}."
@@ -338,7 +341,6 @@ class Asked:
         for trial_id, why in decision.stop.items():
             self.ledger.stop(trial_id, why)
         self.ledger.pause_at(decision.until)
-        self._rested = time.monotonic() + RESTS * (time.monotonic() - began)
 
     def _may_decide(self) -> bool:
         """Whether something may be decided though not all has ended, and by more than was known the last time."""

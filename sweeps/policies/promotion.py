@@ -72,7 +72,7 @@ class Promotion:
         told = [f"{many:,} after epoch {rung}" for rung, many in zip(self.rungs, went_on, strict=True)]
         over = all(one.decided for one in climbs)
         return Decision(
-            add=self.trials,
+            add=self._in_turns,
             stop={trial.trial_id: stopped[name] for trial, name in named if name in stopped},
             until={trial.trial_id: until[name] for trial, name in named if name in until},
             over=over,
@@ -80,8 +80,16 @@ class Promotion:
         )
 
     def ordered(self, trials: Iterable[TrialConfig]) -> list[TrialConfig]:
-        """Returns trials as they come: in the order of the question."""
-        return list(trials)
+        """Returns trials in the order of the question."""
+        places = {trial.trial_id: place for place, trial in enumerate(self.trials)}
+        return sorted(trials, key=lambda trial: places.get(trial.trial_id, len(places)))
+
+    @cached_property
+    def _in_turns(self) -> tuple[TrialConfig, ...]:
+        """The trials in the order in which they are begun: the first of each group, the second of each, and so on."""
+        turn = {name: place for group in self._groups for place, name in enumerate(group)}
+        named = zip(self.trials, self._names, strict=True)
+        return tuple(trial for trial, _ in sorted(named, key=lambda pair: turn[pair[1]]))
 
     def to_json(self) -> None:
         """Returns nothing: a report tells from the trials' statuses."""
