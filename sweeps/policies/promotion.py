@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sweeps.policies.policy import Decision, Results
-from sweeps.policies.rungs import Ahead, Group, Rule, ahead, climb
+from sweeps.policies.rungs import Ahead, Group, Rule, ahead, climb, of_trials
 from workloads.errors import InputError
 from workloads.trial import TrialConfig, configuration_id, digest
 
@@ -65,16 +65,13 @@ class Promotion:
     def decide(self, known: Results) -> Decision:
         """Returns how far each trial is trained by what is known, and which go no further."""
         climbs = [climb(group, known, self.rule, self.rungs) for group in self._groups]
-        until = {name: rung for one in climbs for name, rung in one.until.items()}
-        stopped = {name: why for one in climbs for name, why in one.stopped.items()}
-        named = list(zip(self.trials, self._names, strict=True))
         went_on = [sum(counts) for counts in zip(*(one.went_on for one in climbs), strict=True)]
         told = [f"{many:,} after epoch {rung}" for rung, many in zip(self.rungs, went_on, strict=True)]
         over = all(one.decided for one in climbs)
         return Decision(
             add=self._in_turns,
-            stop={trial.trial_id: stopped[name] for trial, name in named if name in stopped},
-            until={trial.trial_id: until[name] for trial, name in named if name in until},
+            stop=of_trials(self.trials, (one.stopped for one in climbs)),
+            until=of_trials(self.trials, (one.until for one in climbs)),
             over=over,
             reason=f"Went on, of {sum(map(len, self._groups)):,} configurations: {', '.join(told)}." if over else "",
         )

@@ -17,11 +17,14 @@ from functools import partial
 from itertools import count, takewhile
 from math import inf
 from statistics import fmean, median
-from typing import Any
+from typing import Any, TypeVar
 
 from sweeps.policies.policy import Results
 from workloads.console import counted
 from workloads.errors import InputError
+from workloads.trial import TrialConfig, configuration_id
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,18 @@ def climb(group: Group, known: Results, rule: Rule, rungs: Sequence[int], *, las
         went_on.append(len(promoted))
         came = promoted
     return Climb(until=until, stopped=stopped, went_on=tuple(went_on), decided=all_came)
+
+
+def of_trials(trials: Sequence[TrialConfig], of_configurations: Iterable[Mapping[str, Value]]) -> dict[str, Value]:
+    """Returns for trials, by id, what climbs say of their configurations; those they say nothing of are left out.
+
+    Args:
+        trials: The trials.
+        of_configurations: What each climb says: configuration -> value.
+    """
+    said = {name: value for one in of_configurations for name, value in one.items()}
+    named = ((trial.trial_id, configuration_id(trial)) for trial in trials)
+    return {trial_id: said[name] for trial_id, name in named if name in said}
 
 
 def _has_come(known: Results, group: Group, rung: int, name: str) -> bool:

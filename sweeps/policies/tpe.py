@@ -90,13 +90,10 @@ class Tpe:
         """Returns all trials asked for so far and those of the next rounds, or that there is none."""
         asked = [self._course(place, known).asked(known) for place in range(len(self.groups))]
         add = tuple(trial for one in asked for trial in one.trials)
-        named = [(trial.trial_id, configuration_id(trial)) for trial in add]
-        until = {name: rung for one in asked for name, rung in one.climb.until.items()}
-        stopped = {name: why for one in asked for name, why in one.climb.stopped.items()}
         return Decision(
             add=add,
-            stop={trial_id: stopped[name] for trial_id, name in named if name in stopped},
-            until={trial_id: until[name] for trial_id, name in named if name in until},
+            stop=rungs.of_trials(add, (one.climb.stopped for one in asked)),
+            until=rungs.of_trials(add, (one.climb.until for one in asked)),
             over=all(one.over for one in asked),
             reason=f"{len(add):,} trials by now: more where the results are best." if known else "",
         )
