@@ -147,7 +147,8 @@ def test_beside_what_needs_all_draws(storage: str) -> None:
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_with_early_stopping(rule: str) -> None:
     policy = search(40, rule=rule)
-    *_, last = played(policy)
+    *before, last = played(policy)
+    assert not any(one.stop for one in before if len(one.add) < 40), "nobody is stopped while more are to be drawn"
     assert len(last.add) == 40
     best = max(last.add, key=bump)
     assert best.trial_id not in last.until.keys() | last.stop.keys()
