@@ -15,7 +15,7 @@ import polars as pl
 
 from analysis.measures import common_measure
 from analysis.statistics.outlook import Outlook, outlook
-from analysis.statistics.rounds import Course, run
+from analysis.statistics.rounds import Course, run, seed_order
 from analysis.store import SweepSpec
 from workloads.measure import Measure
 from workloads.trial import TrialConfig, configuration_id, configurations_digest
@@ -128,12 +128,8 @@ def ahead(specs: Sequence[SweepSpec], trials: pl.DataFrame, most: int = MOST_SEE
     of = _rows(spec)
     if max(of.values()) == 0:
         return None
-    if spec.race:
-        seeds = list(spec.race["seeds"])
-    else:
-        seeds = trials["seed"].value_counts().sort("count", "seed", descending=(True, False))["seed"].to_list()
-    seeds += [seed for seed in range(1, most + len(seeds) + 1) if seed not in seeds]
-    values, ended, diverged = _results(trials, of, seeds[:most], common_measure(specs))
+    seeds = seed_order(trials["seed"], most, first=spec.race["seeds"] if spec.race else ())
+    values, ended, diverged = _results(trials, of, seeds, common_measure(specs))
     groups = _groups(spec.trials, of)
     course = run(values, ended, diverged, groups, care=spec.care)
     epochs = dict(sorted((of[trial.trial_id], trial.epochs) for trial in spec.trials))

@@ -21,7 +21,8 @@ does. If the leader itself diverges, those that were dropped because of it come 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +40,23 @@ _CHANGES = 4
 """How often the lead may change in one look: on seeds of their own, three can each be ahead of the next."""
 Standing = Literal["leads", "in question", "practically equal", "same results", "worse", "diverges", "no result"]
 """Where a configuration stands: its relation to the leader, but for `worse`, which is to the one that beat it."""
+
+
+def seed_order(
+    used: Iterable[int], most: int, *, first: Iterable[int] = (), asked: Iterable[int] = ()
+) -> tuple[int, ...]:
+    """Returns the seeds of a race in the order in which to use them; to be stored with it when it starts.
+
+    Args:
+        used: The seed of each result that is there when it starts: those that most configurations have come first.
+        most: Seeds that a configuration may have at most. A larger number only adds to the end.
+        first: Seeds that come before those.
+        asked: Seeds that come after those; then 1, 2, 3, ...
+    """
+    counts = Counter(used)
+    order = dict.fromkeys([*first, *sorted(counts, key=lambda seed: (-counts[seed], seed)), *asked])
+    more = [seed for seed in range(1, most + len(order) + 1) if seed not in order]
+    return (*order, *more)[:most]
 
 
 @dataclass(frozen=True, kw_only=True)

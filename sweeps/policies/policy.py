@@ -79,7 +79,7 @@ class Decision:
         return cls(**{**values, "add": tuple(TrialConfig.from_json(trial) for trial in values.get("add", ()))})
 
 
-class Outlook(Protocol):
+class Prospects(Protocol):
     """What lies ahead, as far as a policy can tell."""
 
     def said(self, seconds: float | None) -> str:
@@ -110,5 +110,5 @@ class Policy(Protocol):
     def to_json(self) -> Mapping[str, Any] | None:
         """Returns what a report has to know of it as plain JSON values; None for nothing."""
 
-    def outlook(self, known: Results) -> Outlook | None:
+    def outlook(self, known: Results) -> Prospects | None:
         """Returns what lies ahead, by what is known; None if there is nothing to be said."""

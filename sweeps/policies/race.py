@@ -7,7 +7,6 @@ spent. How that is found, and how sure it is: `analysis.statistics.rounds`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +41,7 @@ class Race:
     """What is compared, whatever their seeds."""
     seeds: tuple[int, ...]
     """In the order in which they are used; as many as a configuration may have at most. Stored with the race: see
-    `seed_order`."""
+    `rounds.seed_order`."""
     groups: tuple[str, ...] | None = None
     """Each configuration's group, if the question is which group's best is best."""
     labels: tuple[str, ...] | None = None
@@ -211,21 +210,6 @@ class Race:
         others = [one for one in still if self.groups is None or self.groups[one] != leading]
         where = "" if leading is None else " of other groups"
         return f"The budget ends here, {seeds}: {leader} leads, and cannot be told apart from {len(others):,}{where}."
-
-
-def seed_order(known: Results, most: int, *, first: Iterable[int] = (), asked: Iterable[int] = ()) -> tuple[int, ...]:
-    """Returns the seeds of a race in the order in which to use them; to be stored with it when it starts.
-
-    Args:
-        known: The results that are there when it starts: seeds that most configurations have come first.
-        most: Seeds that a configuration may have at most. A larger number only adds to the end.
-        first: Seeds that come before those.
-        asked: Seeds that come after those; then 1, 2, 3, ...
-    """
-    counts = Counter(seed for by_seed in known.values() for seed in by_seed)
-    order = dict.fromkeys([*first, *sorted(counts, key=lambda seed: (-counts[seed], seed)), *asked])
-    more = [seed for seed in range(1, most + len(order) + 1) if seed not in order]
-    return (*order, *more)[:most]
 
 
 MOST_NAMED = 3

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from analysis.loading import labels
 from analysis.race import MOST_SEEDS
+from analysis.statistics.rounds import seed_order
 from analysis.store import SweepSpec
 from sweeps.policies import Race, Results
-from sweeps.policies.race import seed_order
 from sweeps.question.options import Options
 from sweeps.question.sweep import Plan, Sweep
 from workloads.errors import InputError
@@ -83,7 +83,9 @@ def race_of(sweep: Sweep, planned: Plan, options: Options, stored: SweepSpec | N
     groups = tuple(_group(trial, configurations) for trial in configurations)
     return Race(
         configurations=configurations,
-        seeds=seed_order(known, most, first=[*chosen, *before], asked=asked),
+        seeds=seed_order(
+            (seed for by_seed in known.values() for seed in by_seed), most, first=[*chosen, *before], asked=asked
+        ),
         groups=groups if len(set(groups)) > 1 else None,
         labels=tuple(named[trial.trial_id] for trial in configurations),
         care=options.care,

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.statistics.rounds import run
-from sweeps.policies import Decision, Grid, Outcome, Policy, Race, Results
+from analysis.statistics.rounds import run, seed_order
+from sweeps.policies import Decision, Grid, Outcome, Policy, Race
 from sweeps.policies.policy import results
-from sweeps.policies.race import seed_order
 from workloads.errors import InputError
 from workloads.measure import Measure
 from workloads.trial import TrialConfig
@@ -157,11 +156,11 @@ def test_the_outlook_names_what_is_left() -> None:
 
 
 def test_seeds_that_are_there_come_first() -> None:
-    known: Results = {"a": {21: Outcome(value=0.1), 3: Outcome(value=0.1)}, "b": {21: Outcome(value=0.1)}}
-    assert seed_order(known, 5) == (21, 3, 1, 2, 4)
-    assert seed_order({}, 3) == (1, 2, 3)
-    assert seed_order({}, 3, asked=(21,)) == (21, 1, 2)
-    assert seed_order(known, 4, first=(7,), asked=(8, 3)) == (7, 21, 3, 8)
+    used = [3, 21, 21]
+    assert seed_order(used, 5) == (21, 3, 1, 2, 4)
+    assert seed_order([], 3) == (1, 2, 3)
+    assert seed_order([], 3, asked=(21,)) == (21, 1, 2)
+    assert seed_order(used, 4, first=(7,), asked=(8, 3)) == (7, 21, 3, 8)
 
 
 @pytest.mark.parametrize(
