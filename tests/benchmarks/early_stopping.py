@@ -11,11 +11,12 @@ accuracies. Prints a table and writes `tests/benchmarks/results/early_stopping.j
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from sweeps.question.keywords import options_of
 from sweeps.question.sweep import plan
 from tests.benchmarks import figures
 from workloads.registry import data_of, dataset_of
-from workloads.trial import TrialConfig
+from workloads.trial import Diverged, EpochRecord, TrialConfig
 
 EPOCHS = 9
 SEARCHES: Mapping[str, dict[str, Any]] = {
@@ -122,13 +123,21 @@ def _train(config: dict[str, Any], data: Any, order: str) -> None:
 
     states: list[State] = []
     trial = TrialConfig.from_json(json.loads(config["trial"]))
-    for record in train(trial, images=Images(data, torch.device("cpu")), save=states.append):
+    records = train(trial, images=Images(data, torch.device("cpu")), save=states.append)
+    while (record := _next(records)) is not None:
         with open(order, "a") as file:  # noqa: PTH123 - appended to by several processes, a line at a time
             file.write(f"{record.val_accuracy}\n")
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "state.pt").write_bytes(states.pop().to_bytes())
             checkpoint = tune.Checkpoint.from_directory(folder)
             tune.report({"val_accuracy": record.val_accuracy}, checkpoint=checkpoint)
+
+
+def _next(records: Iterator[EpochRecord]) -> EpochRecord | None:
+    """Returns the next record; none where a trial has ended or diverged, which is a result and no failure."""
+    with contextlib.suppress(Diverged):
+        return next(records, None)
+    return None
 
 
 SIDES = (ours, with_asha)

@@ -7,18 +7,25 @@
 is a power law towards a final value, which is a parabola in the places of three settings, the first of which matters
 most; how fast a setting learns says nothing about how it ends, and every epoch has noise. Early stopping is compared
 with full training of as many draws as its epochs pay for; samplers at equal numbers of trials, all trained to the end;
-TPE in rounds with Optuna's own loop on the same function, which takes one trial after the other.
+TPE in rounds with Optuna's own loop on the same function, which takes one trial after the other. Halving is played
+beside the rule of Ray Tune's ASHA, on the same curves with two workers: epochs in all, and until the first epoch that
+is as good as the worse of the two best.
 """
 
 from __future__ import annotations
 
+import heapq
 import time
 from dataclasses import dataclass
+from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 import tyro
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers.async_hyperband import _Bracket
 
 from sweeps.policies import Outcome, Promotion, Tpe
 from sweeps.policies.policy import results
@@ -101,6 +108,104 @@ def of_rules(arguments: Arguments) -> list[dict[str, object]]:
                 trained.setdefault(name, []).append(took)
         rows += [_row(name, regrets, round(np.mean(trained[name]))) for name, regrets in found.items()]
     return rows
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A search that stops early, beside ASHA: two groups that are asked about together, two workers."""
+
+    epochs: list[int]
+    """Trained until all is trained; ours, ASHA's."""
+    until: list[int]
+    """Trained until the first one that is as good as the worse of the two best; ours, ASHA's."""
+
+
+def beside(seed: int, trials: int) -> Beside:
+    """Returns one search in virtual time, an epoch of which takes a worker 1 +- 0.1."""
+    source = np.random.default_rng((4, seed))
+    draws = [draw("sobol", 2 * seed + group, NAMES, trials) for group in range(2)]
+    measured = np.concatenate([curves(places, source) for places in draws])
+    seen = [_with_rungs(measured, trials, source), _with_asha(measured, trials, source)]
+    target = min(map(max, seen))
+    return Beside(
+        epochs=[len(values) for values in seen],
+        until=[1 + next(place for place, value in enumerate(values) if value >= target) for values in seen],
+    )
+
+
+def _with_rungs(measured: Array, trials: int, source: np.random.Generator) -> list[float]:
+    """Returns the accuracy of every epoch in the order in which ours trains them."""
+    groups = [
+        tuple(TrialConfig(optimizer=name, lr=1e-3 * (number + 1), epochs=EPOCHS) for number in range(trials))
+        for name in ("adam", "sgd")
+    ]
+    policy = Promotion(trials=sum(groups, ()), rule=RULES["halving"], drawn=True)
+    curve = dict(zip(policy.trials, measured, strict=True))
+    came: dict[TrialConfig, int] = dict.fromkeys(policy.trials, 0)
+    busy: list[tuple[float, int, TrialConfig]] = []
+    seen: list[float] = []
+    now, over = 0.0, False
+    while not over:
+        decision = policy.decide(
+            results(
+                (trial, Outcome(value=None, under_way=True, curve=tuple(curve[trial][:epoch])))
+                for trial, epoch in came.items()
+                if epoch
+            )
+        )
+        left = {trial: decision.until.get(trial.trial_id, EPOCHS) - epoch for trial, epoch in came.items()}
+        waiting = [trial for trial in decision.add if left[trial] and trial not in {one for *_, one in busy}]
+        for trial in sorted(waiting, key=left.__getitem__, reverse=True)[: 2 - len(busy)]:  # as the tree takes them
+            heapq.heappush(busy, (now + _duration(source), len(seen), trial))
+        while busy:
+            now, _, trial = heapq.heappop(busy)
+            came[trial] += 1
+            seen.append(float(curve[trial][came[trial] - 1]))
+            if came[trial] == decision.until.get(trial.trial_id, EPOCHS):
+                break
+            heapq.heappush(busy, (now + _duration(source), len(seen), trial))
+        over = not busy and not waiting
+    return seen
+
+
+def _with_asha(measured: Array, trials: int, source: np.random.Generator) -> list[float]:
+    """Returns the same for the rule of Ray Tune's ASHA, which takes trials as they come, with the same rungs."""
+    rung, *_ = promotion(trials, "halving").rungs
+    bracket = _Bracket(rung, EPOCHS, 3, 0)
+    begun = iter([place + trials * group for place in range(trials) for group in range(2)])
+    came = [0] * len(measured)
+    seen: list[float] = []
+    busy = [(_duration(source), next(begun)), (_duration(source), next(begun))]
+    heapq.heapify(busy)
+    while busy:
+        now, place = heapq.heappop(busy)
+        came[place] += 1
+        value = float(measured[place][came[place] - 1])
+        seen.append(value)
+        answer = bracket.on_result(SimpleNamespace(trial_id=str(place)), came[place], value)
+        goes_on = answer == TrialScheduler.CONTINUE and came[place] < EPOCHS
+        if (following := place if goes_on else next(begun, None)) is not None:
+            heapq.heappush(busy, (now + _duration(source), following))
+    return seen
+
+
+def _duration(source: np.random.Generator) -> float:
+    return 1 + 0.1 * source.random()
+
+
+def beside_asha(arguments: Arguments) -> list[dict[str, object]]:
+    """Returns medians of ours over ASHA's."""
+    found = [beside(seed, arguments.trials) for seed in range(max(2, arguments.searches // 2))]
+    return [
+        {
+            "beside ASHA": name,
+            "ours": median(values[0] for values in one),
+            "asha": median(values[1] for values in one),
+            "ratio": median(values[0] / values[1] for values in one),
+            "searches": len(one),
+        }
+        for name, one in {"in all": [b.epochs for b in found], "until the same best": [b.until for b in found]}.items()
+    ]
 
 
 def _row(name: str, regrets: list[float], epochs: int) -> dict[str, object]:
@@ -201,13 +306,19 @@ def table(measured: Rows) -> Table:
         for row in searches
     ]
     took = "; ".join(f"{row['search']} {row['seconds']:.2f} s" for row in measured if "seconds" in row)
-    return Table(("search", "epochs", "regret", "standard error", "searches"), rows, (f"Decisions: {took}.",))
+    asha = "; ".join(
+        f"{row['beside ASHA']} {row['ours']:g} and {row['asha']:g}, {row['ratio']:.2f} x"
+        for row in measured
+        if "ratio" in row
+    )
+    notes = (f"Epochs of halving and of Ray Tune's ASHA, medians of the same searches: {asha}.", f"Decisions: {took}.")
+    return Table(("search", "epochs", "regret", "standard error", "searches"), rows, notes)
 
 
 def main() -> None:
     """Runs the benchmark."""
     arguments = tyro.cli(Arguments)
-    measured = [*of_rules(arguments), *of_samplers(arguments), *of_decisions()]
+    measured = [*of_rules(arguments), *of_samplers(arguments), *beside_asha(arguments), *of_decisions()]
     table(measured).show()
     figures.write("searching", vars(arguments), measured)
 

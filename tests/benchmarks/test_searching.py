@@ -1,7 +1,7 @@
 """What searches find for their budget, in short and with wide margins."""
 
 from sweeps.policies.rungs import RULES
-from tests.benchmarks.searching import Arguments, of_rules, of_samplers, table
+from tests.benchmarks.searching import Arguments, beside_asha, of_rules, of_samplers, table
 
 
 def test_early_stopping_finds_more_for_its_epochs_and_samplers_are_no_worse_than_random() -> None:
@@ -14,3 +14,9 @@ def test_early_stopping_finds_more_for_its_epochs_and_samplers_are_no_worse_than
     assert regret["sobol"] < 1.2 * regret["random"]
     assert regret["tpe"] < 1.5 * regret["random"]
     assert len(table(rows).rows) == 8
+
+
+def test_beside_asha_on_the_same_curves() -> None:
+    rows = {str(row["beside ASHA"]): float(str(row["ratio"])) for row in beside_asha(Arguments(searches=60))}
+    assert 0.7 < rows["in all"] < 1.1
+    assert 0.6 < rows["until the same best"] < 1.7
