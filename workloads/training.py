@@ -442,14 +442,16 @@ def _train_epoch(
     step.model.train()
     seed = config.batches_seed(epoch)
     order = sampler.order(generator(seed, epoch)).to(images.device)
-    augment, draws = Augmentation.of(settings_of(config)), generator(seed, epoch, _AUGMENTATION)
+    batches = torch.split(order, config.batch_size)
+    augment, size = Augmentation.of(settings_of(config)), images.images.shape[-2:]
+    draws = augment.draw([len(batch) for batch in batches], size, generator(seed, epoch, _AUGMENTATION), images.device)
     losses: list[Tensor] = []
     values: list[Tensor] = []
     norms: list[Tensor] = []
     evaluations, lr = step.evaluations, 0.0
-    for indices in torch.split(order, config.batch_size):
+    for indices, drawn in zip(batches, draws, strict=True):
         batch, targets = images.take("train", indices)
-        loss, outputs, norm = step(augment(batch, draws), targets)
+        loss, outputs, norm = step(augment(batch, drawn), targets)
         losses.append(loss * len(targets))
         value = step.objective.batch_sum(outputs, targets, losses[-1])
         if value is not None:
