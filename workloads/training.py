@@ -47,7 +47,7 @@ _AUGMENTATION, _NETWORK, _EVALUATION = 1, 2, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The resources granted to a trial, and the cuDNN settings."""
+    """The resources granted to a trial, and how a GPU computes."""
 
     gpu: bool = False
     """Train on the (first visible) GPU."""
@@ -59,6 +59,9 @@ class Hardware:
     """`torch.backends.cudnn.benchmark`: let cuDNN pick the fastest algorithm; its choice may vary between runs."""
     cudnn_deterministic: bool = True
     """`torch.backends.cudnn.deterministic`: use only deterministic algorithms."""
+    tf32: bool = False
+    """Let GPUs that can (Ampere and later) round the factors of convolutions and matrix products to 10 bits, which is
+    faster; torch does so for convolutions unless it is told not to."""
 
     def apply(self) -> torch.device:
         """Configures the process and returns the device to train on."""
@@ -67,6 +70,7 @@ class Hardware:
             return torch.device("cpu")
         torch.backends.cudnn.benchmark = self.cudnn_benchmark
         torch.backends.cudnn.deterministic = self.cudnn_deterministic
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
         if self.gpu_memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(self.gpu_memory_fraction)
         return torch.device("cuda")

@@ -46,6 +46,7 @@ class Run:
         notifier: Whom the first failure is told; None for nobody.
         lock: The sweep's; when it is lost, the run ends and writes nothing more.
         machine: What the probe of a worker's machine has to come to; None where it is this one.
+        device: Which kind of device a worker has to have; None as before.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Run:
         notifier: Notifier | None = None,
         lock: Lock | None = None,
         machine: str | None = None,
+        device: str | None = None,
     ) -> None:
         self.tree = tree
         self.ledger = ledger
@@ -72,7 +74,7 @@ class Run:
         self.keep = keep
         self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
         self._lock = lock or Lock()
-        self._machine = machine
+        self._machine, self._device = machine, device
         self._name = secrets.token_hex(4)
         self._told: set[str] = set()
         """Why trials failed, as far as it has been said."""
@@ -121,6 +123,7 @@ class Run:
             name=self.store.name,
             run=self._name,
             machine=self._machine,
+            device=self._device,
             hardware=self.placement.hardware(),
             gpus=self.placement.gpus_per_trial or None,
             timeout=self.placement.trial_timeout,

@@ -26,6 +26,7 @@ class Placement:
     dashboard: bool = False
     cudnn_benchmark: bool = False
     cudnn_deterministic: bool = True
+    tf32: bool = False
     trial_timeout: float | None = None
 
     @property
@@ -41,6 +42,7 @@ class Placement:
             gpu_memory_fraction=self.gpus_per_trial if 0 < self.gpus_per_trial < 1 else None,
             cudnn_benchmark=self.cudnn_benchmark,
             cudnn_deterministic=self.cudnn_deterministic,
+            tf32=self.tf32,
         )
 
 

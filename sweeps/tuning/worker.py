@@ -20,7 +20,7 @@ from sweeps.tuning.errors import StorageError
 from sweeps.tuning.job import Job
 from sweeps.tuning.watchdog import Watchdog
 from workloads import blame
-from workloads.fingerprint import probe_machine
+from workloads.fingerprint import device, probe_machine
 from workloads.registry import WORKLOADS, WorkloadRow, dataset_of
 from workloads.training import Images, State
 from workloads.trial import Diverged, EpochRecord, Status
@@ -30,7 +30,7 @@ Train = Callable[..., Iterator[EpochRecord]]
 
 
 _images: dict[tuple[str, str], Images] = {}
-"""Data sets on this worker's device: an actor trains many paths, the data stays."""
+"""The data set on this worker's device, of the path it trained last: an actor trains many, the data stays."""
 
 
 def train_path(
@@ -49,8 +49,7 @@ def train_path(
     store = SweepStore(job.storage_path, job.name)
     watchdog = Watchdog(job, store)
     try:
-        if job.machine is not None and probe_machine(job.hardware) != job.machine:
-            raise StorageError(_OTHER_MACHINE.format(socket.gethostname()))
+        _check_machine(job)
         with _storage(store):
             stack = watchdog.bites()
         if stack is not None:
@@ -75,6 +74,19 @@ def train_path(
         )
 
 
+def _check_machine(job: Job) -> None:
+    """Refuses to train where the same steps may give other bits: epochs are shared, and go on, on one kind of machine.
+
+    Raises:
+        StorageError: It is another kind than the sweep started on; no trial's fault.
+    """
+    if job.device is not None and (here := device(job.hardware)) != job.device:
+        raise StorageError(_OTHER_DEVICE.format(socket.gethostname(), here, job.device))
+    if job.machine is not None and probe_machine(job.hardware) != job.machine:
+        raise StorageError(_OTHER_MACHINE.format(socket.gethostname()))
+
+
+_OTHER_DEVICE = "the node {} trains on {}, but this sweep started on {}; use nodes of one type"
 _OTHER_MACHINE = (
     "the node {} is of another type than the one this sweep started on: the same steps give other bits there; "
     "use nodes of one type"
@@ -147,10 +159,12 @@ def _images_for(job: Job, data: Mapping[str, Any]) -> Images | None:
     name = dataset_of(job.config).name
     if name not in data:
         return None
-    device = job.hardware.apply()
-    key = (data[name].hex(), str(device))
+    on = job.hardware.apply()
+    key = (data[name].hex(), str(on))
     if key not in _images:
-        _images[key] = Images(ray.get(data[name]), device)
+        # One at a time: what is on a GPU stays there as long as somebody holds it.
+        _images.clear()
+        _images[key] = Images(ray.get(data[name]), on)
     return _images[key]
 
 

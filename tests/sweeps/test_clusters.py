@@ -13,10 +13,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
@@ -233,7 +235,9 @@ def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(
         session.check_placement(Placement(gpus_per_trial=3))
 
 
-def test_fraction_and_concurrency_may_change_when_a_sweep_goes_on() -> None:
+def test_fraction_and_concurrency_may_change_when_a_sweep_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = SimpleNamespace(name="Tesla T4", major=7, minor=5, multi_processor_count=40)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: one)
     placements = [
         Placement(gpus_per_trial=0.25),
         Placement(gpus_per_trial=1),

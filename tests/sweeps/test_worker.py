@@ -98,6 +98,16 @@ def test_a_machine_of_another_type_trains_nothing(
         assert "of another type than the one this sweep started on" in end["error"]
 
 
+def test_a_shared_path_stays_on_one_kind_of_device(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker, "_report", lambda **news: told.append(news))
+    job = replace(a_job(storage), device="cpu, 8 threads")
+    worker.train_path({"job": job.to_json()}, {}, stand_in)
+    (end,) = told
+    assert end["end"] == "storage", "it ends the run, and fails no trial"
+    assert "trains on cpu, 1 thread, but this sweep started on cpu, 8 threads; use nodes of one type" in end["error"]
+
+
 def no_answer(*_: Any, **__: Any) -> Any:
     raise OSError("no answer from s3://user:secret@bucket")
 

@@ -21,7 +21,9 @@ from torch.utils._pytree import tree_leaves
 
 from tests.workloads.pretended_gpu import COUNTS, NAME, DeviceMismatchError, pretended_gpu, set_up
 from workloads import training
+from workloads.augmentation import Augmentation
 from workloads.datasets import SIZE, Dataset
+from workloads.draws import generator
 from workloads.evaluate import check_accuracy
 from workloads.optimizers import OPTIMIZERS
 from workloads.training import Hardware, Images, State, train
@@ -156,6 +158,13 @@ def faults(device: torch.device) -> dict[str, str]:
     return found
 
 
+def moved(images: Images) -> Tensor:
+    """Returns some images, shifted."""
+    augmentation, some = Augmentation(shift=2), images.images[:5]
+    (drawn,) = augmentation.draw([len(some)], some.shape[-2:], generator(0), some.device)
+    return augmentation(some, drawn)
+
+
 def main() -> None:
     """Prints what was seen; nothing where torch lacks the device."""
     torch.set_num_threads(1)
@@ -163,13 +172,14 @@ def main() -> None:
         set_up()
     except ImportError:
         return
-    with pretended_gpu() as device, mock.patch.object(Hardware, "apply", lambda self: device):
+    with pretended_gpu() as device, mock.patch.object(Hardware, "apply", return_value=device):
         print(json.dumps({"faults": faults(device)}))
         images = Images(made_up(), device)
+        print(json.dumps({"strides of moved grey images": moved(images).stride()}))
         for name, config in cases():
             try:
                 found = seen(config, images)
-            except Exception as error:  # noqa: BLE001 - a case that fails is a result, the others go on
+            except Exception as error:  # a case that fails is a result, the others go on
                 if "-v" in sys.argv:
                     raise
                 found = {"error": f"{type(error).__name__}: {error}"}

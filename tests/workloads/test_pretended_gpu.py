@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.workloads.on_pretended_gpu import STEPS, cases
+from workloads.datasets import SIZE
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 300
@@ -31,8 +32,8 @@ MORE: Mapping[str, Mapping[str, int]] = {
 }
 """Setting -> what an epoch has besides: the mean gradient norm comes back, what is drawn goes there."""
 A_STEP: Mapping[str, int] = {"optimizer adafactor": 20, "optimizer lbfgs": 120}
-"""Case -> syncs of each step besides: Adafactor asks for the size of every weight and gradient, a line search decides by
-values. All other optimizers have none."""
+"""Case -> syncs of each step besides: Adafactor asks for the size of every weight and gradient, a line search decides
+by values. All other optimizers have none."""
 FIRST: Mapping[str, int] = {"optimizer asgd": 10}
 """Case -> copies to the GPU in the first epoch of a training besides: ASGD's rates, one for each weight."""
 EVALUATION = {"to_gpu": 0, "to_cpu": 2, "syncs": 7}
@@ -77,6 +78,11 @@ def of_case(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("of_case", ["faults"], indirect=True)
 def test_the_device_sees_what_a_gpu_would_show(of_case: dict[str, str]) -> None:
     assert of_case == FAULTS
+
+
+@pytest.mark.parametrize("of_case", ["strides of moved grey images"], indirect=True)
+def test_grey_images_that_are_moved_are_like_those_that_are_not(of_case: list[int]) -> None:
+    assert of_case == [SIZE * SIZE, SIZE * SIZE, SIZE, 1], "other strides, other kernels"
 
 
 @pytest.mark.parametrize(("name", "of_case"), [(name, name) for name, _ in cases()], indirect=["of_case"])
