@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
 import traceback
@@ -67,11 +68,15 @@ def train_path(
     except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result, the others go on
         message = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
         place = blame.where(error)
+        broken = breaks_gpu(error)
         _report(
             end=status_of(error),
             error=f"{place}: {message}" if place else message,
             traceback=traceback.format_exc(),
+            **{"broken": _place(job)} if broken else {},
         )
+        if broken:
+            _end_process()
 
 
 def _check_machine(job: Job) -> None:
@@ -101,6 +106,24 @@ def status_of(error: Exception) -> Status:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out_of_memory"
     return "out_of_memory" if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) else "failed"
+
+
+_GPU_ERROR = re.compile(r"\b(CUDA|HIP|cuDNN|MIOpen)( driver)? error\b|\b(CUDNN|CUBLAS|CUSPARSE|CUSOLVER)_STATUS_")
+"""What torch says when a call to the GPU's libraries fails: an illegal address, an assertion in a kernel, ..."""
+
+
+def breaks_gpu(error: Exception) -> bool:
+    """Whether a process may be unable to use its GPU after an error.
+
+    Most errors of CUDA leave a process's context broken: whatever it does next on the GPU fails at once, with the same
+    error. Memory that is too small does not.
+    """
+    return isinstance(error, RuntimeError) and status_of(error) == "failed" and bool(_GPU_ERROR.search(str(error)))
+
+
+def _end_process() -> None:
+    """Ends this worker at once, so that Tune starts a new one: a broken context is not to train the next path."""
+    os._exit(1)
 
 
 @contextlib.contextmanager
