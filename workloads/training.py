@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from workloads.augmentation import Augmentation
 from workloads.datasets import SIZE, Dataset, Split
 from workloads.draws import generator, global_draws
+from workloads.errors import InputError
 from workloads.objectives import CLASSIFICATION, Objective, accuracy, measured
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_data import SPLITS, OwnData, OwnDataset, Part
@@ -41,6 +42,9 @@ from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json, 
 EVALUATION_BATCH = 250
 """Images per evaluation batch; changing it changes the last bits of the results."""
 
+CONTEXT_BYTES = 512 * 2**20
+"""What a process takes of a GPU's memory besides what torch allocates for tensors: CUDA's context, and its kernels."""
+
 _AUGMENTATION, _NETWORK, _EVALUATION = 1, 2, 3
 """Key parts that make the draws for augmentation, network and evaluation independent of those for the image order."""
 
@@ -54,7 +58,7 @@ class Hardware:
     threads: int = 1
     """CPU threads; results are bitwise equal only for the same number of threads."""
     gpu_memory_fraction: float | None = None
-    """The fraction of the GPU's memory the trial may use; None for all."""
+    """The fraction of the GPU's memory the trial's process may use; None for all."""
     cudnn_benchmark: bool = False
     """`torch.backends.cudnn.benchmark`: let cuDNN pick the fastest algorithm; its choice may vary between runs."""
     cudnn_deterministic: bool = True
@@ -64,7 +68,11 @@ class Hardware:
     faster; torch does so for convolutions unless it is told not to."""
 
     def apply(self) -> torch.device:
-        """Configures the process and returns the device to train on."""
+        """Configures the process and returns the device to train on.
+
+        Raises:
+            InputError: The fraction of the GPU's memory is too small for any process.
+        """
         torch.set_num_threads(self.threads)
         if not self.gpu:
             return torch.device("cpu")
@@ -72,8 +80,19 @@ class Hardware:
         torch.backends.cudnn.deterministic = self.cudnn_deterministic
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
         if self.gpu_memory_fraction is not None:
-            torch.cuda.set_per_process_memory_fraction(self.gpu_memory_fraction)
+            torch.cuda.set_per_process_memory_fraction(self._fraction_of_tensors(self.gpu_memory_fraction))
         return torch.device("cuda")
+
+    @staticmethod
+    def _fraction_of_tensors(fraction: float) -> float:
+        """Returns the fraction of the GPU's memory left for tensors, so that as many processes as it says do fit."""
+        total: int = torch.cuda.get_device_properties(0).total_memory
+        if fraction * total <= CONTEXT_BYTES:
+            raise InputError(
+                f"{fraction:g} of a GPU with {total / 2**30:.3g} GiB is not enough for a process, which takes "
+                f"{CONTEXT_BYTES / 2**30:g} GiB before it trains anything: give each trial more with --gpus-per-trial"
+            )
+        return fraction - CONTEXT_BYTES / total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -560,14 +579,17 @@ def seconds_per_epoch(config: TrialConfig, hardware: Hardware) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
+    def now() -> float:
+        if hardware.gpu:  # it works on what it was given while the program goes on
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     def timed(action: Callable[[], object], times: int) -> float:
         action()
-        started = time.perf_counter()
+        started = now()
         for _ in range(times):
             action()
-        if hardware.gpu:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - started) / times
+        return (now() - started) / times
 
     step = timed(lambda: optimizer.step(closure), 10)  # type: ignore[arg-type]
     with torch.inference_mode():

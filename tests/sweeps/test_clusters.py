@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 from polars.testing import assert_frame_equal
 from rich.console import Console
@@ -180,7 +181,8 @@ def a_quarter(config: TrialConfig, folder: Path) -> Iterator[EpochRecord]:
         time.sleep(0.05)
     time.sleep(0.5)  # time for one too many to appear
     at_once = len(list(folder.glob("*.on")))
-    (folder / f"{config.seed}.granted-{os.environ['CUDA_VISIBLE_DEVICES']}-{at_once}").touch()
+    (granted,) = ray.get_runtime_context().get_accelerator_ids()["GPU"]  # variables differ between makers
+    (folder / f"{config.seed}.granted-{granted}-{at_once}").touch()
     (folder / f"{config.seed}.on").rename(folder / f"{config.seed}.off")
     values = dict.fromkeys(EpochRecord.__dataclass_fields__, 0.5)
     yield EpochRecord(**values | {"trial_id": config.trial_id, "computed_by": config.trial_id, "epoch": 1})

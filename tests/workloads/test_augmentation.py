@@ -69,7 +69,7 @@ def test_shifted_images_continue_their_border() -> None:
 
 def test_half_of_the_images_are_mirrored() -> None:
     images = batch(400)
-    mirrored = Augmentation(flip=True)(images, generator(4))
+    mirrored = augmented(Augmentation(flip=True), images, generator(4))
     same = torch.tensor([torch.equal(one, other) for one, other in zip(mirrored, images, strict=True)])
     assert torch.equal(mirrored[~same], images[~same].flip(-1))
     assert abs(same.float().mean() - 0.5) < 4 * math.sqrt(0.25 / 400)
