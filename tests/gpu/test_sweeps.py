@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,16 @@ def trained(storage: str, train: Any, count: int, **placement: Any) -> Run:
     return run
 
 
-def test_memory_that_a_neighbour_took_is_not_final(storage: str) -> None:
+def test_memory_that_a_neighbour_took_is_not_final(storage: str, tmp_path: Path) -> None:
     def large(config: TrialConfig, *, hardware: Any, **_: Any) -> Iterator[EpochRecord]:
         on = hardware.apply()
         total = torch.cuda.get_device_properties(on).total_memory
-        torch.cuda._sleep(10**9)  # its neighbour is there by now
+        (tmp_path / f"{config.seed}.there").touch()
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*.there"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)  # the driver knows of both
         torch.empty(int(0.6 * total), dtype=torch.uint8, device=on)
         yield EpochRecord(**made_up_record(config, 1))
 
