@@ -24,6 +24,8 @@ ROOM_TO_GROW = 200
 """How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""
 FAREWELL = "stopping: workers have 10 seconds to finish (press Ctrl-C again to stop at once)"
 """Said when a run is interrupted; the time is Tune's."""
+SHARED_MEMORY = "out of memory on a GPU that trials share: such trials are trained again, one at a time, at the end"
+"""Said when a trial is set aside."""
 MAX_FAILURES = 2
 """How often a path is tried again after its worker died."""
 MAX_BROKEN = 3
@@ -240,6 +242,8 @@ class Run:
             self.storage_error, self.stopping = result["error"], True
             return
         if result["end"] == "out_of_memory" and tune_id in self._crowded:
+            if not self._set_aside:
+                self.progress.say(SHARED_MEMORY)
             self._set_aside.append(path)
             self._forget(tune_id)
             return

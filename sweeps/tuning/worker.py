@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
 from analysis.store import Checkpoint, SweepStore, without_secrets
@@ -77,6 +78,9 @@ def train_path(
         )
         if broken:
             _end_process()
+    finally:
+        if job.hardware.gpu:  # torch keeps what it once had, and others on the GPU could do with it
+            torch.cuda.empty_cache()
 
 
 def _check_machine(job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from sweeps.tuning.job import Job
 from sweeps.tuning.watchdog import Watchdog
 from sweeps.tuning.worker import _train_job, status_of
 from tests.sweeps.runs import made_up_record
+from tests.workloads.on_pretended_gpu import made_up
 from workloads.fingerprint import probe_machine
 from workloads.training import Hardware, State
 from workloads.trial import EpochRecord, Status, TrialConfig
@@ -106,6 +108,19 @@ def test_a_shared_path_stays_on_one_kind_of_device(storage: str, monkeypatch: py
     (end,) = told
     assert end["end"] == "storage", "it ends the run, and fails no trial"
     assert "trains on cpu, 1 thread, but this sweep started on cpu, 8 threads; use nodes of one type" in end["error"]
+
+
+def test_a_worker_holds_one_data_set(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = made_up()
+    refs = {name: SimpleNamespace(hex=lambda name=name: name) for name in ("fashion_mnist", "synthetic")}
+    monkeypatch.setattr(worker.ray, "get", lambda ref: noise)
+    monkeypatch.setattr(worker, "_images", {})
+    job = a_job(storage)
+    other = replace(job, config=TrialConfig(workload="lenet_synthetic"))
+    first = worker._images_for(job, refs)
+    assert worker._images_for(job, refs) is first, "it stays on the device"
+    assert worker._images_for(other, refs) is not first
+    assert list(worker._images) == [("synthetic", "cpu")], "what is there goes before another comes"
 
 
 def no_answer(*_: Any, **__: Any) -> Any:
