@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ def train_path(
         train: The training function.
         workloads: Rows that the driver's script added to the table.
     """
+    if _BROKEN.is_set():
+        _end_process()
     WORKLOADS.update(workloads or {})
     job = Job.from_json(config["job"])
     store = SweepStore(job.storage_path, job.name)
@@ -69,7 +72,8 @@ def train_path(
     except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result, the others go on
         message = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
         place = blame.where(error)
-        broken = breaks_gpu(error)
+        if broken := breaks_gpu(error):
+            _BROKEN.set()
         _report(
             end=status_of(error),
             error=f"{place}: {message}" if place else message,
@@ -123,6 +127,10 @@ def breaks_gpu(error: Exception) -> bool:
     error. Memory that is too small does not.
     """
     return isinstance(error, RuntimeError) and status_of(error) == "failed" and bool(_GPU_ERROR.search(str(error)))
+
+
+_BROKEN = threading.Event()
+"""Whether this worker's is: nobody hears the end of a training that is not needed any more, and the worker is kept."""
 
 
 def _end_process() -> None:

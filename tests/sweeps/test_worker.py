@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,30 @@ def test_a_worker_holds_one_data_set(storage: str, monkeypatch: pytest.MonkeyPat
     assert worker._images_for(job, refs) is first, "it stays on the device"
     assert worker._images_for(other, refs) is not first
     assert list(worker._images) == [("synthetic", "cpu")], "what is there goes before another comes"
+
+
+def test_a_worker_whose_gpu_broke_ends_at_the_latest_before_the_next_training(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(storage, "s").mkdir(parents=True)
+    told: list[dict[str, Any]] = []
+
+    def ended() -> None:
+        raise SystemExit
+
+    def asserting(*_: Any, **__: Any) -> Iterator[EpochRecord]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(worker, "_report", lambda **news: told.append(news))
+    monkeypatch.setattr(worker, "_place", lambda job: {"node": "n", "device": "cuda:0"})
+    monkeypatch.setattr(worker, "_end_process", ended)
+    monkeypatch.setattr(worker, "_BROKEN", threading.Event())
+    job = {"job": a_job(storage).to_json()}
+    for what in (asserting, stand_in):
+        with pytest.raises(SystemExit):
+            worker.train_path(job, {}, what)
+    assert [news.get("end") for news in told] == [None, "failed"], "the second trains nothing"
+    assert told[1]["broken"] == {"node": "n", "device": "cuda:0"}
 
 
 def no_answer(*_: Any, **__: Any) -> Any:
