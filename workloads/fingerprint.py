@@ -184,7 +184,8 @@ def _gpu() -> str:
     seen = torch.cuda.get_device_properties(0)
     runtime = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
     kind = f"{seen.name} {seen.major}.{seen.minor} with {seen.multi_processor_count} multiprocessors"
-    return f"{kind}, {runtime}, cuDNN {torch.backends.cudnn.version()}"
+    cudnn: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return f"{kind}, {runtime}, cuDNN {cudnn}"
 
 
 def hardware_of(described: str) -> Hardware:

@@ -79,10 +79,12 @@ def test_what_a_worker_found_is_what_is_compared(monkeypatch: pytest.MonkeyPatch
     assert now(on_a10g).difference(now(on_cpu).to_json()) == f"on {on_cpu}, now {on_a10g}"
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-def test_rounding_is_set_for_convolutions_and_products(tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not tf32)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", not tf32)
-    Hardware(gpu=True, tf32=tf32).apply()
-    assert torch.backends.cudnn.allow_tf32 is tf32
-    assert torch.backends.cuda.matmul.allow_tf32 is tf32
+def test_rounding_is_set_for_convolutions_and_products() -> None:
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32
+    try:
+        for tf32 in (True, False):
+            Hardware(gpu=True, tf32=tf32).apply()
+            assert (cudnn.allow_tf32, products.allow_tf32) == (tf32, tf32)
+    finally:
+        cudnn.allow_tf32, products.allow_tf32 = before
