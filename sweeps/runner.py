@@ -535,6 +535,7 @@ class Asked:
                             notifier=notifier,
                             lock=self._lock,
                             machine=None if placement.is_here else self.spec.fingerprint["machine"],
+                            device=None if placement.is_here else self.spec.fingerprint["device"],
                         )
                         execution.run_tree(run, data=data)
                     if not run.interrupted:  # statistics and pictures take a second to import, and Ray two to end

@@ -18,6 +18,9 @@ from workloads.datasets import FASHION_MNIST, Dataset
 from workloads.registry import WORKLOADS
 from workloads.training import Images
 
+VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""Variables that say which GPUs of NVIDIA or AMD a process may use."""
+
 
 def pytest_configure() -> None:
     """Makes tests independent of how fast the machine is, and of who started them."""
@@ -82,7 +85,8 @@ def ray_cluster() -> Iterator[None]:
     from sweeps.tuning.session import ray_session
 
     with pytest.MonkeyPatch.context() as environment:
-        for name in [name for name in os.environ if name.startswith("RAY_AUTH_")]:
+        # What a job server leaves visible of a machine's GPUs contradicts those declared here.
+        for name in [name for name in os.environ if name.startswith("RAY_AUTH_") or name in VISIBLE_GPUS]:
             environment.delenv(name)
         with ray_session(Placement(), num_cpus=2, num_gpus=2):
             yield

@@ -95,7 +95,7 @@ def test_flags_exist() -> None:
         module = importlib.import_module(f"analysis.{path.stem}")
         known |= {field.name for field in fields(module.Arguments)} if hasattr(module, "Arguments") else set()
     inline = _INLINE.findall(_FENCED.sub("", DOCUMENTS["README.md"]))
-    flags = {flag for code in inline if code.startswith("--") for flag in re.findall(r"--(?:no-)?([a-z-]+)", code)}
+    flags = {flag for code in inline if code.startswith("--") for flag in re.findall(r"--(?:no-)?([a-z0-9-]+)", code)}
     assert {flag for flag in flags if flag.replace("-", "_") not in known} == set()
 
 

@@ -21,7 +21,7 @@ from workloads.datasets import DATA_ROOT, Split
 from workloads.errors import InputError
 from workloads.registry import WORKLOADS, data_of, dataset_of, objective_of_trial
 from workloads.rows import find
-from workloads.training import Evaluation, Images, State, build_model, evaluate
+from workloads.training import Evaluation, Hardware, Images, State, build_model, evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
             raise InputError("--gpu was given, but torch finds no GPU")
         state = load_state(Path(arguments.checkpoint))
         find("workload", WORKLOADS, state.config.workload)  # a network that only some script adds is not known here
-        device = torch.device("cuda" if arguments.gpu else "cpu")
+        device = Hardware(gpu=True).apply() if arguments.gpu else torch.device("cpu")
         images = Images(data_of(dataset_of(state.config), Path(arguments.data_root)), device)
         config = state.config
         table = Table(title=f"{config.workload}, {config.optimizer}, lr {config.lr:g}: after epoch {state.epoch}")

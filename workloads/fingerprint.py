@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class Fingerprint:
     data: str
     """Digest of the data set."""
     device: str
-    """Kind of device, with the number of threads or the cuDNN settings."""
+    """Kind of device: with the number of threads, or the GPU's model and how it computes."""
     machine: str
     """Digest of a probe common to all trials: differs between types of machine and, usually, versions of torch."""
     training: str
@@ -78,8 +78,16 @@ class Fingerprint:
         return "with different code: that of the network, optimizer, schedule or training has changed since"
 
 
-Probes = Mapping[str, tuple[str, str]]
-"""Trial id -> `machine` and `training` of its fingerprint."""
+class Probed(NamedTuple):
+    """What the process that trains a trial, or one like it, finds: fields of its fingerprint."""
+
+    device: str
+    machine: str
+    training: str
+
+
+Probes = Mapping[str, Probed]
+"""Trial id -> what was found."""
 
 
 def fingerprints(
@@ -102,18 +110,18 @@ def fingerprints(
     data = {name: row.digest(data_root) for name, row in rows.items()}
     found = {}
     for trial in trials:
-        machine, training = probed[trial.trial_id]
-        found[trial.trial_id] = Fingerprint(
-            data=data[dataset_of(trial).name], device=device(hardware), machine=machine, training=training
-        )
+        there = probed[trial.trial_id]._asdict()
+        found[trial.trial_id] = Fingerprint(data=data[dataset_of(trial).name], **there)
     return found
 
 
 def probe(trials: Iterable[TrialConfig], hardware: Hardware) -> Probes:
     """Trains a few steps of each distinct kind of trial in this process; takes about 10 ms per kind of ours."""
-    machine = probe_machine(hardware)
+    here, machine = device(hardware), probe_machine(hardware)
     return {
-        trial.trial_id: (machine, digest(_probe(_kind(trial), hardware, row) + _trace(_schedule(trial), row)))
+        trial.trial_id: Probed(
+            here, machine, digest(_probe(_kind(trial), hardware, row) + _trace(_schedule(trial), row))
+        )
         for trial in trials
         for row in (WORKLOADS[trial.workload],)
     }
@@ -159,11 +167,25 @@ def common(trials: Iterable[TrialConfig], found: Mapping[str, Fingerprint]) -> d
 
 
 def device(hardware: Hardware) -> str:
-    """Describes a kind of device, with its settings that affect the numbers."""
+    """Describes the kind of device that this process trains on, with its settings that affect the numbers.
+
+    Raises:
+        RuntimeError: torch finds no GPU that it can use, or none at all.
+    """
     if not hardware.gpu:
         return f"cpu, {hardware.threads} thread{'s' if hardware.threads > 1 else ''}"
     benchmark, only = hardware.cudnn_benchmark, hardware.cudnn_deterministic
-    return f"cuda, cudnn benchmark {'on' if benchmark else 'off'}, deterministic {'on' if only else 'off'}"
+    settings = {"cudnn benchmark": benchmark, "deterministic": only, "TF32": hardware.tf32}
+    return ", ".join(["cuda", _gpu(), *(f"{name} {'on' if value else 'off'}" for name, value in settings.items())])
+
+
+def _gpu() -> str:
+    """Describes the first visible GPU and the libraries that choose its kernels: what else decides the last bits."""
+    seen = torch.cuda.get_device_properties(0)
+    runtime = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    kind = f"{seen.name} {seen.major}.{seen.minor} with {seen.multi_processor_count} multiprocessors"
+    cudnn: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return f"{kind}, {runtime}, cuDNN {cudnn}"
 
 
 def hardware_of(described: str) -> Hardware:
@@ -171,7 +193,12 @@ def hardware_of(described: str) -> Hardware:
     kind, _, rest = described.partition(", ")
     if kind == "cpu":
         return Hardware(threads=int(rest.partition(" ")[0]))
-    return Hardware(gpu=True, cudnn_benchmark="benchmark on" in rest, cudnn_deterministic="deterministic on" in rest)
+    return Hardware(
+        gpu=True,
+        cudnn_benchmark="benchmark on" in rest,
+        cudnn_deterministic="deterministic on" in rest,
+        tf32="TF32 on" in rest,
+    )
 
 
 def _kind(trial: TrialConfig) -> str:

@@ -11,6 +11,7 @@ momentum and AdamW, arXiv:2306.07179); all other ranges are our judgement.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -98,8 +99,7 @@ class OptimizerRow(Row):
         """
         if self.build_with is not None:
             return self.build_with(model, lr, settings)
-        constructor: Callable[..., Optimizer] = self.torch_class
-        return constructor(model.parameters(), lr=lr, **torch_arguments(settings))
+        return _constructed(self.torch_class, model.parameters(), lr=lr, **torch_arguments(settings))
 
 
 _TUPLES: Mapping[str, tuple[str, ...]] = {
@@ -119,6 +119,20 @@ def torch_arguments(settings: Settings) -> dict[str, Any]:
         if all(name in settings for name in names):
             arguments[argument] = tuple(arguments.pop(name) for name in names)
     return arguments
+
+
+def _constructed(torch_class: type[Optimizer], parameters: Iterable[Tensor], **arguments: Any) -> Optimizer:
+    """Returns an optimizer all of whose state is where its parameters are.
+
+    On a GPU torch keeps counters on the CPU unless it is told that a CUDA graph may capture them; some of them move
+    when they are loaded, and a resumed training would compute with other bits, and wait for the GPU in every step.
+    """
+    parameters = list(parameters)
+    on_gpu = any(parameter.device.type != "cpu" for parameter in parameters)
+    if on_gpu and "capturable" in inspect.signature(torch_class).parameters:
+        arguments["capturable"] = True
+    constructor: Callable[..., Optimizer] = torch_class
+    return constructor(parameters, **arguments)
 
 
 class Combined(Optimizer):
@@ -158,8 +172,8 @@ def _muon(model: nn.Module, lr: float, settings: Settings) -> Optimizer:
     matrices = [p for p in parameters if p.ndim == 2]
     rest = [p for p in parameters if p.ndim != 2]
     arguments = torch_arguments(settings)
-    adamw = torch.optim.AdamW(rest, lr=lr, weight_decay=arguments["weight_decay"])
-    return Combined([torch.optim.Muon(matrices, lr=lr, **arguments), adamw])
+    adamw = _constructed(torch.optim.AdamW, rest, lr=lr, weight_decay=arguments["weight_decay"])
+    return Combined([_constructed(torch.optim.Muon, matrices, lr=lr, **arguments), adamw])
 
 
 _NESTEROV: Refusals = {"nesterov needs momentum above 0": lambda s: s["nesterov"] and not s["momentum"]}

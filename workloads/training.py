@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from workloads.augmentation import Augmentation
 from workloads.datasets import SIZE, Dataset, Split
 from workloads.draws import generator, global_draws
+from workloads.errors import InputError
 from workloads.objectives import CLASSIFICATION, Objective, accuracy, measured
 from workloads.optimizers import OPTIMIZERS
 from workloads.own_data import SPLITS, OwnData, OwnDataset, Part
@@ -41,35 +42,57 @@ from workloads.trial import Diverged, EpochRecord, TrialConfig, canonical_json, 
 EVALUATION_BATCH = 250
 """Images per evaluation batch; changing it changes the last bits of the results."""
 
+CONTEXT_BYTES = 512 * 2**20
+"""What a process takes of a GPU's memory besides what torch allocates for tensors: CUDA's context, and its kernels."""
+
 _AUGMENTATION, _NETWORK, _EVALUATION = 1, 2, 3
 """Key parts that make the draws for augmentation, network and evaluation independent of those for the image order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The resources granted to a trial, and the cuDNN settings."""
+    """The resources granted to a trial, and how a GPU computes."""
 
     gpu: bool = False
     """Train on the (first visible) GPU."""
     threads: int = 1
     """CPU threads; results are bitwise equal only for the same number of threads."""
     gpu_memory_fraction: float | None = None
-    """The fraction of the GPU's memory the trial may use; None for all."""
+    """The fraction of the GPU's memory the trial's process may use; None for all."""
     cudnn_benchmark: bool = False
     """`torch.backends.cudnn.benchmark`: let cuDNN pick the fastest algorithm; its choice may vary between runs."""
     cudnn_deterministic: bool = True
     """`torch.backends.cudnn.deterministic`: use only deterministic algorithms."""
+    tf32: bool = False
+    """Let GPUs that can (Ampere and later) round the factors of convolutions and matrix products to 10 bits, which is
+    faster; torch does so for convolutions unless it is told not to."""
 
     def apply(self) -> torch.device:
-        """Configures the process and returns the device to train on."""
+        """Configures the process and returns the device to train on.
+
+        Raises:
+            InputError: The fraction of the GPU's memory is too small for any process.
+        """
         torch.set_num_threads(self.threads)
         if not self.gpu:
             return torch.device("cpu")
         torch.backends.cudnn.benchmark = self.cudnn_benchmark
         torch.backends.cudnn.deterministic = self.cudnn_deterministic
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
         if self.gpu_memory_fraction is not None:
-            torch.cuda.set_per_process_memory_fraction(self.gpu_memory_fraction)
+            torch.cuda.set_per_process_memory_fraction(self._fraction_of_tensors(self.gpu_memory_fraction))
         return torch.device("cuda")
+
+    @staticmethod
+    def _fraction_of_tensors(fraction: float) -> float:
+        """Returns the fraction of the GPU's memory left for tensors, so that as many processes as it says do fit."""
+        total: int = torch.cuda.get_device_properties(0).total_memory
+        if fraction * total <= CONTEXT_BYTES:
+            raise InputError(
+                f"{fraction:g} of a GPU with {total / 2**30:.3g} GiB is not enough for a process, which takes "
+                f"{CONTEXT_BYTES / 2**30:g} GiB before it trains anything: give each trial more with --gpus-per-trial"
+            )
+        return fraction - CONTEXT_BYTES / total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,14 +465,16 @@ def _train_epoch(
     step.model.train()
     seed = config.batches_seed(epoch)
     order = sampler.order(generator(seed, epoch)).to(images.device)
-    augment, draws = Augmentation.of(settings_of(config)), generator(seed, epoch, _AUGMENTATION)
+    batches = torch.split(order, config.batch_size)
+    augment, size = Augmentation.of(settings_of(config)), images.images.shape[-2:]
+    draws = augment.draw([len(batch) for batch in batches], size, generator(seed, epoch, _AUGMENTATION), images.device)
     losses: list[Tensor] = []
     values: list[Tensor] = []
     norms: list[Tensor] = []
     evaluations, lr = step.evaluations, 0.0
-    for indices in torch.split(order, config.batch_size):
+    for indices, drawn in zip(batches, draws, strict=True):
         batch, targets = images.take("train", indices)
-        loss, outputs, norm = step(augment(batch, draws), targets)
+        loss, outputs, norm = step(augment(batch, drawn), targets)
         losses.append(loss * len(targets))
         value = step.objective.batch_sum(outputs, targets, losses[-1])
         if value is not None:
@@ -554,14 +579,17 @@ def seconds_per_epoch(config: TrialConfig, hardware: Hardware) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
+    def now() -> float:
+        if hardware.gpu:  # it works on what it was given while the program goes on
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     def timed(action: Callable[[], object], times: int) -> float:
         action()
-        started = time.perf_counter()
+        started = now()
         for _ in range(times):
             action()
-        if hardware.gpu:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - started) / times
+        return (now() - started) / times
 
     step = timed(lambda: optimizer.step(closure), 10)  # type: ignore[arg-type]
     with torch.inference_mode():

@@ -96,6 +96,8 @@ class Options:
     """Let cuDNN try which algorithm is fastest: the choice, and so the last bits, may differ from run to run."""
     cudnn_deterministic: Annotated[bool, _switch("only those that give the same bits every time")] = True
     """Let cuDNN use all its algorithms."""
+    tf32: Annotated[bool, _switch("all bits of a number count")] = False
+    """Let GPUs round what they multiply to 10 bits (TF32), which is faster on those that can."""
 
     keep_checkpoints: Keep = "final"
     """Which weights stay when a trial is complete: none, the final ones, the final and the best, or all."""

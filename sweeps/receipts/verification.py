@@ -239,6 +239,8 @@ def _kind_of(now: Fingerprint, then: Mapping[str, str]) -> Literal["same", "data
     """Returns whether a trial would train as it did, or else what has changed."""
     if then.get("data") != now.data:
         return "data"
+    if then.get("device", now.device) != now.device:  # the number of threads, and how a GPU computes, are as they were
+        return "machine"
     if then.get("training") == now.training:
         return "same"
     return "code" if then.get("machine") == now.machine else "machine"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from analysis.store import Checkpoint
@@ -22,8 +24,12 @@ ROOM_TO_GROW = 200
 """How many paths may be under way or wait for a worker while a cluster can still start nodes for them."""
 FAREWELL = "stopping: workers have 10 seconds to finish (press Ctrl-C again to stop at once)"
 """Said when a run is interrupted; the time is Tune's."""
+SHARED_MEMORY = "out of memory on a GPU that trials share: such trials are trained again, one at a time, at the end"
+"""Said when a trial is set aside."""
 MAX_FAILURES = 2
 """How often a path is tried again after its worker died."""
+MAX_BROKEN = 3
+"""So many trainings in a row that break a GPU, without an epoch in between, end the run."""
 REASONS = 20
 """As many different ones are said while a sweep runs; the tables have them all."""
 ERROR_CHARACTERS = 160
@@ -46,6 +52,7 @@ class Run:
         notifier: Whom the first failure is told; None for nobody.
         lock: The sweep's; when it is lost, the run ends and writes nothing more.
         machine: What the probe of a worker's machine has to come to; None where it is this one.
+        device: Which kind of device a worker has to have; None as before.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Run:
         notifier: Notifier | None = None,
         lock: Lock | None = None,
         machine: str | None = None,
+        device: str | None = None,
     ) -> None:
         self.tree = tree
         self.ledger = ledger
@@ -72,7 +80,7 @@ class Run:
         self.keep = keep
         self.notifier = notifier or Notifier(None, self.store.name, self.store.location)
         self._lock = lock or Lock()
-        self._machine = machine
+        self._machine, self._device = machine, device
         self._name = secrets.token_hex(4)
         self._told: set[str] = set()
         """Why trials failed, as far as it has been said."""
@@ -90,6 +98,14 @@ class Run:
         """Tune's names of the trainings that nobody needs any more: all their trials were stopped."""
         self.out_of_memory: set[str] = set()
         """Tune's names of the trainings whose worker last died as its node had no memory left."""
+        self._crowded: set[str] = set()
+        """Tune's names of the trainings that had a neighbour on their GPU at some time."""
+        self._set_aside: list[Path] = []
+        """Paths that ran out of memory beside neighbours: each is trained once more, when nothing else is."""
+        self._alone: str | None = None
+        """Tune's name of one of them that is being trained."""
+        self._broken: Counter[tuple[str, str]] = Counter()
+        """Node and device -> trainings in a row that broke it."""
         self.trained = 0
         self.room = 1
         """As many paths may be under way or wait; one more than are under way always may."""
@@ -101,13 +117,16 @@ class Run:
         itself starts them for what waits.
         """
         limit = self.placement.max_concurrent
-        if limit is not None and len(self._leaders) >= limit:
+        if self._alone is not None or (limit is not None and len(self._leaders) >= limit):
             return None
         if len(self._leaders) >= max(self.room, len(self._places) + 1):
             return None
         if not self.stopping:
             self._more(self.progress.pace)
-        path = self.tree.take()
+        path, hardware = self.tree.take(), self.placement.hardware()
+        if path is None and not self._leaders:
+            path, hardware = self._take_aside(), replace(hardware, gpu_memory_fraction=None)
+            self._alone = None if path is None else tune_id
         if path is None:
             return None
         self._leaders[tune_id] = path
@@ -121,10 +140,16 @@ class Run:
             name=self.store.name,
             run=self._name,
             machine=self._machine,
-            hardware=self.placement.hardware(),
+            device=self._device,
+            hardware=hardware,
             gpus=self.placement.gpus_per_trial or None,
             timeout=self.placement.trial_timeout,
         )
+
+    def _take_aside(self) -> Path | None:
+        """Returns a path that ran out of memory beside others, unless it has been stopped meanwhile."""
+        self._set_aside = [path for path in self._set_aside if self.tree.goes_on(path)]
+        return self._set_aside.pop(0) if self._set_aside else None
 
     def is_over(self) -> bool:
         """Whether nothing more is to be started: all is trained and nothing is added, or the run is to end."""
@@ -177,6 +202,9 @@ class Run:
             self._record(path, result["record"], result["checkpoint"], self._place(tune_id))
         else:
             self._places[tune_id] = result["place"]
+            beside = [name for name, place in self._places.items() if place == result["place"]]
+            if self.placement.gpus_per_trial > 0 and len(beside) > 1:
+                self._crowded.update(beside)
             self.progress.started(path.name, len(path.members))
         self.show()
 
@@ -191,6 +219,7 @@ class Run:
         before = path.anchor
         delivery = self.tree.advance(leader, record)
         self.trained += 1
+        self._broken.pop((place.get("node", ""), place.get("device", "")), None)
         self.progress.record(leader, record, len(path.members))
         if delivery is None:
             return
@@ -212,6 +241,14 @@ class Run:
         if result["end"] == "storage":
             self.storage_error, self.stopping = result["error"], True
             return
+        if result["end"] == "out_of_memory" and tune_id in self._crowded:
+            if not self._set_aside:
+                self.progress.say(SHARED_MEMORY)
+            self._set_aside.append(path)
+            self._forget(tune_id)
+            return
+        if "broken" in result:
+            self._note_broken(result["broken"], result["error"])
         if result["end"] == "diverged":
             for member in self.tree.diverge(leader):
                 self.ledger.set_status(member.trial_id, "diverged", error=result["error"], **place)
@@ -225,6 +262,18 @@ class Run:
                 self.stopping |= self.fail_fast
         self._drop_checkpoint(before)
         self._forget(tune_id)
+
+    def _note_broken(self, place: Mapping[str, Any], error: str) -> None:
+        """Ends the run if one device breaks again and again: it would fail every trial, each in no time."""
+        where = place["node"], place["device"]
+        self._broken[where] += 1
+        if self._broken[where] >= MAX_BROKEN:
+            self.stopping = True
+            self.storage_error = (
+                f"{where[1]} of node {where[0]} broke {MAX_BROKEN} times in a row, the last time with: "
+                f"{textwrap.shorten(error, ERROR_CHARACTERS, placeholder=' ...')} (--retry-failed trains these trials "
+                "again)"
+            )
 
     def _tell(self, trial_id: str, error: str) -> None:
         """Says why a trial failed; a reason that many have is said once."""
@@ -265,6 +314,8 @@ class Run:
     def _forget(self, tune_id: str) -> None:
         path = self._leaders.pop(tune_id, None)
         self._places.pop(tune_id, None)
+        self._crowded.discard(tune_id)
+        self._alone = None if tune_id == self._alone else self._alone
         if path is not None:
             self.progress.ended(path.name)
 
@@ -289,6 +340,6 @@ class Run:
         c.delivered = self.ledger.delivered
         c.trained = self.trained
         c.running = len(self._places)
-        c.waiting = self.tree.waiting + len(self._leaders) - len(self._places)
+        c.waiting = self.tree.waiting + len(self._set_aside) + len(self._leaders) - len(self._places)
         c.epochs_left = sum(path.remaining for path in self.tree.paths)
         self.progress.update()

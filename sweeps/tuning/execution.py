@@ -83,11 +83,17 @@ class _Stop(Stopper):  # type: ignore[misc]
 
 
 class _Fifo(FIFOScheduler):  # type: ignore[misc]
-    """Starts trials in the order they come, and notes which workers Ray killed because a node ran out of memory."""
+    """Starts trials in the order they come; knows why workers died: no memory on their node, or a broken GPU."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if "broken" in json.loads(result.get("news", "{}")):
+            trial.max_failures = 0  # its process is about to end, and the trial has its result
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return decision
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # `trial.get_error` looks where Tune is going to copy the file to.

@@ -31,6 +31,8 @@ class Job:
     """The epoch after which to end; None for the trial's last."""
     machine: str | None = None
     """What `probe_machine` has to come to there; None where it is the driver's own machine."""
+    device: str | None = None
+    """The kind of device that it has to be (`workloads.fingerprint.device`); None as before."""
     timeout: float | None
     """Seconds an epoch may take, without what the worker waits for others."""
 

@@ -26,6 +26,7 @@ class Placement:
     dashboard: bool = False
     cudnn_benchmark: bool = False
     cudnn_deterministic: bool = True
+    tf32: bool = False
     trial_timeout: float | None = None
 
     @property
@@ -41,6 +42,7 @@ class Placement:
             gpu_memory_fraction=self.gpus_per_trial if 0 < self.gpus_per_trial < 1 else None,
             cudnn_benchmark=self.cudnn_benchmark,
             cudnn_deterministic=self.cudnn_deterministic,
+            tf32=self.tf32,
         )
 
 
@@ -58,18 +60,23 @@ def placement_of(options: Options) -> Placement:
     ):
         if value is not None and not float(allowed[0]) <= value < float("inf"):
             raise InputError(f"{flag} must be {allowed}, not {value:g}")
-    if options.gpus_per_trial > 1 and options.gpus_per_trial % 1:
+    if options.gpus_per_trial > 1:
         raise InputError(
-            f"--gpus-per-trial must be a fraction below 1 or a whole number, not {options.gpus_per_trial:g}"
+            f"--gpus-per-trial must be at most 1, not {options.gpus_per_trial:g}: a trial trains on one GPU, and "
+            "others would be idle"
         )
     if options.address is None and not in_ray_job():
         for flag, wanted, there, what in (
             ("--cpus-per-trial", options.cpus_per_trial, usable_cores(), "CPU cores"),
-            ("--gpus-per-trial", options.gpus_per_trial, torch.cuda.device_count(), "GPUs"),
+            ("--gpus-per-trial", options.gpus_per_trial, usable_gpus(), "GPUs"),
         ):
             if wanted > there:
-                raise InputError(f"{flag} {wanted:g} asks for more than this machine has: {there} {what}")
+                apples = f" ({_APPLES})" if what == "GPUs" and torch.backends.mps.is_available() else ""
+                raise InputError(f"{flag} {wanted:g} asks for more than this machine has: {there} {what}{apples}")
     return Placement(**{name: getattr(options, name) for name in Placement.__dataclass_fields__})
+
+
+_APPLES = "those of Apple are not used: leave the flag out to train on the CPU"
 
 
 def in_ray_job() -> bool:
@@ -89,6 +96,33 @@ def check_storage_path(options: Options) -> None:
             f"--storage-path {path!r} is below the job's working folder, which is deleted when the job ends: give an "
             "absolute folder or a URI that all nodes see, such as s3://bucket/folder"
         )
+
+
+def fitting(resource: str, there: float, wanted: float) -> int:
+    """Returns how many trials fit on what a node has of a resource.
+
+    Args:
+        resource: "CPU" or "GPU": what a trial gets of a GPU is of a single one.
+        there: What the node has.
+        wanted: What a trial gets, more than 0.
+    """
+    if resource == "GPU" and wanted < 1:
+        return int(there + _ROUNDING) * int(1 / wanted + _ROUNDING)
+    return int(there / wanted + _ROUNDING)
+
+
+_ROUNDING = 1e-9
+
+
+def slices() -> int:
+    """Returns how many slices of GPUs (MIG) this process may use; 0 where GPUs are whole."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return sum(name.strip().startswith("MIG-") for name in visible)
+
+
+def usable_gpus() -> int:
+    """Returns the GPUs this process may use; slices count as such, though CUDA shows a process only the first."""
+    return slices() or torch.cuda.device_count()
 
 
 def usable_cores() -> int:

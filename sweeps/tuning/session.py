@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from analysis.store import TEMPORARY, SweepStore
 from sweeps.tuning import environment
 from sweeps.tuning.errors import PlacementError
-from sweeps.tuning.placement import Placement, in_ray_job, usable_cores
+from sweeps.tuning.placement import Placement, fitting, in_ray_job, slices, usable_cores
 
 ANSWER_SECONDS = 5.0
 """How long a cluster may take to answer; Ray itself gives up after two minutes, and then ends the process."""
@@ -64,6 +64,8 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         if address == "local":
             init.setdefault("include_dashboard", placement.dashboard)
             init.setdefault("num_cpus", usable_cores())
+            if sliced := slices():  # Ray counts whole GPUs
+                init.setdefault("num_gpus", sliced)
             init.setdefault("_temp_dir", stack.enter_context(_temporary_folder()))
             stack.enter_context(_private(placement))
         else:
@@ -279,7 +281,8 @@ def slots(placement: Placement) -> int:
     wanted = [(resource, amount) for resource, amount in _wanted(placement) if amount > 0]
     # A trial never spans two nodes.
     total = sum(
-        min((int(node.get(resource, 0.0) / amount + 1e-9) for resource, amount in wanted), default=1) for node in nodes
+        min((fitting(resource, node.get(resource, 0.0), amount) for resource, amount in wanted), default=1)
+        for node in nodes
     )
     return total if placement.max_concurrent is None else min(total, placement.max_concurrent)
 

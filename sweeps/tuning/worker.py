@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
 from analysis.store import Checkpoint, SweepStore, without_secrets
@@ -20,7 +23,7 @@ from sweeps.tuning.errors import StorageError
 from sweeps.tuning.job import Job
 from sweeps.tuning.watchdog import Watchdog
 from workloads import blame
-from workloads.fingerprint import probe_machine
+from workloads.fingerprint import device, probe_machine
 from workloads.registry import WORKLOADS, WorkloadRow, dataset_of
 from workloads.training import Images, State
 from workloads.trial import Diverged, EpochRecord, Status
@@ -30,7 +33,7 @@ Train = Callable[..., Iterator[EpochRecord]]
 
 
 _images: dict[tuple[str, str], Images] = {}
-"""Data sets on this worker's device: an actor trains many paths, the data stays."""
+"""The data set on this worker's device, of the path it trained last: an actor trains many, the data stays."""
 
 
 def train_path(
@@ -44,13 +47,14 @@ def train_path(
         train: The training function.
         workloads: Rows that the driver's script added to the table.
     """
+    if _BROKEN.is_set():
+        _end_process()
     WORKLOADS.update(workloads or {})
     job = Job.from_json(config["job"])
     store = SweepStore(job.storage_path, job.name)
     watchdog = Watchdog(job, store)
     try:
-        if job.machine is not None and probe_machine(job.hardware) != job.machine:
-            raise StorageError(_OTHER_MACHINE.format(socket.gethostname()))
+        _check_machine(job)
         with _storage(store):
             stack = watchdog.bites()
         if stack is not None:
@@ -68,13 +72,34 @@ def train_path(
     except Exception as error:  # noqa: BLE001 - whatever a trial raises is its result, the others go on
         message = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
         place = blame.where(error)
+        if broken := breaks_gpu(error):
+            _BROKEN.set()
         _report(
             end=status_of(error),
             error=f"{place}: {message}" if place else message,
             traceback=traceback.format_exc(),
+            **{"broken": _place(job)} if broken else {},
         )
+        if broken:
+            _end_process()
+    finally:
+        if job.hardware.gpu:  # torch keeps what it once had, and others on the GPU could do with it
+            torch.cuda.empty_cache()
 
 
+def _check_machine(job: Job) -> None:
+    """Refuses to train where the same steps may give other bits: epochs are shared, and go on, on one kind of machine.
+
+    Raises:
+        StorageError: It is another kind than the sweep started on; no trial's fault.
+    """
+    if job.device is not None and (here := device(job.hardware)) != job.device:
+        raise StorageError(_OTHER_DEVICE.format(socket.gethostname(), here, job.device))
+    if job.machine is not None and probe_machine(job.hardware) != job.machine:
+        raise StorageError(_OTHER_MACHINE.format(socket.gethostname()))
+
+
+_OTHER_DEVICE = "the node {} trains on {}, but this sweep started on {}; use nodes of one type"
 _OTHER_MACHINE = (
     "the node {} is of another type than the one this sweep started on: the same steps give other bits there; "
     "use nodes of one type"
@@ -89,6 +114,28 @@ def status_of(error: Exception) -> Status:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out_of_memory"
     return "out_of_memory" if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) else "failed"
+
+
+_GPU_ERROR = re.compile(r"\b(CUDA|HIP|cuDNN|MIOpen)( driver)? error\b|\b(CUDNN|CUBLAS|CUSPARSE|CUSOLVER)_STATUS_")
+"""What torch says when a call to the GPU's libraries fails: an illegal address, an assertion in a kernel, ..."""
+
+
+def breaks_gpu(error: Exception) -> bool:
+    """Whether a process may be unable to use its GPU after an error.
+
+    Most errors of CUDA leave a process's context broken: whatever it does next on the GPU fails at once, with the same
+    error. Memory that is too small does not.
+    """
+    return isinstance(error, RuntimeError) and status_of(error) == "failed" and bool(_GPU_ERROR.search(str(error)))
+
+
+_BROKEN = threading.Event()
+"""Whether this worker's is: nobody hears the end of a training that is not needed any more, and the worker is kept."""
+
+
+def _end_process() -> None:
+    """Ends this worker at once, so that Tune starts a new one: a broken context is not to train the next path."""
+    os._exit(1)
 
 
 @contextlib.contextmanager
@@ -147,10 +194,12 @@ def _images_for(job: Job, data: Mapping[str, Any]) -> Images | None:
     name = dataset_of(job.config).name
     if name not in data:
         return None
-    device = job.hardware.apply()
-    key = (data[name].hex(), str(device))
+    on = job.hardware.apply()
+    key = (data[name].hex(), str(on))
     if key not in _images:
-        _images[key] = Images(ray.get(data[name]), device)
+        # One at a time: what is on a GPU stays there as long as somebody holds it.
+        _images.clear()
+        _images[key] = Images(ray.get(data[name]), on)
     return _images[key]
 
 

@@ -14,7 +14,7 @@ import torch
 from analysis.store import SweepSpec
 from sweeps.ledger.ledger import Ledger
 from sweeps.sharing.tree import apart, count_epochs
-from sweeps.tuning.placement import Placement, usable_cores
+from sweeps.tuning.placement import Placement, fitting, usable_cores, usable_gpus
 from workloads.console import counted, duration
 from workloads.training import Hardware, seconds_per_epoch
 from workloads.trial import FAILED_STATUSES, TrialConfig
@@ -153,7 +153,7 @@ def _lanes(placement: Placement) -> int:
     # However little of a core a training asks for, it keeps one busy.
     lanes = [int(usable_cores() / max(1.0, placement.cpus_per_trial))]
     if placement.gpus_per_trial > 0:
-        lanes.append(int(torch.cuda.device_count() / placement.gpus_per_trial + 1e-9))
+        lanes.append(fitting("GPU", usable_gpus(), placement.gpus_per_trial))
     if placement.max_concurrent is not None:
         lanes.append(placement.max_concurrent)
     return max(1, min(lanes))

@@ -87,8 +87,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "--cpus-per-trial -1": ("--cpus-per-trial must be 0 or more, not -1",),
     "--cpus-per-trial nan": ("--cpus-per-trial must be 0 or more, not nan",),
     f"--cpus-per-trial {CORES + 1}": (f"asks for more than this machine has: {CORES} CPU cores",),
-    "--gpus-per-trial 1.5": ("--gpus-per-trial must be a fraction below 1 or a whole number, not 1.5",),
-    "--gpus-per-trial 99": ("--gpus-per-trial 99 asks for more than this machine has", "GPUs"),
+    "--gpus-per-trial 1.5": ("--gpus-per-trial must be at most 1, not 1.5",),
+    "--gpus-per-trial 2": ("at most 1, not 2: a trial trains on one GPU, and others would be idle",),
     "--max-concurrent 0": ("--max-concurrent must be 1 or more, not 0",),
     "--notify ftp://example.org": ("--notify takes an http:// or https:// URL",),
     "--care 0": ("--care is the smallest difference in accuracy that matters to you", "above 0", "not 0;"),
@@ -280,10 +280,10 @@ def test_an_address_where_nobody_answers(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_cluster_without_the_gpus_asked_for(call: Call, tmp_path: Path) -> None:
-    outcome = call("--address auto --gpus-per-trial 99 --train-limit 640 --no-preflight")
+def test_a_cluster_without_the_cores_asked_for(call: Call, tmp_path: Path) -> None:
+    outcome = call("--address auto --cpus-per-trial 99 --train-limit 640 --no-preflight")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith("error: --gpus-per-trial 99 asks for more than any node has")
+    assert outcome.err.startswith("error: --cpus-per-trial 99 asks for more than any node has")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,10 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import ray
+import torch
 from polars.testing import assert_frame_equal
 from rich.console import Console
 
@@ -178,7 +181,8 @@ def a_quarter(config: TrialConfig, folder: Path) -> Iterator[EpochRecord]:
         time.sleep(0.05)
     time.sleep(0.5)  # time for one too many to appear
     at_once = len(list(folder.glob("*.on")))
-    (folder / f"{config.seed}.granted-{os.environ['CUDA_VISIBLE_DEVICES']}-{at_once}").touch()
+    (granted,) = ray.get_runtime_context().get_accelerator_ids()["GPU"]  # variables differ between makers
+    (folder / f"{config.seed}.granted-{granted}-{at_once}").touch()
     (folder / f"{config.seed}.on").rename(folder / f"{config.seed}.off")
     values = dict.fromkeys(EpochRecord.__dataclass_fields__, 0.5)
     yield EpochRecord(**values | {"trial_id": config.trial_id, "computed_by": config.trial_id, "epoch": 1})
@@ -233,7 +237,9 @@ def test_eight_quarters_run_at_once_on_two_declared_gpus_and_never_more(
         session.check_placement(Placement(gpus_per_trial=3))
 
 
-def test_fraction_and_concurrency_may_change_when_a_sweep_goes_on() -> None:
+def test_fraction_and_concurrency_may_change_when_a_sweep_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = SimpleNamespace(name="Tesla T4", major=7, minor=5, multi_processor_count=40)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: one)
     placements = [
         Placement(gpus_per_trial=0.25),
         Placement(gpus_per_trial=1),

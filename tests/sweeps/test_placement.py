@@ -13,7 +13,15 @@ import pytest
 from sweeps.question.options import Options
 from sweeps.tuning import session
 from sweeps.tuning.errors import PlacementError
-from sweeps.tuning.placement import Placement, check_storage_path, cpu_quotas, usable_cores
+from sweeps.tuning.placement import (
+    Placement,
+    check_storage_path,
+    cpu_quotas,
+    fitting,
+    placement_of,
+    usable_cores,
+    usable_gpus,
+)
 from sweeps.watching.forecast import START_SECONDS, Forecast, _lanes, in_own_process
 from tests.sweeps.runs import ROOT
 from workloads.errors import InputError
@@ -87,7 +95,7 @@ def test_one_core_of_several() -> None:
         (Placement(gpus_per_trial=0.5), 4),
         (Placement(gpus_per_trial=1), 2),
         (Placement(cpus_per_trial=0, gpus_per_trial=0.1), 8),
-        (Placement(gpus_per_trial=4), 1),
+        (Placement(cpus_per_trial=0, gpus_per_trial=0.6), 2),
     ],
     ids=str,
 )
@@ -95,6 +103,61 @@ def test_how_many_train_at_once(placement: Placement, expected: int, monkeypatch
     monkeypatch.setattr("sweeps.watching.forecast.usable_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert _lanes(placement) == expected
+
+
+@pytest.mark.parametrize(
+    ("resource", "there", "wanted", "expected"),
+    [
+        ("GPU", 8, 0.6, 8),  # 13 times 0.6 are less than 8, but no GPU has room for a second
+        ("GPU", 8, 0.1, 80),
+        ("GPU", 2, 1, 2),
+        ("GPU", 0, 0.5, 0),
+        ("CPU", 8, 0.6, 13),
+        ("CPU", 3, 0.1, 30),
+    ],
+)
+def test_a_part_of_a_gpu_is_of_a_single_one(resource: str, there: float, wanted: float, expected: int) -> None:
+    assert fitting(resource, there, wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("MIG-1f,MIG-2f, MIG-3f", 3), ("0,1", 2), ("", 2), (None, 2)], ids=str
+)
+def test_slices_of_gpus_are_counted(visible: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert usable_gpus() == expected
+
+
+def test_the_gpus_of_a_mac_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    with pytest.raises(InputError, match=r"machine has: 0 GPUs \(those of Apple are not used: leave the flag out"):
+        placement_of(Options(name="s", gpus_per_trial=1))
+
+
+SLICED = """
+from sweeps.tuning import environment
+with environment():
+    import os, ray
+    from sweeps.tuning.placement import Placement
+    from sweeps.tuning.session import ray_session, slots
+    with ray_session(Placement()):
+        print(slots(Placement(cpus_per_trial=0.1, gpus_per_trial=0.5)))
+        look = ray.remote(num_cpus=0, num_gpus=1)(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        print(ray.get(look.remote()))
+"""
+
+
+def test_a_ray_of_ones_own_hands_out_slices_of_gpus() -> None:
+    env = os.environ | {"CUDA_VISIBLE_DEVICES": "MIG-1f,MIG-2f"}
+    command = [sys.executable, "-c", SLICED]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    fit, visible = done.stdout.split()
+    assert fit == "4", done.stderr
+    assert visible in ("MIG-1f", "MIG-2f")
 
 
 def test_a_ray_of_ones_own_has_the_cores_of_this_process_and_a_failed_start_leaves_nothing(

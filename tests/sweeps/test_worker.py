@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from sweeps.tuning.job import Job
 from sweeps.tuning.watchdog import Watchdog
 from sweeps.tuning.worker import _train_job, status_of
 from tests.sweeps.runs import made_up_record
+from tests.workloads.on_pretended_gpu import made_up
 from workloads.fingerprint import probe_machine
 from workloads.training import Hardware, State
 from workloads.trial import EpochRecord, Status, TrialConfig
@@ -96,6 +99,53 @@ def test_a_machine_of_another_type_trains_nothing(
         (end,) = told
         assert end["end"] == "storage", "it ends the run, which can go on elsewhere, and fails no trial"
         assert "of another type than the one this sweep started on" in end["error"]
+
+
+def test_a_shared_path_stays_on_one_kind_of_device(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker, "_report", lambda **news: told.append(news))
+    job = replace(a_job(storage), device="cpu, 8 threads")
+    worker.train_path({"job": job.to_json()}, {}, stand_in)
+    (end,) = told
+    assert end["end"] == "storage", "it ends the run, and fails no trial"
+    assert "trains on cpu, 1 thread, but this sweep started on cpu, 8 threads; use nodes of one type" in end["error"]
+
+
+def test_a_worker_holds_one_data_set(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = made_up()
+    refs = {name: SimpleNamespace(hex=lambda name=name: name) for name in ("fashion_mnist", "synthetic")}
+    monkeypatch.setattr(worker.ray, "get", lambda ref: noise)
+    monkeypatch.setattr(worker, "_images", {})
+    job = a_job(storage)
+    other = replace(job, config=TrialConfig(workload="lenet_synthetic"))
+    first = worker._images_for(job, refs)
+    assert worker._images_for(job, refs) is first, "it stays on the device"
+    assert worker._images_for(other, refs) is not first
+    assert list(worker._images) == [("synthetic", "cpu")], "what is there goes before another comes"
+
+
+def test_a_worker_whose_gpu_broke_ends_at_the_latest_before_the_next_training(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(storage, "s").mkdir(parents=True)
+    told: list[dict[str, Any]] = []
+
+    def ended() -> None:
+        raise SystemExit
+
+    def asserting(*_: Any, **__: Any) -> Iterator[EpochRecord]:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(worker, "_report", lambda **news: told.append(news))
+    monkeypatch.setattr(worker, "_place", lambda job: {"node": "n", "device": "cuda:0"})
+    monkeypatch.setattr(worker, "_end_process", ended)
+    monkeypatch.setattr(worker, "_BROKEN", threading.Event())
+    job = {"job": a_job(storage).to_json()}
+    for what in (asserting, stand_in):
+        with pytest.raises(SystemExit):
+            worker.train_path(job, {}, what)
+    assert [news.get("end") for news in told] == [None, "failed"], "the second trains nothing"
+    assert told[1]["broken"] == {"node": "n", "device": "cuda:0"}
 
 
 def no_answer(*_: Any, **__: Any) -> Any:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from workloads.augmentation import ERASED_AREA, ERASED_RATIO, Augmentation
@@ -16,9 +16,25 @@ def batch(count: int = 40, channels: int = 2) -> Tensor:
     return torch.arange(count * channels * 32 * 32, dtype=torch.float32).reshape(count, channels, 32, 32) + 1
 
 
+def augmented(augmentation: Augmentation, images: Tensor, draws: Generator) -> Tensor:
+    (drawn,) = augmentation.draw([len(images)], images.shape[-2:], draws, images.device)
+    return augmentation(images, drawn)
+
+
 def test_off_is_the_batch_itself() -> None:
     images = batch()
-    assert Augmentation()(images, generator(1)) is images
+    assert augmented(Augmentation(), images, generator(1)) is images
+
+
+def test_an_epoch_is_drawn_as_its_batches_would_be() -> None:
+    augmentation, images = Augmentation(shift=3, flip=True, erasing=0.5), batch(100)
+    draws = generator(2)
+    one_by_one = torch.cat([augmented(augmentation, part, draws) for part in images.split(40)])
+    draws = generator(2)
+    at_once = augmentation.draw([40, 40, 20], images.shape[-2:], draws, images.device)
+    assert [len(drawn) for drawn in at_once] == [40, 40, 20]
+    found = [augmentation(*pair) for pair in zip(images.split(40), at_once, strict=True)]
+    assert torch.equal(torch.cat(found), one_by_one)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +43,7 @@ def test_off_is_the_batch_itself() -> None:
 def test_a_function_of_the_generator_that_leaves_the_batch_alone(augmentation: Augmentation) -> None:
     images = batch()
     before = images.clone()
-    one, again, other = (augmentation(images, generator(21, epoch, 1)) for epoch in (1, 1, 2))
+    one, again, other = (augmented(augmentation, images, generator(21, epoch, 1)) for epoch in (1, 1, 2))
     assert torch.equal(images, before)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -36,7 +52,7 @@ def test_a_function_of_the_generator_that_leaves_the_batch_alone(augmentation: A
 
 def test_shifted_images_continue_their_border() -> None:
     images = batch(200, channels=1)
-    shifted = Augmentation(shift=2)(images, generator(3))
+    shifted = augmented(Augmentation(shift=2), images, generator(3))
     padded = functional.pad(images, (2, 2, 2, 2), mode="replicate")
     found = []
     for image, wide in zip(shifted, padded, strict=True):
@@ -53,7 +69,7 @@ def test_shifted_images_continue_their_border() -> None:
 
 def test_half_of_the_images_are_mirrored() -> None:
     images = batch(400)
-    mirrored = Augmentation(flip=True)(images, generator(4))
+    mirrored = augmented(Augmentation(flip=True), images, generator(4))
     same = torch.tensor([torch.equal(one, other) for one, other in zip(mirrored, images, strict=True)])
     assert torch.equal(mirrored[~same], images[~same].flip(-1))
     assert abs(same.float().mean() - 0.5) < 4 * math.sqrt(0.25 / 400)
@@ -61,7 +77,7 @@ def test_half_of_the_images_are_mirrored() -> None:
 
 def test_erased_rectangles() -> None:
     images = batch(600)
-    erased = Augmentation(erasing=0.75)(images, generator(5))
+    erased = augmented(Augmentation(erasing=0.75), images, generator(5))
     gone = erased != images
     assert (erased[gone] == 0).all()
     assert torch.equal(gone[:, 0], gone[:, 1]), "the same in all channels"

@@ -56,7 +56,9 @@ def plain_loop(
         draws = generator(config.seed, epoch, 1)
         for batch in sampler.order(generator(config.seed, epoch)).split(64):
             optimizer.zero_grad()
-            x = Augmentation.of(settings)(images.images[batch], draws)
+            augmentation = Augmentation.of(settings)
+            (drawn,) = augmentation.draw([len(batch)], (32, 32), draws, torch.device("cpu"))
+            x = augmentation(images.images[batch], drawn)
             loss = loss_of(model(x), images.labels[batch])
             loss.backward()
             norms.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item())

@@ -3,9 +3,11 @@
 import io
 import pickle
 import random
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -478,9 +480,23 @@ def test_cudnn_flags(benchmark: bool, deterministic: bool, monkeypatch: pytest.M
 def test_share_of_the_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", asked.append)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(total_memory=16 * 2**30))
     Hardware(gpu=True).apply()
     Hardware(gpu=True, gpu_memory_fraction=0.25).apply()
-    assert asked == [0.25]
+    # Four processes with half a gibibyte for CUDA's context each, and 3.5 GiB for tensors, are 16 GiB.
+    assert asked == [3.5 / 16]
+    with pytest.raises(ValueError, match=r"^0.03 of a GPU with 16 GiB is not enough for a process, which takes 0.5 "):
+        Hardware(gpu=True, gpu_memory_fraction=0.03).apply()
+
+
+def test_a_gpu_has_finished_when_its_time_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    clock = time.perf_counter
+    monkeypatch.setattr(Hardware, "apply", lambda self: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: happened.append("finished"))
+    monkeypatch.setattr(time, "perf_counter", lambda: happened.append("time") or clock())
+    seconds_per_epoch(resolve(TrialConfig(workload="lenet_synthetic", epochs=1)), Hardware(gpu=True))
+    assert happened == ["finished", "time"] * 4, "before and after, of a step and of an evaluation"
 
 
 def test_estimate_of_an_epoch(images: Images) -> None:
