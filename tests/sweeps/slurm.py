@@ -179,10 +179,10 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
             while not (inside := psutil.Process(outside.pid).children()):
                 time.sleep(0.05)
             slurm = Slurm(room, inside[0], folder)
-            while slurm.tell("sinfo", "-h", "-t", "idle", "-o", "%D", "-p", "main", check=False).strip() != str(
-                len(NODES)
+            while len(slurm.tell("sinfo", "-h", "-N", "-p", "main", "-t", "idle", check=False).splitlines()) < len(
+                NODES
             ):
-                assert outside.poll() is None and time.monotonic() < deadline, slurm.logs()
+                assert time.monotonic() < deadline, slurm.logs()
                 time.sleep(0.2)
             yield slurm
         finally:
