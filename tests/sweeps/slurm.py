@@ -145,6 +145,13 @@ class Slurm:
             time.sleep(0.2)
         return job
 
+    def wait_for_output(self, number: str, text: str, seconds: float = 60) -> None:
+        """Waits until a job has printed a text."""
+        deadline = time.monotonic() + seconds
+        while text not in (output := self.output(number)):
+            assert time.monotonic() < deadline, f"{self.job(number)}\n{output}\n{self.logs()}"
+            time.sleep(0.1)
+
     def logs(self) -> str:
         """Returns the ends of what the daemons wrote."""
         return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in self.room.glob("*.log"))

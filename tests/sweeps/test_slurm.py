@@ -14,7 +14,7 @@ import pytest
 from analysis.store import LOCK_FILE
 from tests.sweeps.faults import FLAGS, RECORDS, assert_ends_like, count_records
 from tests.sweeps.runs import ROOT, table_of
-from tests.sweeps.slurm import GPUS, Slurm, running_slurm, why_not
+from tests.sweeps.slurm import GPUS, NODES, Slurm, running_slurm, why_not
 
 SCRIPT = ROOT / "docs" / "slurm.sbatch"
 PAGE = (ROOT / "docs" / "clusters.md").read_text()
@@ -77,37 +77,92 @@ def wait_for_records(slurm: Slurm, job: str, storage: str, count: int) -> None:
         time.sleep(0.1)
 
 
+STAND_INS = {
+    "ray": """
+for word in "$@"; do [[ $word == --temp-dir=* ]] && folder=${word#*=}; done
+mkdir -p "$folder"
+echo 127.0.0.1:1 > "$folder/ray_current_cluster"
+exec sleep infinity
+""",
+    "sweep": """
+trap 'exit 130' TERM
+echo "at work with $*"
+((${SLURM_RESTART_COUNT:-0} == 0)) || exit 7
+while :; do sleep 0.1; done
+""",
+}
+"""What the script starts, done quickly: a Ray, and a sweep that needs more time than it is given."""
+
+
 @real
-def test_out_of_time_it_goes_on_and_another_waits(slurm: Slurm, script: Path, undisturbed: str, storage: str) -> None:
-    job = submit(slurm, script, storage)
-    wait_for_records(slurm, job, storage, 1)
-    other = submit(slurm, script, storage)
-    slurm.tell("scancel", "--batch", "--signal=USR1", job)  # what Slurm sends before the end, as the script asks
+def test_the_job_goes_back_into_the_queue_and_others_of_its_name_wait(slurm: Slurm, tmp_path: Path) -> None:
+    for name, text in STAND_INS.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}")
+        (tmp_path / name).chmod(0o755)
+    command = ("--nodes=1", "--cpus-per-task=1", str(SCRIPT), "sweep", "--epochs=3")
+    path = f"{tmp_path}:{slurm.environment['PATH']}"
+    job, other = (slurm.submit(*command, PATH=path) for _ in range(2))
+    slurm.wait_for_output(job, "at work with --epochs=3 --address auto")
+    slurm.tell("scancel", "--batch", "--signal=USR1", job)  # which Slurm sends before the end, as the script asks
     slurm.wait_for(job, "PENDING")
-    assert "back in the queue" in slurm.output(job)
-    assert f"interrupted: {RECORDS}" not in slurm.output(job)
-    assert 0 < count_records(storage) < RECORDS
-    assert not (Path(storage) / "s" / LOCK_FILE).exists()
     waiting = slurm.job(other)
     assert (waiting["JobState"], waiting["Reason"]) == ("PENDING", "Dependency")
-    slurm.tell("scancel", other)
+    assert "the job is back in the queue" in slurm.output(job)
+    done = slurm.wait_for(job, "FAILED")
+    assert (done["ExitCode"], done["Restarts"]) == ("7:0", "1"), "the job's exit status is the sweep's"
 
+    slurm.wait_for_output(other, "at work")
+    slurm.tell("scancel", other)
+    slurm.wait_for(other, "CANCELLED")
+    time.sleep(1)
+    cancelled = slurm.job(other)
+    assert (cancelled["JobState"], cancelled["Restarts"]) == ("CANCELLED", "0"), "who cancels a job means it"
+
+
+@real
+def test_a_sweep_on_two_nodes_equals_one_without_slurm(
+    slurm: Slurm, script: Path, undisturbed: str, storage: str
+) -> None:
+    before = set(Path("/tmp").glob("ray-slurm-*"))
+    job = submit(slurm, script, storage)
     done = slurm.wait_for(job, "COMPLETED", "FAILED", seconds=240)
-    assert (done["JobState"], done["ExitCode"], done["Restarts"]) == ("COMPLETED", "0:0", "1"), slurm.output(job)
+    output = slurm.output(job)
+    assert done["ExitCode"] == "0:0", output
     assert_ends_like(undisturbed, storage)
-    assert {node.partition("/")[0] for node in table_of(storage, "s")["node"]} == {"n1", "n2"}
-    assert "slurmstepd" not in slurm.output(job).rpartition("back in the queue")[2], "it ends without a complaint"
-    assert list(Path("/tmp").glob("ray-*")) == []
+    assert {node.partition("/")[0] for node in table_of(storage, "s")["node"]} == set(NODES)
+    assert f"{storage}/s/report.html" in output
+    assert [word for word in ("slurm", "srun", "ray", "Terminated") if word in output.replace(storage, "")] == []
+    assert set(Path("/tmp").glob("ray-slurm-*")) == before
 
 
 @real
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["killed at its time limit", "requeued", "preempted", "a node went away"])
-def test_killed_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, storage: str, how: str) -> None:
-    # At the limit it would be warned; not this one.
-    job = submit(slurm, script, storage, *(["--signal=B:CONT@1"] if "limit" in how else []))
+def test_out_of_time_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, storage: str) -> None:
+    job = submit(slurm, script, storage)
     wait_for_records(slurm, job, storage, 1)
-    if how == "killed at its time limit":
+    slurm.tell("scancel", "--batch", "--signal=USR1", job)
+    slurm.wait_for(job, "PENDING")
+    assert "interrupted: " in slurm.output(job)
+    assert "the job is back in the queue" in slurm.output(job)
+    assert 0 < count_records(storage) < RECORDS
+    assert not (Path(storage) / "s" / LOCK_FILE).exists()
+    done = slurm.wait_for(job, "COMPLETED", "FAILED", seconds=240)
+    assert (done["ExitCode"], done["Restarts"]) == ("0:0", "1"), slurm.output(job)
+    assert_ends_like(undisturbed, storage)
+
+
+@real
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how", ["warned of its time limit", "killed at it", "requeued", "preempted", "a node went away"]
+)
+def test_killed_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, storage: str, how: str) -> None:
+    job = submit(slurm, script, storage, *(["--signal=B:CONT@1"] if how == "killed at it" else []))  # not warned
+    wait_for_records(slurm, job, storage, 1)
+    if how == "warned of its time limit":
+        slurm.tell("scontrol", "update", f"JobId={job}", "TimeLimit=2")
+        slurm.wait_for(job, "PENDING")
+    elif how == "killed at it":
         slurm.tell("scontrol", "update", f"JobId={job}", "TimeLimit=1")
         slurm.wait_for(job, "TIMEOUT")
         job = submit(slurm, script, storage)
@@ -119,7 +174,7 @@ def test_killed_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, storage
     else:
         slurm.tell("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=away")
         slurm.wait_for(job, "PENDING")
-        slurm.tell("scontrol", "update", "NodeName=n2", "State=RESUME")
+        slurm.tell("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)
     assert count_records(storage) < RECORDS
     done = slurm.wait_for(job, "COMPLETED", "FAILED", seconds=240)
     assert done["ExitCode"] == "0:0", slurm.output(job)
