@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from analysis.store import LOCK_FILE
-from tests.sweeps.faults import FLAGS, RECORDS, assert_ends_like, count_records
-from tests.sweeps.runs import ROOT, table_of
+from tests.sweeps.faults import FLAGS, RECORDS, SWEEP, TRAIN_LIMIT, assert_ends_like, count_records
+from tests.sweeps.runs import ROOT, run_here, table_of
 from tests.sweeps.slurm import GPUS, NODES, Slurm, running_slurm, why_not
 
 SCRIPT = ROOT / "docs" / "slurm.sbatch"
@@ -137,48 +137,60 @@ def test_a_sweep_on_two_nodes_equals_one_without_slurm(
 
 @real
 @pytest.mark.slow
-def test_out_of_time_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, storage: str) -> None:
+@pytest.mark.parametrize("how", ["out of time", "requeued", "preempted", "a node went away", "cancelled"])
+def test_interrupted_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, storage: str, how: str) -> None:
     job = submit(slurm, script, storage)
     wait_for_records(slurm, job, storage, 1)
-    slurm.tell("scancel", "--batch", "--signal=USR1", job)
-    slurm.wait_for(job, "PENDING")
-    assert "interrupted: " in slurm.output(job)
-    assert "the job is back in the queue" in slurm.output(job)
-    assert 0 < count_records(storage) < RECORDS
-    assert not (Path(storage) / "s" / LOCK_FILE).exists()
-    done = slurm.wait_for(job, "COMPLETED", "FAILED", seconds=240)
-    assert (done["ExitCode"], done["Restarts"]) == ("0:0", "1"), slurm.output(job)
+    if how == "out of time":
+        slurm.tell("scancel", "--batch", "--signal=USR1", job)
+        slurm.wait_for(job, "PENDING")
+        assert "interrupted: " in slurm.output(job)
+        assert "the job is back in the queue" in slurm.output(job)
+        assert not (Path(storage) / "s" / LOCK_FILE).exists(), "stopped in good order"
+    elif how == "requeued":
+        slurm.tell("scontrol", "requeue", job)
+        slurm.wait_for(job, "PENDING")
+    elif how == "preempted":
+        urgent = slurm.submit("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "sleep 1")
+        slurm.wait_for(urgent, "COMPLETED")
+    elif how == "a node went away":
+        slurm.tell("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=away")
+        slurm.wait_for(job, "PENDING")
+        slurm.tell("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)  # it may have come back by itself
+    else:
+        slurm.tell("scancel", job)
+        slurm.wait_for(job, "CANCELLED")
+        job = submit(slurm, script, storage)
+    assert count_records(storage) < RECORDS
+    done = slurm.wait_for(job, "COMPLETED", "FAILED", seconds=300)
+    assert done["ExitCode"] == "0:0", slurm.output(job)
+    assert done["Restarts"] == ("0" if how == "cancelled" else "1")
     assert_ends_like(undisturbed, storage)
 
 
 @real
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "how", ["warned of its time limit", "killed at it", "requeued", "preempted", "a node went away"]
-)
-def test_killed_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, storage: str, how: str) -> None:
-    job = submit(slurm, script, storage, *(["--signal=B:CONT@1"] if how == "killed at it" else []))  # not warned
+@pytest.mark.parametrize("warned", [True, False])
+def test_longer_than_its_time_limit(
+    slurm: Slurm, ray_cluster: None, script: Path, storage: str, tmp_path: Path, warned: bool
+) -> None:
+    alone, epochs = str(tmp_path / "alone"), 40
+    run_here(SWEEP, alone, train_limit=TRAIN_LIMIT, epochs=epochs)
+    command = ("python", str(script), *FLAGS, f"--epochs={epochs}", "--storage-path", storage)
+    flags = ("--cpus-per-task=1", *([] if warned else ["--signal=B:CONT@1"]))
+    job = slurm.submit(*flags, str(SCRIPT), *command)
     wait_for_records(slurm, job, storage, 1)
-    if how == "warned of its time limit":
-        slurm.tell("scontrol", "update", f"JobId={job}", "TimeLimit=2")
-        slurm.wait_for(job, "PENDING")
-    elif how == "killed at it":
-        slurm.tell("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-        slurm.wait_for(job, "TIMEOUT")
-        job = submit(slurm, script, storage)
-    elif how == "requeued":
-        slurm.tell("scontrol", "requeue", job)
-    elif how == "preempted":
-        urgent = slurm.submit("--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "sleep 1")
-        slurm.wait_for(urgent, "COMPLETED")
+    elapsed = int(slurm.job(job)["RunTime"].split(":")[1])
+    slurm.tell("scontrol", "update", f"JobId={job}", f"TimeLimit={elapsed + 1}")
+    slurm.wait_for(job, "PENDING" if warned else "TIMEOUT")
+    assert count_records(storage) < 4 * epochs
+    if warned:
+        slurm.tell("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     else:
-        slurm.tell("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=away")
-        slurm.wait_for(job, "PENDING")
-        slurm.tell("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)
-    assert count_records(storage) < RECORDS
-    done = slurm.wait_for(job, "COMPLETED", "FAILED", seconds=240)
+        job = slurm.submit(*flags, str(SCRIPT), *command)
+    done = slurm.wait_for(job, "COMPLETED", "FAILED", seconds=400)
     assert done["ExitCode"] == "0:0", slurm.output(job)
-    assert_ends_like(undisturbed, storage)
+    assert_ends_like(alone, storage)
 
 
 @real
@@ -226,17 +238,3 @@ def test_ray_is_told_of_the_gpus(slurm: Slurm, tmp_path: Path) -> None:
         assert "[('n1', 1.0, 1.0), ('n2', 1.0, 1.0)]" in slurm.output(number)
     assert "['0', '0']" in slurm.output(job)
     assert "['1', '1']" in slurm.output(other)
-
-
-@real
-@pytest.mark.slow
-def test_cancelled_it_stays_so(slurm: Slurm, script: Path, undisturbed: str, storage: str) -> None:
-    job = submit(slurm, script, storage)
-    wait_for_records(slurm, job, storage, 1)
-    slurm.tell("scancel", job)
-    slurm.wait_for(job, "CANCELLED")
-    time.sleep(10)
-    assert slurm.job(job)["JobState"] == "CANCELLED"
-    again = submit(slurm, script, storage)
-    assert slurm.wait_for(again, "COMPLETED", "FAILED")["ExitCode"] == "0:0", slurm.output(again)
-    assert_ends_like(undisturbed, storage)
