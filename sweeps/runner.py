@@ -26,7 +26,7 @@ from analysis.store import SweepSpec, SweepStore
 from analysis.tables import publish
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.library import changed, merged, near, read_library, refuse_changed, take_over
-from sweeps.ledger.lock import Lock, locked
+from sweeps.ledger.lock import Lock, TakenOverError, locked
 from sweeps.ledger.provenance import provenance
 from sweeps.policies import Decision, configuration_id, results
 from sweeps.question.command import CommandLine
@@ -471,6 +471,8 @@ class Asked:
             return result
         except BrokenPipeError:
             raise
+        except TakenOverError as error:
+            raise self._stopped(error) from None
         except OSError as error:
             raise self._stopped(f"cannot write to {self.store.location}: {error}") from None
 

@@ -209,13 +209,11 @@ class Cluster:
         self._switch.stdin.write(json.dumps(asdict(weather)) + "\n")
         self._switch.stdin.flush()
 
-    def start_ray(self, *names: str, flags: tuple[str, ...] = (), **environment: str) -> None:
-        """Starts Ray on some hosts, the head's first."""
+    def start_ray(self, *names: str, dashboard: bool = False, **environment: str) -> None:
+        """Starts Ray on some hosts, the head's first; its dashboard and job server, if any, are open to all hosts."""
         environment = self.settings | environment
-        common = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=200000000", "--disable-usage-stats", *flags)
-        first = ("--head", "--port=6379")
-        if not any("dashboard" in flag for flag in flags):
-            first += ("--include-dashboard=false",)
+        common = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=200000000", "--disable-usage-stats")
+        first = ("--head", "--port=6379", f"--include-dashboard={dashboard}", "--dashboard-host=0.0.0.0")
         if WORKING[0] in names:
             self.head.run("ray", "start", *first, *self._of(self.head), *common, **environment)
         others = [self.hosts[name] for name in names if name != WORKING[0]]
