@@ -34,8 +34,14 @@ STORAGE, OUTSIDE = "storage", "outside"
 ADDRESSES = {name: f"10.77.0.{number}" for number, name in enumerate((*WORKING, STORAGE, OUTSIDE), start=1)}
 GCS = f"{ADDRESSES[WORKING[0]]}:6379"
 RAY_FOLDER = "/tmp/ray"
-FAST_DEATH = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000"}
-"""How soon a cluster takes a host for dead that does not answer: by default after about half a minute."""
+SETTINGS = {
+    # How soon a cluster takes a host for dead that does not answer: by default after about half a minute.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    # On a machine that is busy with other things, workers would wait for ever: by default Ray is very polite.
+    "RAY_worker_niceness": "0",
+}
+"""Of the Ray on the hosts."""
 
 Process = subprocess.Popen[str]
 
@@ -116,7 +122,7 @@ class Host:
         assert self._machine is not None, f"{self.name} is turned off"
         init = psutil.Process(self._machine.pid).children()[0].pid
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        settings = {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": RAY_FOLDER, "RAY_USAGE_STATS_ENABLED": "0"}
+        settings = {"PYTHONPATH": str(ROOT), "PATH": path, "TMPDIR": RAY_FOLDER}
         return subprocess.Popen(
             ["nsenter", "-t", str(init), "-n", "-u", "-m", "-p", "--", *command],
             cwd=ROOT,
@@ -170,7 +176,7 @@ class Cluster:
         settings: Environment variables of its Ray and of sweeps on it.
     """
 
-    def __init__(self, settings: Mapping[str, str] = FAST_DEATH) -> None:
+    def __init__(self, settings: Mapping[str, str] = SETTINGS) -> None:
         self.token = secrets.token_hex(32)
         self.settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **settings}
         self.hosts: dict[str, Host] = {}
@@ -279,7 +285,7 @@ class Cluster:
 @contextlib.contextmanager
 def cluster(**settings: str) -> Iterator[Cluster]:
     """Makes the hosts with a Ray on each of the first three, and takes them away."""
-    with Cluster(FAST_DEATH | settings) as made:
+    with Cluster(SETTINGS | settings) as made:
         made.start_ray(*WORKING)
         yield made
 

@@ -13,18 +13,21 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis.store import SweepStore
+from sweeps.question.grid import axis
 from sweeps.question.sweep import Sweep
 from tests.hosts.cluster import ADDRESSES, STORAGE, WORKING, Cluster, Process, cluster, reason_to_skip, wait_until
 from tests.hosts.switch import Weather
 from tests.sweeps.runs import finish, measured, run_here, statuses, table_of, write_script
 
 ARGUMENTS = (
-    "name='s', question='Does it end as it should?', schedulers=('none', 'step', 'plateau'), "
-    "lrs=(0.01, 0.02, 0.04), epochs=4"
+    "name='s', question='Does it end as it should?', grid=axis('workload', 'lenet_synthetic'), "
+    "schedulers=('none', 'step', 'plateau'), lrs=(0.005, 0.01, 0.02, 0.04), epochs=12"
 )
-RECORDS, TRIALS = 36, 9
-TRAIN_LIMIT = 1920
-FLAGS = ("--train-limit", str(TRAIN_LIMIT))
+SWEEP: Sweep = eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep, "axis": axis})
+RECORDS, TRIALS = 144, 12
+AXIS = """
+    from sweeps.question.grid import axis
+"""
 RECEIVED = """
     from sweeps.tuning import execution
 
@@ -63,14 +66,14 @@ def well(hosts: Cluster) -> Cluster:
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sweep's script, which says how much of the data each host received."""
-    return write_script(tmp_path_factory.mktemp("script"), ARGUMENTS, RECEIVED)
+    return write_script(tmp_path_factory.mktemp("script"), ARGUMENTS, AXIS + RECEIVED)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The storage path of the sweep as one host alone has it."""
     storage = str(tmp_path_factory.mktemp("undisturbed"))
-    status, text = run_here(eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep}), storage, train_limit=TRAIN_LIMIT)
+    status, text = run_here(SWEEP, storage)
     assert status == 0, text
     return storage
 
@@ -108,7 +111,7 @@ def trained_on(cluster: Cluster, storage: str) -> Mapping[str, set[str]]:
 
 def test_a_sweep_on_three_hosts_is_that_of_one(well: Cluster, script: Path, undisturbed: str) -> None:
     inside, outside = well.bucket()
-    status, output, complaints = finish(well.sweep(script, inside, *FLAGS), 300)
+    status, output, complaints = finish(well.sweep(script, inside), 300)
     assert status == 0, (output, complaints)
     assert_ends_like(undisturbed, outside)
     trials = table_of(outside, "s")
@@ -118,7 +121,7 @@ def test_a_sweep_on_three_hosts_is_that_of_one(well: Cluster, script: Path, undi
         assert node.partition("/")[0] in came_from[computed_by], trial_id
     received = {line.split()[0]: float(line.split()[2]) for line in output.splitlines() if " received " in line}
     assert set(received) == set(WORKING)
-    assert all(1 <= times < 1.01 for times in received.values()), "the data came to each host once"
+    assert all(1 <= times < 1.5 for times in received.values()), "the data came to each host once"
     assert well.token not in output + complaints
 
 
@@ -238,7 +241,7 @@ def test_ends_complete_after(name: str, well: Cluster, script: Path, undisturbed
     fault = FAULTS[name]
     inside, outside = well.bucket()
     fault.before(well)
-    process = well.sweep(script, inside, *FLAGS)
+    process = well.sweep(script, inside)
     wait_for_records(outside, 3, process)
     fault.strike(well)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -250,6 +253,6 @@ def test_ends_complete_after(name: str, well: Cluster, script: Path, undisturbed
     assert status in fault.ends, (output, complaints)
     if status != 0:
         fault.repair(well)
-        status, output, complaints = finish(well.sweep(script, inside, *FLAGS), 600)
+        status, output, complaints = finish(well.sweep(script, inside), 600)
         assert status == 0, (output, complaints)
     assert_ends_like(undisturbed, outside)

@@ -25,7 +25,7 @@ from tests.hosts.cluster import STORAGE, WORKING, Cluster, Process, cluster, rea
 from tests.hosts.switch import Weather
 from tests.sweeps.faults import FAST_RAY
 from tests.sweeps.runs import finish, write_script
-from tests.sweeps.test_hosts import ARGUMENTS, FLAGS, RECORDS, assert_ends_like, count_records, kill_ray, slow_down
+from tests.sweeps.test_hosts import ARGUMENTS, AXIS, RECORDS, assert_ends_like, count_records, kill_ray, slow_down
 from tests.sweeps.test_hosts import undisturbed as undisturbed  # a fixture
 
 pytestmark = [
@@ -159,7 +159,7 @@ def test_chaos_on_three_hosts(
     wanted = int(os.environ.get("FORKSWEEP_CHAOS_FAULTS", "20"))
     until = time.monotonic() + 60 * float(os.environ.get("FORKSWEEP_CHAOS_MINUTES", "600"))
     chance = random.Random(int(os.environ.get("FORKSWEEP_CHAOS_SEED", "1")))
-    script = write_script(tmp_path, ARGUMENTS, SHORT_TIMES)
+    script = write_script(tmp_path, ARGUMENTS, AXIS + SHORT_TIMES)
     done = 0
 
     def say(text: str) -> None:
@@ -173,7 +173,7 @@ def test_chaos_on_three_hosts(
             while status != 0:
                 hosts.mend()
                 before = count_records(outside)
-                process = hosts.sweep(script, inside, *FLAGS)
+                process = hosts.sweep(script, inside)
                 fault = ""
                 while process.poll() is None and strikes < MOST_A_SWEEP and done < wanted:
                     with contextlib.suppress(subprocess.TimeoutExpired):
