@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 from polars.testing import assert_frame_equal
 
 from analysis.store import SweepStore
 from sweeps.question.grid import axis
 from sweeps.question.sweep import Sweep
-from tests.hosts.cluster import ADDRESSES, STORAGE, WORKING, Cluster, Process, cluster, reason_to_skip, wait_until
+from tests.hosts.cluster import (
+    ADDRESSES,
+    STORAGE,
+    WORKING,
+    Cluster,
+    Process,
+    cluster,
+    reason_to_skip,
+    signal_program,
+    wait_until,
+)
 from tests.hosts.switch import Weather
-from tests.sweeps.runs import finish, measured, run_here, statuses, table_of, write_script
+from tests.sweeps.runs import ROOT, finish, measured, run_here, statuses, table_of, write_script
 
 ARGUMENTS = (
     "name='s', question='Does it end as it should?', grid=axis('workload', 'lenet_synthetic'), "
@@ -123,6 +136,18 @@ def test_a_sweep_on_three_hosts_is_that_of_one(well: Cluster, script: Path, undi
     assert set(received) == set(WORKING)
     assert all(1 <= times < 1.5 for times in received.values()), "the data came to each host once"
     assert well.token not in output + complaints
+
+
+def test_hosts_end_with_the_process_that_made_them_however_it_ends() -> None:
+    code = "from tests.hosts.cluster import *\nwith Cluster(): print('made', flush=True), time.sleep(600)"
+    maker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert maker.stdout is not None
+    assert maker.stdout.readline() == "made\n"
+    made = psutil.Process(maker.pid).children(recursive=True)
+    assert len(made) > 10
+    maker.kill()
+    maker.communicate()
+    assert psutil.wait_procs(made, timeout=20)[1] == [], "and with them their networks and memory"
 
 
 def last_computed_by(storage: str) -> list[str]:
@@ -256,3 +281,79 @@ def test_ends_complete_after(name: str, well: Cluster, script: Path, undisturbed
         status, output, complaints = finish(well.sweep(script, inside), 600)
         assert status == 0, (output, complaints)
     assert_ends_like(undisturbed, outside)
+
+
+# -- the lock ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.chaos
+def test_a_driver_that_stood_still_finds_another_in_its_place(well: Cluster, script: Path, undisturbed: str) -> None:
+    inside, outside = well.bucket()
+    first = well.sweep(script, inside, "--max-concurrent", "1")
+    wait_for_records(outside, 2, first)
+    signal_program(first, signal.SIGSTOP)
+    # It goes on beside the first, which holds one of the three CPUs.
+    second = well.sweep(script, inside, "--max-concurrent", "1", host=WORKING[1])
+    wait_for_records(outside, count_records(outside) + 3, second)
+    asked = len(well.requests())
+    signal_program(first, signal.SIGCONT)
+    status, output, complaints = finish(first, 120)
+    assert (status, complaints.count("\n")) == (1, 1), (output, complaints)
+    assert complaints.startswith("stopped: another run has taken over s3://bucket")
+    # The first one's workers may store a checkpoint yet, of the bytes that it has anyway.
+    changes = [
+        (method, path)
+        for client, method, path in well.requests()[asked:]
+        if client == ADDRESSES[WORKING[0]] and (method == "DELETE" or (method == "PUT" and "/checkpoints/" not in path))
+    ]
+    assert changes == [], "it writes nothing more"
+    status, output, complaints = finish(second, 600)
+    assert status == 0, (output, complaints)
+    assert_ends_like(undisturbed, outside)
+
+
+STARTERS = """
+import sys, threading, time
+
+from analysis.store import SweepStore
+from sweeps.ledger.lock import LockedError, locked
+
+
+def start(storage, at):
+    time.sleep(max(0, at - time.time()))
+    try:
+        with locked(SweepStore(storage, "s")) as lock:
+            time.sleep(12)
+            print(storage, "lost" if lock.lost() else "kept")
+    except LockedError:
+        print(storage, "refused")
+
+
+threads = [threading.Thread(target=start, args=(a.split(" ")[0], float(a.split(" ")[1]))) for a in sys.argv[1:]]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("network", [Weather(), Weather(seconds=0.2, loss=0.05)], ids=["fair", "bad"])
+def test_of_two_that_start_on_two_hosts_at_any_time_apart_one_wins(well: Cluster, network: Weather) -> None:
+    apart = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.3, 2.0, 4.0)
+    places = [well.bucket()[0] for _ in apart]
+    well.be(network)
+    begin = time.time() + 15
+    late = [f"{place} {begin + seconds}" for place, seconds in zip(places, apart, strict=True)]
+    started = [
+        well.hosts[name].start(sys.executable, "-c", STARTERS, *words)
+        for name, words in ((WORKING[0], [f"{place} {begin}" for place in places]), (WORKING[1], late))
+    ]
+    ends = [process.communicate(timeout=200) for process in started]
+    well.be(Weather())
+    lines = [line.rpartition(" ") for output, _ in ends for line in output.splitlines()]
+    for place, seconds in zip(places, apart, strict=True):
+        found = sorted(end for where, _, end in lines if where == place)
+        assert found in (["kept", "refused"], ["kept", "lost"]), (seconds, found, ends)
+        if not network.loss:
+            assert found == ["kept", "refused"], (seconds, found)
