@@ -20,6 +20,7 @@ from sweeps.question.grid import axis
 from sweeps.question.sweep import Sweep
 from tests.hosts.cluster import (
     ADDRESSES,
+    GCS,
     STORAGE,
     WORKING,
     Cluster,
@@ -230,6 +231,8 @@ class Fault:
     """Done then."""
     ends: tuple[int, ...] = (0,)
     """The exit statuses of a sweep struck by it; after another than 0, the same command is given once more."""
+    says: tuple[str, ...] = ()
+    """What the sweep says of it."""
     repair: Callable[[Cluster], None] = nothing
     """Done before the same command is given once more."""
     marks: tuple[pytest.MarkDecorator, ...] = field(default=(pytest.mark.chaos,))
@@ -252,7 +255,9 @@ FAULTS: Mapping[str, Fault] = {
     "200 ms latency and 5 % loss": Fault(before=weather(seconds=0.2, loss=0.05), heal=fair),
     "a host ten times slower": Fault(before=slow_down(WORKING[1])),
     "a host rebooted": Fault(strike=power_cut(WORKING[1]), seconds=1, heal=lambda hosts: hosts.start_ray(WORKING[1])),
-    "the head's Ray killed": Fault(strike=kill_ray, ends=(1,), repair=Cluster.mend),
+    "the head's Ray killed": Fault(
+        strike=kill_ray, ends=(1,), says=(f"Ray's head at {GCS} does not answer",), repair=Cluster.mend
+    ),
     "a host that joins late": Fault(before=power_cut(WORKING[2]), strike=join_late),
     "clocks ten minutes apart": Fault(
         before=wrong_clocks,
@@ -276,6 +281,7 @@ def test_ends_complete_after(name: str, well: Cluster, script: Path, undisturbed
     print(f"{name}: exit status {status}, {count_records(outside)} records\n{output[-1500:]}\n{complaints[-1500:]}")
     assert "Traceback" not in output + complaints, (output, complaints)
     assert status in fault.ends, (output, complaints)
+    assert all(sentence in output for sentence in fault.says), output
     if status != 0:
         fault.repair(well)
         status, output, complaints = finish(well.sweep(script, inside), 600)

@@ -1,0 +1,71 @@
+"""From a host that is not of the cluster and has no token: what can be read, submitted or stopped? Nothing but this."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+
+import psutil
+import pytest
+
+from tests.hosts.cluster import ADDRESSES, GCS, OUTSIDE, WORKING, Cluster, reason_to_skip
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip())),
+]
+
+WORK = """
+import time
+
+import ray
+
+ray.init(address="auto", log_to_driver=False)
+
+
+@ray.remote(num_cpus=1)
+class Worker:
+    def work(self):
+        return "at work"
+
+
+workers = [Worker.options(name=f"worker{number}", lifetime="detached").remote() for number in range(2)]
+print(*ray.get([worker.work.remote() for worker in workers]), flush=True)
+time.sleep(3600)
+"""
+"""A driver, and a worker on each of two hosts."""
+JOIN = f"import ray; ray.init(address={GCS!r}, log_to_driver=False); print(ray.nodes())"
+SUBMIT = ("ray", "job", "submit", "--address", f"http://{ADDRESSES[WORKING[0]]}:8265", "--", "true")
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Cluster]:
+    """A cluster of two hosts at work, whose dashboard and job server listen on the network."""
+    with Cluster() as made:
+        made.start_ray(*WORKING[:2], dashboard=True)
+        driver = made.head.start(sys.executable, "-c", WORK, **made.settings)
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "at work at work\n"
+        yield made
+
+
+def doors(hosts: Cluster) -> Mapping[str, str]:
+    """Returns all addresses on which a process of the cluster listens for other hosts, and which process it is."""
+    found = {}
+    for name in WORKING[:2]:
+        for process in hosts.hosts[name].processes():
+            for connection in process.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in ("127.0.0.1", "::1"):
+                    found[f"{ADDRESSES[name]}:{connection.laddr.port}"] = process.name()
+    return found
+
+
+@pytest.mark.parametrize("token", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}], ids=["none", "wrong"])
+@pytest.mark.parametrize("command", [(sys.executable, "-c", JOIN), SUBMIT, ("ray", "start", f"--address={GCS}")])
+def test_without_the_token_nobody_joins_or_submits(
+    hosts: Cluster, command: tuple[str, ...], token: Mapping[str, str]
+) -> None:
+    process = hosts.hosts[OUTSIDE].start("timeout", "100", *command, **{"RAY_AUTH_MODE": "disabled", **token})
+    output, complaints = process.communicate()
+    assert process.returncode != 0, output
+    assert "uthenti" in output + complaints, (output, complaints)
