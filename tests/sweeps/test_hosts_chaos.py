@@ -21,7 +21,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.hosts.cluster import STORAGE, WORKING, Cluster, Process, cluster, reason_to_skip, signal_program
+from analysis.store import LOCK_FILE, SweepStore
+from tests.hosts.cluster import STORAGE, WORKING, Cluster, Process, cluster, reason_to_skip, signal_program, wait_until
 from tests.hosts.switch import Weather
 from tests.sweeps.faults import FAST_RAY
 from tests.sweeps.runs import finish, write_script
@@ -149,6 +150,13 @@ def tally(pytestconfig: pytest.Config) -> Iterator[Tally]:
             terminal.write_line(f"| {fault} | {moment} | {count} x {end} |")
 
 
+def lock_of(storage: str) -> bytes:
+    """Returns what the lock says; nothing if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return SweepStore(storage, "s").read(LOCK_FILE)
+    return b""
+
+
 def moment_of(count: int, before: int) -> str:
     return "finishing" if count == RECORDS else "training" if count > before else "starting"
 
@@ -173,7 +181,9 @@ def test_chaos_on_three_hosts(
             while status != 0:
                 hosts.mend()
                 before = count_records(outside)
+                owner = lock_of(outside)
                 process = hosts.sweep(script, inside)
+                wait_until(lambda: process.poll() is not None or lock_of(outside) not in (owner, b""), 300, "no start")  # noqa: B023
                 fault = ""
                 while process.poll() is None and strikes < MOST_A_SWEEP and done < wanted:
                     with contextlib.suppress(subprocess.TimeoutExpired):

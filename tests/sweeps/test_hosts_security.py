@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 
-import psutil
 import pytest
 
 from tests.hosts.cluster import ADDRESSES, GCS, OUTSIDE, WORKING, Cluster, reason_to_skip
@@ -53,10 +52,10 @@ def doors(hosts: Cluster) -> Mapping[str, str]:
     """Returns all addresses on which a process of the cluster listens for other hosts, and which process it is."""
     found = {}
     for name in WORKING[:2]:
-        for process in hosts.hosts[name].processes():
-            for connection in process.net_connections(kind="inet"):
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in ("127.0.0.1", "::1"):
-                    found[f"{ADDRESSES[name]}:{connection.laddr.port}"] = process.name()
+        for line in hosts.hosts[name].run("ss", "-Hltnp").splitlines():
+            address, port = line.split()[3].rsplit(":", 1)
+            if address not in ("127.0.0.1", "[::1]"):
+                found[f"{ADDRESSES[name]}:{port}"] = line.partition('(("')[2].partition('"')[0]
     return found
 
 
