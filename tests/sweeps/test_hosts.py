@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -235,7 +235,8 @@ class Fault:
     """What the sweep says of it."""
     repair: Callable[[Cluster], None] = nothing
     """Done before the same command is given once more."""
-    marks: tuple[pytest.MarkDecorator, ...] = field(default=(pytest.mark.chaos,))
+    needs: tuple[pytest.MarkDecorator, ...] = ()
+    """Without what it is skipped."""
 
 
 def join_late(hosts: Cluster) -> None:
@@ -247,8 +248,8 @@ worker_cut, storage_cut = weather(cut=(WORKING[1],)), weather(cut=(STORAGE,))
 FAULTS: Mapping[str, Fault] = {
     "a worker host cut off for 5 s": Fault(strike=worker_cut, seconds=5, heal=fair),
     "a worker host cut off for 2 min": Fault(strike=worker_cut, seconds=120, heal=fair),
-    "a worker host cut off for good": Fault(strike=worker_cut, marks=()),
-    "the storage cut off for 5 s": Fault(strike=storage_cut, seconds=5, heal=fair, marks=()),
+    "a worker host cut off for good": Fault(strike=worker_cut),
+    "the storage cut off for 5 s": Fault(strike=storage_cut, seconds=5, heal=fair),
     "the storage cut off for 30 s": Fault(strike=storage_cut, seconds=30, heal=fair, ends=(0, 1)),
     "the storage cut off for 5 min": Fault(strike=storage_cut, seconds=300, heal=fair, ends=(1,)),
     "the head cut off from all workers for 1 min": Fault(strike=head_apart, seconds=60, heal=fair),
@@ -260,13 +261,13 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "a host that joins late": Fault(before=power_cut(WORKING[2]), strike=join_late),
     "clocks ten minutes apart": Fault(
-        before=wrong_clocks,
-        marks=(pytest.mark.chaos, pytest.mark.skipif(FAKE_TIME is None, reason="needs Debian's libfaketime")),
+        before=wrong_clocks, needs=(pytest.mark.skipif(FAKE_TIME is None, reason="needs Debian's libfaketime"),)
     ),
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=fault.marks) for name, fault in FAULTS.items()])
+@pytest.mark.chaos
+@pytest.mark.parametrize("name", [pytest.param(name, marks=fault.needs) for name, fault in FAULTS.items()])
 def test_ends_complete_after(name: str, well: Cluster, script: Path, undisturbed: str) -> None:
     fault = FAULTS[name]
     inside, outside = well.bucket()
