@@ -244,8 +244,8 @@ class _Lease(Lock):
     def release(self) -> None:
         """Removes the lock, unless it is another's."""
         with contextlib.suppress(OSError):  # it ends by itself
-            if self._is_own():
-                self._store.filesystem.delete_file(f"{self._store.root}/{LOCK_FILE}")
+            if patiently(self._is_own):
+                patiently(lambda: self._store.filesystem.delete_file(f"{self._store.root}/{LOCK_FILE}"))
 
     def _write(self) -> None:
         self._renewals += 1

@@ -35,10 +35,12 @@ pytestmark = [
 ]
 
 SHORT_TIMES = """
+    import analysis.plots
     import sweeps.ledger.lock
+    analysis.plots.draw_plots = lambda *_, **__: []
     sweeps.ledger.lock.RENEW_SECONDS, sweeps.ledger.lock.WATCH_SECONDS = 0.5, 4.0
 """
-"""Nobody waits 20 seconds after each kill to see that a run is dead."""
+"""Nobody waits 20 seconds after each kill to see that a run is dead, nor for pictures."""
 MOST_A_SWEEP = 8
 """After that many faults a sweep is left alone until it ends."""
 LONGEST = 300
@@ -182,7 +184,7 @@ def test_chaos_on_three_hosts(
                 hosts.mend()
                 before = count_records(outside)
                 owner = lock_of(outside)
-                process = hosts.sweep(script, inside)
+                process = hosts.sweep(script, inside, "--no-preflight")
                 wait_until(lambda: process.poll() is not None or lock_of(outside) not in (owner, b""), 300, "no start")  # noqa: B023
                 fault = ""
                 while process.poll() is None and strikes < MOST_A_SWEEP and done < wanted:
