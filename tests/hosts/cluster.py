@@ -38,6 +38,8 @@ SETTINGS = {
     # How soon a cluster takes a host for dead that does not answer: by default after about half a minute.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
+    # On a machine that is busy with other things, its processes take long to start.
+    "RAY_raylet_start_wait_time_s": "200",
     # On a machine that is busy with other things, workers would wait for ever: by default Ray is very polite.
     "RAY_worker_niceness": "0",
 }
@@ -226,7 +228,7 @@ class Cluster:
         join = ("ray", "start", f"--address={GCS}")
         started = [host.start(*join, *self._of(host), *common, **environment) for host in others]
         for process in started:
-            output, complaints = process.communicate(timeout=120)
+            output, complaints = process.communicate(timeout=300)
             assert process.returncode == 0, (output, complaints)
 
     def _of(self, host: Host) -> tuple[str, ...]:

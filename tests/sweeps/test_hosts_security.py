@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
 
 from tests.hosts.cluster import ADDRESSES, GCS, OUTSIDE, WORKING, Cluster, reason_to_skip
+from tests.sweeps.test_clusters import ASK
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,6 +59,37 @@ def doors(hosts: Cluster) -> Mapping[str, str]:
             if address not in ("127.0.0.1", "[::1]"):
                 found[f"{ADDRESSES[name]}:{port}"] = line.partition('(("')[2].partition('"')[0]
     return found
+
+
+OPEN_CALLS = {"/grpc.health.v1.Health/Check", "kind"}
+OPEN_PAGES = {"/api/gcs_healthz", "/api/healthz", "/api/local_raylet_healthz", "/api/authentication_mode", "kind"}
+"""Whether a process is healthy, and that a token is needed."""
+
+
+def is_harmless(path: str, answer: str) -> bool:
+    """Whether a page is shut, says only how Ray fares, or is the dashboard's empty frame."""
+    shut = answer[:3] in ("401", "404", "405")
+    return (
+        shut or path in OPEN_PAGES or answer.startswith("200 # HELP") or (path, answer[:14]) == ("/", "200 <!doctype ")
+    )
+
+
+def test_no_door_opens_without_the_token(hosts: Cluster) -> None:
+    """Each port of each host; what is open all the same is what docs/clusters.md says."""
+    outside, there = hosts.hosts[OUTSIDE], doors(hosts)
+    assert set(there.values()) >= {"gcs_server", "raylet", "ray::DashboardA", "ray::RuntimeEnv"}
+    assert {f"{ADDRESSES[WORKING[0]]}:{port}" for port in (6379, 8265, 10001)} <= set(there)
+    found = json.loads(outside.run(sys.executable, "-m", "tests.hosts.intruder", *there, seconds=500))
+    assert set(found) == set(there)
+    assert {answers["kind"] for answers in found.values()} == {"calls", "pages"}
+    for door, answers in found.items():
+        if answers["kind"] == "calls":
+            assert set(answers) <= OPEN_CALLS, (door, there[door], answers)
+        else:
+            opened = {path: answer for path, answer in answers.items() if not is_harmless(path, answer)}
+            assert opened == {}, (door, there[door])
+    # The doors are real: with the token, they open.
+    outside.run(sys.executable, "-c", ASK, GCS, **hosts.settings)
 
 
 @pytest.mark.parametrize("token", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}], ids=["none", "wrong"])
