@@ -208,7 +208,8 @@ def test_chaos_on_three_hosts(
                     say(f"exit status {status} with {count_records(outside)} records: {said}")
                 assert "Traceback" not in output + complaints, (fault, output, complaints)
                 assert "bug in forksweep" not in output + complaints, (fault, output, complaints)
-                assert status in (0, 1, 130, -signal.SIGKILL), (fault, output, complaints)
+                # 15: while Ray connects, SIGTERM is its own, and it ends the process.
+                assert status in (0, 1, 130, -signal.SIGKILL, signal.SIGTERM), (fault, output, complaints)
             assert_ends_like(undisturbed, outside)
             tally["(whole sweeps)", f"struck {strikes} times", "tables bitwise equal to an undisturbed run's"] += 1
             say("the sweep ended like an undisturbed one")
