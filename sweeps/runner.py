@@ -131,17 +131,21 @@ def asking(
 
     Raises:
         InputError: As `run`.
+        StoppedError: As `run`.
     """
-    console = console or Console(file=io.StringIO(), quiet=True)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(environment())
-        try:
-            asked = Asked(sweep, options, line or CommandLine(), console, stack)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise InputError(str(error)) from None
-        yield asked
+    console, line = console or Console(file=io.StringIO(), quiet=True), line or CommandLine()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(environment())
+            try:
+                asked = Asked(sweep, options, line, console, stack)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise InputError(str(error)) from None
+            yield asked
+    except StorageError as error:  # Ray ended, at whatever it was
+        raise _stopped(error, line) from None
 
 
 class Asked:
@@ -561,7 +565,7 @@ class Asked:
         )
 
     def _stopped(self, reason: object) -> StoppedError:
-        return StoppedError(f"{reason}; everything stored is still valid; fix that, then {self.line.again} to continue")
+        return _stopped(reason, self.line)
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 
@@ -582,6 +586,10 @@ class Asked:
 
     def _warn(self, text: str) -> None:
         self.console.print(f"[yellow]warning:[/yellow] {escape(self.line.said(text))}")
+
+
+def _stopped(reason: object, line: CommandLine) -> StoppedError:
+    return StoppedError(f"{reason}; everything stored is still valid; fix that, then {line.again} to continue")
 
 
 def _left(count: int) -> str:
