@@ -148,7 +148,7 @@ def _lease(store: SweepStore, say: Callable[[str], object]) -> Iterator[Lock]:
     released = threading.Event()
 
     def keep() -> None:
-        while not released.wait(RENEW_SECONDS) and not lease.lost():
+        while not released.wait(RENEW_SECONDS) and not lease.taken_over:
             with contextlib.suppress(OSError):  # the next turn tries again
                 lease.renew()
 
@@ -195,7 +195,8 @@ class _Lease(Lock):
         self._renewals = 0
         self._confirmed = _time()
         """When it was last known to be the owner: before it wrote, as others may have seen that at once."""
-        self._lost = False
+        self.taken_over = False
+        """Whether another run has been found to be the owner."""
         self._one_at_a_time = threading.Lock()
 
     def claim(self, looked: float) -> None:
@@ -218,16 +219,23 @@ class _Lease(Lock):
     def renew(self) -> None:
         """Shows that the run lives, unless another has taken over."""
         with self._one_at_a_time:
-            if self._is_own():
-                self._write()
-            else:
-                self._lost = True
+            self._renew()
+
+    def _renew(self) -> None:
+        if self._is_own():
+            self._write()
+        else:
+            self.taken_over = True
+
+    def _is_sure(self) -> bool:
+        """Whether it was known to be the owner not long ago, so that nobody can have taken over since."""
+        return _time() - self._confirmed <= SURE * WATCH_SECONDS
 
     def lost(self) -> bool:
         """Whether another run has taken over, as far as that can be known now."""
         with contextlib.suppress(OSError, TakenOverError):
             self.check()
-        return self._lost
+        return self.taken_over
 
     def check(self) -> None:
         """Returns if the sweep's files may be changed: not before it is clear who owns it.
@@ -236,15 +244,17 @@ class _Lease(Lock):
             TakenOverError: Another run has taken over.
             OSError: It cannot be known now: the storage does not answer.
         """
-        if not self._lost and _time() - self._confirmed > SURE * WATCH_SECONDS:
-            self.renew()
-        if self._lost:
+        if not self.taken_over and not self._is_sure():
+            with self._one_at_a_time:
+                if not self._is_sure():  # another thread has found out meanwhile
+                    self._renew()
+        if self.taken_over:
             raise TakenOverError(self._store)
 
     def release(self) -> None:
-        """Removes the lock, unless it is another's."""
-        with contextlib.suppress(OSError):  # it ends by itself
-            if patiently(self._is_own):
+        """Removes the lock, unless it is another's or the storage is away; then it ends by itself."""
+        with contextlib.suppress(OSError):
+            if self._is_sure() and patiently(self._is_own):
                 patiently(lambda: self._store.filesystem.delete_file(f"{self._store.root}/{LOCK_FILE}"))
 
     def _write(self) -> None:

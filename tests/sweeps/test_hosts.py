@@ -258,7 +258,7 @@ FAULTS: Mapping[str, Fault] = {
     "a worker host cut off for good": Fault(strike=worker_cut),
     "the storage cut off for 5 s": Fault(strike=storage_cut, seconds=5, heal=fair),
     "the storage cut off for 30 s": Fault(strike=storage_cut, seconds=30, heal=fair, ends=(0, 1)),
-    "the storage cut off for 5 min": Fault(strike=storage_cut, seconds=300, heal=fair, ends=(1,)),
+    "the storage cut off for 5 min": Fault(strike=storage_cut, seconds=300, heal=fair, ends=(0, 1)),
     "the head cut off from all workers for 1 min": Fault(strike=head_apart, seconds=60, heal=fair),
     "200 ms latency and 5 % loss": Fault(before=weather(seconds=0.2, loss=0.05), seconds=900, heal=fair),
     "a host ten times slower": Fault(before=slow_down(WORKING[1]), seconds=900, heal=power_cut(WORKING[1])),
