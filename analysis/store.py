@@ -228,6 +228,8 @@ class SweepStore:
         self.storage_path = root if self.is_local else storage_path
         self.damaged: list[str] = []
         """Files found damaged when read, relative to the sweep's folder."""
+        self.guard: Callable[[], object] = lambda: None
+        """Called before each attempt to change a file; raises where nothing may be changed (any more)."""
         self._last_part = -1
         """The highest known part number."""
         self._unmerged: dict[str, int] = {}
@@ -256,9 +258,16 @@ class SweepStore:
             path: Relative to the sweep's folder.
             content: The bytes.
         """
-        patiently(lambda: self._write(f"{self.root}/{path}", content))
 
-    def _write(self, target: str, content: bytes) -> None:
+        def write() -> None:
+            self.guard()
+            self.write_once(path, content)
+
+        patiently(write)
+
+    def write_once(self, path: str, content: bytes) -> None:
+        """Writes a file atomically, in one attempt and unguarded: for the lock itself."""
+        target = f"{self.root}/{path}"
         folder, _, file = target.rpartition("/")
         self.filesystem.create_dir(folder, recursive=True)
         temporary = f"{folder}/{_temporary_name(file)}" if self.is_local else target
@@ -278,13 +287,17 @@ class SweepStore:
         Raises:
             FileNotFoundError: There is no such file.
         """
+        return patiently(lambda: self.read_once(path))
 
-        def read() -> bytes:
-            with self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
-                content: bytes = stream.read()
-            return content
+    def read_once(self, path: str) -> bytes:
+        """Returns a file's bytes, in one attempt.
 
-        return patiently(read)
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        with self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
+            content: bytes = stream.read()
+        return content
 
     def _read_named(self, path: str, sha: str) -> bytes | None:
         """Returns a file's bytes if they match the checksum in its name, else records it as damaged."""
@@ -296,10 +309,15 @@ class SweepStore:
 
     def delete(self, path: str) -> None:
         """Deletes a file if it is there."""
-        try:
-            patiently(lambda: self.filesystem.delete_file(f"{self.root}/{path}"))
-        except FileNotFoundError:
-            return
+        with contextlib.suppress(FileNotFoundError):
+            self._delete(f"{self.root}/{path}")
+
+    def _delete(self, target: str) -> None:
+        def delete() -> None:
+            self.guard()
+            self.filesystem.delete_file(target)
+
+        patiently(delete)
 
     def files(self, folder: str = "") -> list[str]:
         """Returns the files below a folder, relative to the sweep's, sorted; temporary ones are skipped."""
@@ -497,7 +515,7 @@ class SweepStore:
         for info in temporary:
             if not self.is_local or _is_left_over(info.base_name, now - info.mtime.timestamp()):
                 with contextlib.suppress(FileNotFoundError):
-                    patiently(lambda path=info.path: self.filesystem.delete_file(path))  # type: ignore[misc]
+                    self._delete(info.path)
 
     # -- tables for people ------------------------------------------------------------------------------------------
 

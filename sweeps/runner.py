@@ -26,7 +26,7 @@ from analysis.store import SweepSpec, SweepStore
 from analysis.tables import publish
 from sweeps.ledger.ledger import Ledger
 from sweeps.ledger.library import changed, merged, near, read_library, refuse_changed, take_over
-from sweeps.ledger.lock import Lock, locked
+from sweeps.ledger.lock import Lock, TakenOverError, locked
 from sweeps.ledger.provenance import provenance
 from sweeps.policies import Decision, configuration_id, results
 from sweeps.question.command import CommandLine
@@ -131,17 +131,21 @@ def asking(
 
     Raises:
         InputError: As `run`.
+        StoppedError: As `run`.
     """
-    console = console or Console(file=io.StringIO(), quiet=True)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(environment())
-        try:
-            asked = Asked(sweep, options, line or CommandLine(), console, stack)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise InputError(str(error)) from None
-        yield asked
+    console, line = console or Console(file=io.StringIO(), quiet=True), line or CommandLine()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(environment())
+            try:
+                asked = Asked(sweep, options, line, console, stack)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise InputError(str(error)) from None
+            yield asked
+    except StorageError as error:  # Ray ended, at whatever it was
+        raise _stopped(error, line) from None
 
 
 class Asked:
@@ -471,6 +475,8 @@ class Asked:
             return result
         except BrokenPipeError:
             raise
+        except TakenOverError as error:
+            raise self._stopped(error) from None
         except OSError as error:
             raise self._stopped(f"cannot write to {self.store.location}: {error}") from None
 
@@ -560,7 +566,7 @@ class Asked:
         )
 
     def _stopped(self, reason: object) -> StoppedError:
-        return StoppedError(f"{reason}; everything stored is still valid; fix that, then {self.line.again} to continue")
+        return _stopped(reason, self.line)
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 
@@ -581,6 +587,10 @@ class Asked:
 
     def _warn(self, text: str) -> None:
         self.console.print(f"[yellow]warning:[/yellow] {escape(self.line.said(text))}")
+
+
+def _stopped(reason: object, line: CommandLine) -> StoppedError:
+    return StoppedError(f"{reason}; everything stored is still valid; fix that, then {line.again} to continue")
 
 
 def _left(count: int) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from analysis.store import LOCK_FILE, SweepStore
+from analysis.store import LOCK_FILE, SweepStore, patiently
 from workloads.errors import InputError
 
 RENEW_SECONDS = 5.0
@@ -26,18 +26,39 @@ SETTLE_SECONDS = 1.0
 """On object stores: how long two runs that start together need to see each other."""
 CHECKS = 4
 """In that time, a run looks that often whether the lock is still its own."""
+SURE = 0.5
+"""On object stores: the part of the time it is watched for in which a run that showed that it lives may write."""
 
 
 class LockedError(InputError):
     """Another run of the sweep is at work."""
 
 
+class TakenOverError(Exception):
+    """Another run of the sweep has taken over from this one, which must not change anything any more.
+
+    Args:
+        store: The sweep.
+    """
+
+    def __init__(self, store: SweepStore) -> None:
+        super().__init__(f"another run has taken over {store.location}, as this one stood still for long")
+
+
 class Lock:
     """A lock that is held: while it is not lost, nobody else writes to the sweep. This one cannot be lost."""
 
     def lost(self) -> bool:
-        """Whether another run may have taken over, as this one did not show that it lives for too long."""
+        """Whether another run has taken over, as far as that can be known now."""
         return False
+
+    def check(self) -> None:
+        """Returns if the sweep's files may be changed.
+
+        Raises:
+            TakenOverError: Another run has taken over.
+            OSError: It cannot be known now: the storage does not answer.
+        """
 
 
 @contextlib.contextmanager
@@ -46,7 +67,8 @@ def locked(store: SweepStore, say: Callable[[str], object] = lambda text: None) 
 
     Locally it is the operating system's (`flock`), which ends with the process. An object store has none: there, an
     object is renewed while the run lives. No two machines' clocks are compared: who finds the object watches whether it
-    changes, and takes over if it does not.
+    changes, and takes over if it does not. Meanwhile the store asks the lock before it changes a file: a run that was
+    suspended or cut off finds out who owns the sweep before it goes on.
 
     Args:
         store: The sweep.
@@ -60,7 +82,11 @@ def locked(store: SweepStore, say: Callable[[str], object] = lambda text: None) 
         OSError: The storage path cannot be written to.
     """
     with _file_lock(store) if store.is_local else _lease(store, say) as lock:
-        yield lock
+        store.guard, before = lock.check, store.guard
+        try:
+            yield lock
+        finally:
+            store.guard = before
 
 
 def _refuse(store: SweepStore) -> LockedError:
@@ -118,11 +144,11 @@ def _flock(path: Path, store: SweepStore) -> TextIO:
 def _lease(store: SweepStore, say: Callable[[str], object]) -> Iterator[Lock]:
     _watch(store, say)
     lease = _Lease(store)
-    lease.claim()
+    lease.claim(_time())
     released = threading.Event()
 
     def keep() -> None:
-        while not released.wait(RENEW_SECONDS) and not lease.lost():
+        while not released.wait(RENEW_SECONDS) and not lease.taken_over:
             with contextlib.suppress(OSError):  # the next turn tries again
                 lease.renew()
 
@@ -142,12 +168,12 @@ def _watch(store: SweepStore, say: Callable[[str], object]) -> None:
     Raises:
         LockedError: There is one: it changed while it was watched.
     """
-    first = _content(store)
+    first = patiently(lambda: _content(store))
     if first is None:
         return
     say(f"a lock is there; watching whether its run is alive ({WATCH_SECONDS:g} s)")
     until = time.monotonic() + WATCH_SECONDS
-    while (now := _content(store)) is not None:
+    while (now := patiently(lambda: _content(store))) is not None:
         if now != first:
             raise _refuse(store)
         if time.monotonic() >= until:
@@ -168,48 +194,75 @@ class _Lease(Lock):
         self._owner = f"{uuid.uuid4().hex}-{os.getpid()}"
         self._renewals = 0
         self._confirmed = _time()
-        self._lost = False
+        """When it was last known to be the owner: before it wrote, as others may have seen that at once."""
+        self.taken_over = False
+        """Whether another run has been found to be the owner."""
         self._one_at_a_time = threading.Lock()
 
-    def claim(self) -> None:
+    def claim(self, looked: float) -> None:
         """Becomes the owner.
+
+        Args:
+            looked: When there was no other.
 
         Raises:
             LockedError: Another run that started at the same time is.
         """
-        self._write()
+        patiently(self._write)
+        # After a claim that took long, another run may have been sure already that it is alone: it needs to notice.
+        settle = SETTLE_SECONDS if _time() - looked < SETTLE_SECONDS / 2 else SETTLE_SECONDS + RENEW_SECONDS
         for _ in range(CHECKS):
-            time.sleep(SETTLE_SECONDS / CHECKS)
-            if not self._is_own():
+            time.sleep(settle / CHECKS)
+            if not patiently(self._is_own):
                 raise _refuse(self._store)
-        self._confirmed = _time()
 
     def renew(self) -> None:
         """Shows that the run lives, unless another has taken over."""
         with self._one_at_a_time:
-            if self._is_own():
-                self._write()
-                self._confirmed = _time()
-            else:
-                self._lost = True
+            self._renew()
+
+    def _renew(self) -> None:
+        if self._is_own():
+            self._write()
+        else:
+            self.taken_over = True
+
+    def _is_sure(self) -> bool:
+        """Whether it was known to be the owner not long ago, so that nobody can have taken over since."""
+        return _time() - self._confirmed <= SURE * WATCH_SECONDS
 
     def lost(self) -> bool:
-        """Whether another run may have taken over, as this one did not show that it lives for too long."""
-        if not self._lost and _time() - self._confirmed > WATCH_SECONDS:
-            # Suspended, or cut off from the storage: nothing may be written before it is clear who owns the sweep.
-            with contextlib.suppress(OSError):
-                self.renew()
-        return self._lost
+        """Whether another run has taken over, as far as that can be known now."""
+        with contextlib.suppress(OSError, TakenOverError):
+            self.check()
+        return self.taken_over
+
+    def check(self) -> None:
+        """Returns if the sweep's files may be changed: not before it is clear who owns it.
+
+        Raises:
+            TakenOverError: Another run has taken over.
+            OSError: It cannot be known now: the storage does not answer.
+        """
+        if not self.taken_over and not self._is_sure():
+            with self._one_at_a_time:
+                if not self._is_sure():  # another thread has found out meanwhile
+                    self._renew()
+        if self.taken_over:
+            raise TakenOverError(self._store)
 
     def release(self) -> None:
-        """Removes the lock, unless it is another's."""
-        with contextlib.suppress(OSError):  # it ends by itself
-            if self._is_own():
-                self._store.delete(LOCK_FILE)
+        """Removes the lock, unless it is another's or the storage is away; then it ends by itself."""
+        with contextlib.suppress(OSError):
+            if self._is_sure() and patiently(self._is_own):
+                patiently(lambda: self._store.filesystem.delete_file(f"{self._store.root}/{LOCK_FILE}"))
 
     def _write(self) -> None:
         self._renewals += 1
-        self._store.write(LOCK_FILE, json.dumps({"owner": self._owner, "renewals": self._renewals}).encode())
+        began = _time()
+        content = {"owner": self._owner, "renewals": self._renewals}
+        self._store.write_once(LOCK_FILE, json.dumps(content).encode())
+        self._confirmed = began
 
     def _is_own(self) -> bool:
         try:
@@ -220,7 +273,7 @@ class _Lease(Lock):
 
 def _content(store: SweepStore) -> bytes | None:
     try:
-        return store.read(LOCK_FILE)
+        return store.read_once(LOCK_FILE)
     except FileNotFoundError:
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis.store import Checkpoint
 from sweeps.ledger.ledger import Ledger
-from sweeps.ledger.lock import Lock
+from sweeps.ledger.lock import Lock, TakenOverError
 from sweeps.question.options import Keep
 from sweeps.sharing.tree import CheckpointKey, ForkTree, Path
 from sweeps.tuning.job import Job
@@ -188,7 +188,7 @@ class Run:
         """Whether another run writes to the sweep now: then this one must not."""
         if not self.locked_out and self._lock.lost():
             self.locked_out = self.stopping = True
-            self.storage_error = f"another run has taken over {self.store.location}, as this one stood still for long"
+            self.storage_error = str(TakenOverError(self.store))
         return self.locked_out
 
     def take_in(self, tune_id: str, result: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from sweeps.tuning.driver import MAX_FAILURES, ROOM_TO_GROW, Run
 from sweeps.tuning.errors import StorageError
+from sweeps.tuning.head import head_watched
 from sweeps.tuning.session import check_placement, grows, slots
 from sweeps.tuning.travel import own_code_travels
 from sweeps.tuning.worker import Train, train_path
@@ -157,7 +158,12 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset | OwnDat
     # What Tune sets for PyTorch Lightning, which is not here: workers would get an environment of their own, and those
     # that Ray has started with would wait in vain. It is a second of every start.
     class_cache.DEFAULT_ENV_VARS.clear()
-    with tempfile.TemporaryDirectory(prefix="forksweep-") as scratch, stop_on_signals(run), _quiet():
+    with (
+        tempfile.TemporaryDirectory(prefix="forksweep-") as scratch,
+        stop_on_signals(run),
+        _quiet(),
+        head_watched(run.progress.say),
+    ):
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(search_alg=_Paths(run), scheduler=_Fifo(run), num_samples=-1, reuse_actors=True),

@@ -23,12 +23,12 @@ from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.store import TEMPORARY, SweepStore
 from sweeps.tuning import environment
-from sweeps.tuning.errors import PlacementError
+from sweeps.tuning.errors import PlacementError, StorageError
 from sweeps.tuning.placement import Placement, fitting, in_ray_job, slices, usable_cores
 
 ANSWER_SECONDS = 5.0
@@ -53,8 +53,10 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
 
     Raises:
         PlacementError: Ray does not start, or the address does not answer or is Ray Client's.
+        StorageError: Ray ends before the context does.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_telling_its_end())
         stack.enter_context(environment())
         stack.enter_context(_silent())
         if ray.is_initialized():
@@ -84,6 +86,17 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         stack.callback(ray.shutdown)
         dashboard = context.address_info["webui_url"]
         yield f"http://{dashboard}" if dashboard else None
+
+
+@contextlib.contextmanager
+def _telling_its_end() -> Iterator[None]:
+    """Tells that Ray ended, whatever was asked of it then; what a task itself raised is another matter."""
+    try:
+        yield
+    except RayTaskError:
+        raise
+    except RayError as error:
+        raise StorageError(f"Ray ended: {_first_line(error)}") from error
 
 
 def _address(placement: Placement) -> str:

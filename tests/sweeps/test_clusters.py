@@ -21,11 +21,13 @@ import pytest
 import ray
 import torch
 from polars.testing import assert_frame_equal
+from ray.exceptions import RayError
 from rich.console import Console
 
 from analysis.store import SweepStore
 from sweeps.ledger.ledger import Ledger
 from sweeps.question.sweep import Sweep
+from sweeps.runner import StoppedError
 from sweeps.sharing.tree import ForkTree
 from sweeps.tuning import execution, session
 from sweeps.tuning.driver import Run
@@ -109,6 +111,18 @@ def test_runs_of_one_process_have_one_token(monkeypatch: pytest.MonkeyPatch) -> 
             tokens.append(os.environ["RAY_AUTH_TOKEN"])
         assert "RAY_AUTH_TOKEN" not in os.environ
     assert tokens[0] == tokens[1]
+
+
+def test_a_ray_that_ends_before_the_training_stops_the_sweep(
+    ray_cluster: None, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(placement: Placement) -> None:
+        raise RayError("the head is gone\nand more")
+
+    monkeypatch.setattr(session, "check_placement", gone)
+    sweep = Sweep(name="s", question="And then?", lrs=(0.01,), epochs=1)
+    with pytest.raises(StoppedError, match=r"^Ray ended: the head is gone; .* run the same command to continue$"):
+        run_here(sweep, storage, train_limit=320, preflight=False)
 
 
 ARGUMENTS = "name='s', question='Does it end as it should?', lrs=(0.01, 0.02, 0.03, 0.04), epochs=2"

@@ -14,7 +14,7 @@ from rich.console import Console
 from analysis.store import LOCK_FILE, SweepStore, TrialStatus
 from sweeps.ledger import lock
 from sweeps.ledger.ledger import Ledger
-from sweeps.ledger.lock import Lock, LockedError
+from sweeps.ledger.lock import Lock, LockedError, TakenOverError
 from sweeps.sharing.tree import ForkTree
 from sweeps.tuning.driver import Run
 from sweeps.tuning.placement import Placement
@@ -124,6 +124,66 @@ def test_storage_that_does_not_answer_is_no_loss(store: SweepStore, monkeypatch:
             assert not held.lost()
         time.sleep(0.3)
         assert not held.lost()
+
+
+def test_nothing_is_changed_before_it_is_clear_who_owns_the_sweep(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.is_local = False  # so that its lock is an object
+    theirs = b'{"owner": "another", "renewals": 1}'
+    with lock.locked(store):
+        store.write("kept", b"ours")
+        now = lock._time()
+        store.write_once(LOCK_FILE, theirs)
+        monkeypatch.setattr("sweeps.ledger.lock._time", lambda: now + lock.WATCH_SECONDS)
+        for change in (
+            lambda: store.write("new", b"ours"),
+            lambda: store.delete("kept"),
+            lambda: store.append_statuses([TrialStatus(trial_id="a", status="failed", epochs_run=0)]),
+            store.clear,
+        ):
+            with pytest.raises(TakenOverError, match="another run has taken over"):
+                change()
+    assert store.files() == [LOCK_FILE, "kept"]
+    assert store.read(LOCK_FILE) == theirs
+    store.write("new", b"somebody's")  # outside of the lock, a store is as it was
+
+
+def test_a_run_that_was_cut_off_asks_before_it_writes_what_it_was_writing(
+    store: SweepStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt fails, another run takes over, and the storage is back: there must be no second attempt."""
+    store.is_local = False
+    monkeypatch.setattr("analysis.store.RETRY_SECONDS", (0.01,) * 200)
+    theirs = b'{"owner": "another", "renewals": 1}'
+    attempts = []
+    with lock.locked(store):
+        write, read = store.write_once, store.read_once
+
+        def cut_off(path: str, content: bytes = b"") -> bytes:
+            attempts.append(path)
+            raise OSError("no route to host")
+
+        monkeypatch.setattr(store, "write_once", cut_off)
+        monkeypatch.setattr(store, "read_once", cut_off)
+        back = threading.Timer(1.2, lambda: (write(LOCK_FILE, theirs), monkeypatch.setattr(store, "read_once", read)))
+        back.start()
+        with pytest.raises(TakenOverError):
+            store.write("records", b"ours")
+        back.join()
+    assert "records" in attempts
+    assert attempts[-1] == LOCK_FILE
+    assert store.files() == [LOCK_FILE]
+
+
+def test_a_slow_claim_gives_the_other_time_to_notice(store: SweepStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One looks, then is slow; another finds no lock either, claims it and begins; the first's claim arrives."""
+    settled = []
+    monkeypatch.setattr("sweeps.ledger.lock.time.sleep", settled.append)
+    for looked_ago, expected in ((0.0, 0.2), (0.15, 0.3)):
+        settled.clear()
+        lock._Lease(store).claim(lock._time() - looked_ago)
+        assert sum(settled) == pytest.approx(expected)
 
 
 def test_a_run_that_lost_its_lock_stops_and_writes_nothing_more(storage: str) -> None:
