@@ -17,6 +17,7 @@ def test_trials_cost_little_more_than_they_sleep() -> None:
     assert few.per_trial < 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_trial_takes_no_longer_among_many() -> None:
     few, many = growth.measure(20), growth.measure(100)

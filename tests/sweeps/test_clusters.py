@@ -164,6 +164,7 @@ NODES = """
 """
 
 
+@pytest.mark.slow  # three hosts do the same in `test_hosts.py`, where that can be
 def test_two_nodes_share_the_trials_and_get_the_data_once(ray_cluster: None, storage: str, tmp_path: Path) -> None:
     local = str(tmp_path / "local")
     assert run_here(eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep}), local, train_limit=640)[0] == 0

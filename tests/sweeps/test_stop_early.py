@@ -115,11 +115,12 @@ SEARCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "records"),
     [
         pytest.param("tpe, halving", (14,), id="once"),
-        *(pytest.param(search, (4, 11, 18), id=f"{search}, thrice", marks=pytest.mark.slow) for search in SEARCHES),
+        *(pytest.param(search, (4, 11, 18), id=f"{search}, thrice") for search in SEARCHES),
     ],
 )
 def test_killed_and_resumed(

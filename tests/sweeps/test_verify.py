@@ -108,7 +108,7 @@ HONEST: Mapping[str, tuple[Sweep, tuple[dict[str, Any], ...]]] = {
 }
 
 
-SHORT = {"optimizers", "plateau", "shared, some diverge", "no weights", "longer, wider, narrower"}
+SHORT = {"shared, some diverge", "no weights", "longer, wider, narrower"}
 """Those that every run of the suite looks at; the others are for `pytest -m slow`."""
 
 
@@ -129,6 +129,7 @@ def test_an_honest_sweep_is_verified(case: str, storage: str) -> None:
     assert {path: path.read_bytes() for path in before} == before, "nothing that is stored is changed"
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(storage: str, tmp_path: Path) -> None:
     arguments = (
         "name='s', question='?', grid=axis('workload', 'lenet_synthetic'), schedulers=('none', 'step', 'plateau'), "
