@@ -65,6 +65,10 @@ def placement_of(options: Options) -> Placement:
             f"--gpus-per-trial must be at most 1, not {options.gpus_per_trial:g}: a trial trains on one GPU, and "
             "others would be idle"
         )
+    if not options.gpus_per_trial:
+        for field, flag in _OF_GPUS.items():
+            if getattr(options, field) != getattr(Placement, field):
+                raise InputError(f"{flag} has no effect on the CPU: leave it out, or add --gpus-per-trial")
     if options.address is None and not in_ray_job():
         for flag, wanted, there, what in (
             ("--cpus-per-trial", options.cpus_per_trial, usable_cores(), "CPU cores"),
@@ -76,6 +80,12 @@ def placement_of(options: Options) -> Placement:
     return Placement(**{name: getattr(options, name) for name in Placement.__dataclass_fields__})
 
 
+_OF_GPUS = {
+    "cudnn_benchmark": "--cudnn-benchmark",
+    "cudnn_deterministic": "--no-cudnn-deterministic",
+    "tf32": "--tf32",
+}
+"""What says how a GPU computes -> its flag."""
 _APPLES = "those of Apple are not used: leave the flag out to train on the CPU"
 
 
