@@ -184,7 +184,7 @@ def test_chaos_on_three_hosts(
                 hosts.mend()
                 before = count_records(outside)
                 owner = lock_of(outside)
-                process = hosts.sweep(script, inside, "--no-preflight")
+                process = hosts.sweep(script, inside, "--no-preflight", "--retry-failed")
                 wait_until(lambda: process.poll() is not None or lock_of(outside) not in (owner, b""), 300, "no start")  # noqa: B023
                 fault = ""
                 while process.poll() is None and strikes < MOST_A_SWEEP and done < wanted:
