@@ -184,7 +184,7 @@ def test_chaos_on_three_hosts(
                 hosts.mend()
                 before = count_records(outside)
                 owner = lock_of(outside)
-                process = hosts.sweep(script, inside, "--no-preflight")
+                process = hosts.sweep(script, inside, "--no-preflight", "--retry-failed")
                 wait_until(lambda: process.poll() is not None or lock_of(outside) not in (owner, b""), 300, "no start")  # noqa: B023
                 fault = ""
                 while process.poll() is None and strikes < MOST_A_SWEEP and done < wanted:
@@ -208,8 +208,9 @@ def test_chaos_on_three_hosts(
                     say(f"exit status {status} with {count_records(outside)} records: {said}")
                 assert "Traceback" not in output + complaints, (fault, output, complaints)
                 assert "bug in forksweep" not in output + complaints, (fault, output, complaints)
-                # 15: while Ray connects, SIGTERM is its own, and it ends the process.
-                assert status in (0, 1, 130, -signal.SIGKILL, signal.SIGTERM), (fault, output, complaints)
+                # While Ray connects, SIGTERM is its own, and ends the process; a Ray that is gone by then is refused.
+                refused = status == 2 and "no Ray cluster answers" in complaints
+                assert refused or status in (0, 1, 130, -signal.SIGKILL, signal.SIGTERM), (fault, output, complaints)
             assert_ends_like(undisturbed, outside)
             tally["(whole sweeps)", f"struck {strikes} times", "tables bitwise equal to an undisturbed run's"] += 1
             say("the sweep ended like an undisturbed one")
