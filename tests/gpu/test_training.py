@@ -103,8 +103,9 @@ def test_the_gpu_in_words_and_its_probe() -> None:
     assert probe_machine(ON_GPU) == before
 
 
-@pytest.mark.skipif("torch.cuda.get_device_capability()[0] < 8", reason="the GPU does not round")
 def test_rounding_is_seen_by_the_probe() -> None:
+    if torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("the GPU does not round")
     assert probe_machine(Hardware(gpu=True, tf32=True)) != probe_machine(ON_GPU)
     assert device(Hardware(gpu=True, tf32=True)) != device(ON_GPU)
 
