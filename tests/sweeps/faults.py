@@ -107,7 +107,7 @@ def count_records(storage: str) -> int:
     return len(SweepStore(storage, "s").read_epochs())
 
 
-def wait_for_records(storage: str, count: int, process: Process, seconds: float = 90) -> None:
+def wait_for_records(storage: str, count: int, process: Process, seconds: float = 300) -> None:
     """Waits until a running sweep has stored that many records."""
     deadline = time.monotonic() + seconds
     while count_records(storage) < count:

@@ -42,7 +42,7 @@ def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         for name, value in CREDENTIALS.items():
             environment.setenv(name, value)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 assert process.poll() is None
                 assert time.monotonic() < deadline
@@ -70,7 +70,7 @@ def with_credentials(uri: str) -> str:
 
 def wait_for_records(storage: str, count: int, process: subprocess.Popen[str]) -> None:
     store = SweepStore(storage, "s")
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while len(store.read_epochs()) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the sweep stores no records"

@@ -165,7 +165,7 @@ def test_killed_and_resumed_it_decides_the_same(
     assert_frame_equal(summary, table_of(race[0], "race", "summary"))
 
 
-def wait_for(process: Process, storage: str, records: int, seconds: float = 90) -> None:
+def wait_for(process: Process, storage: str, records: int, seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and process.poll() is None:
         if SweepStore(storage, "race").read_epochs().height >= records:
