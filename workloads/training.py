@@ -81,6 +81,9 @@ class Hardware:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
         if self.gpu_memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(self._fraction_of_tensors(self.gpu_memory_fraction))
+        elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            # A worker trains many paths, and may have had less before.
+            torch.cuda.set_per_process_memory_fraction(1.0)
         return torch.device("cuda")
 
     @staticmethod

@@ -489,6 +489,14 @@ def test_share_of_the_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         Hardware(gpu=True, gpu_memory_fraction=0.03).apply()
 
 
+def test_a_worker_that_had_a_share_gets_all_of_the_memory_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", asked.append)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    Hardware(gpu=True).apply()
+    assert asked == [1.0]
+
+
 def test_a_gpu_has_finished_when_its_time_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[str] = []
     clock = time.perf_counter
