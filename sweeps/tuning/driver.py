@@ -202,9 +202,9 @@ class Run:
             self._record(path, result["record"], result["checkpoint"], self._place(tune_id))
         else:
             self._places[tune_id] = result["place"]
-            beside = [name for name, place in self._places.items() if place == result["place"]]
-            if self.placement.gpus_per_trial > 0 and len(beside) > 1:
-                self._crowded.update(beside)
+            if self.placement.gpus_per_trial > 0:
+                beside = [name for name, place in self._places.items() if place == result["place"]]
+                self._crowded.update(beside if len(beside) > 1 else ())
             self.progress.started(path.name, len(path.members))
         self.show()
 
