@@ -269,8 +269,10 @@ class SweepStore:
         """Writes a file atomically, in one attempt and unguarded: for the lock itself."""
         target = f"{self.root}/{path}"
         folder, _, file = target.rpartition("/")
-        self.filesystem.create_dir(folder, recursive=True)
-        temporary = f"{folder}/{_temporary_name(file)}" if self.is_local else target
+        temporary = target
+        if self.is_local:  # elsewhere, writing a file makes its folders, if there are such things at all
+            self.filesystem.create_dir(folder, recursive=True)
+            temporary = f"{folder}/{_temporary_name(file)}"
         try:
             with self.filesystem.open_output_stream(temporary) as stream:
                 stream.write(content)
@@ -295,8 +297,9 @@ class SweepStore:
         Raises:
             FileNotFoundError: There is no such file.
         """
-        with self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
-            content: bytes = stream.read()
+        # Of a stream, whose length it does not know, pyarrow reads twice.
+        with self.filesystem.open_input_file(f"{self.root}/{path}") as file:
+            content: bytes = file.read()
         return content
 
     def _read_named(self, path: str, sha: str) -> bytes | None:
@@ -646,8 +649,12 @@ def open_filesystem(storage_path: str) -> tuple[pyarrow.fs.FileSystem, str]:
         raise InputError(f"storage path {storage_path!r} looks like a URI that lacks a slash; write s3://bucket/folder")
     if "://" not in storage_path:
         return pyarrow.fs.LocalFileSystem(), str(Path(storage_path).expanduser().absolute())
+    small_at_once = storage_path
+    if storage_path.startswith("s3://") and "allow_delayed_open" not in storage_path:
+        # A small object in one request: otherwise it takes three, one after the other.
+        small_at_once += ("&" if "?" in storage_path else "?") + "allow_delayed_open=true"
     try:
-        filesystem, path = pyarrow.fs.FileSystem.from_uri(storage_path)
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(small_at_once)
         if not path.strip("/"):
             raise InputError("it names no bucket or folder")
     except (pa.ArrowException, ValueError, OSError) as error:

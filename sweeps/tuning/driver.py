@@ -6,6 +6,7 @@ import secrets
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +107,8 @@ class Run:
         """Tune's name of one of them that is being trained."""
         self._broken: Counter[tuple[str, str]] = Counter()
         """Node and device -> trainings in a row that broke it."""
+        self._deleting = ThreadPoolExecutor(1)
+        """Deletes checkpoints, which on an object store takes several requests, while news goes on coming in."""
         self.trained = 0
         self.room = 1
         """As many paths may be under way or wait; one more than are under way always may."""
@@ -295,8 +298,13 @@ class Run:
         self._forget(tune_id)
         self.show()
 
+    def close(self) -> None:
+        """Waits until nothing of the run changes files any more; to be called however it ends."""
+        self._deleting.shutdown(cancel_futures=True)
+
     def end(self) -> None:
         """Writes what is left to write, and deletes the checkpoints that nothing needs."""
+        self.close()
         if self._lost():
             return
         if self.stopping and not self.interrupted and self.storage_error is None:
@@ -324,7 +332,7 @@ class Run:
         if self.keep == "all" or key is None or key not in self.checkpoints or self.tree.needs(key):
             return
         if self.checkpoints[key].path not in self.ledger.kept_checkpoints:
-            self.store.delete(self.checkpoints.pop(key).path)
+            self._deleting.submit(self.store.delete, self.checkpoints.pop(key).path)
 
     def show(self) -> None:
         """Brings what a person watches up to date, when it is time to."""

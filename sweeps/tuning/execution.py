@@ -184,6 +184,8 @@ def run_tree(run: Run, *, train: Train = train, data: dict[str, Dataset | OwnDat
             raise StorageError(f"cannot write to {run.store.location}: {error}") from error
         except RayError as error:
             raise StorageError(f"Ray ended: {str(error).partition(chr(10))[0]}") from error
+        finally:
+            run.close()
     if run.storage_error is not None:
         raise StorageError(run.storage_error)
 

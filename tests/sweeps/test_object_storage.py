@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pyarrow.fs
@@ -32,13 +34,25 @@ SHORT_TIMES = """
 """
 
 
+class Server(NamedTuple):
+    """An S3 server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def requests(self) -> list[str]:
+        """Returns the methods of the requests that it has answered."""
+        return re.findall(r"(GET|HEAD|PUT|POST|DELETE) /", self.log.read_text())
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """An S3 server and its port; the credentials are in the environment, as on a real machine."""
-    port = free_port()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The credentials for it are in the environment, as on a real machine."""
+    port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with pytest.MonkeyPatch.context() as environment:
+    with log.open("w") as file, pytest.MonkeyPatch.context() as environment:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
         for name, value in CREDENTIALS.items():
             environment.setenv(name, value)
         try:
@@ -47,7 +61,7 @@ def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-            yield process, port
+            yield Server(process, port, log)
         finally:
             process.send_signal(signal.SIGCONT)
             process.kill()
@@ -55,10 +69,10 @@ def server() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 
 @pytest.fixture
-def bucket(server: tuple[subprocess.Popen[bytes], int], request: pytest.FixtureRequest) -> str:
+def bucket(server: Server, request: pytest.FixtureRequest) -> str:
     """The URI of a folder in a bucket of the test's own."""
     name = f"bucket{abs(hash(request.node.name))}"
-    query = f"scheme=http&endpoint_override=127.0.0.1:{server[1]}&region=us-east-1"
+    query = f"scheme=http&endpoint_override=127.0.0.1:{server.port}&region=us-east-1"
     filesystem, path = pyarrow.fs.FileSystem.from_uri(f"s3://{name}?{query}&allow_bucket_creation=true")
     filesystem.create_dir(path)
     return f"s3://{name}/sweeps/mine?{query}"
@@ -89,7 +103,7 @@ def everything_below(storage: str) -> dict[str, bytes]:
 def test_a_sweep_survives_a_killed_driver(
     ray_cluster: None,
     bucket: str,
-    server: tuple[subprocess.Popen[bytes], int],
+    server: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     silence: int,
@@ -103,9 +117,9 @@ def test_a_sweep_survives_a_killed_driver(
     with pytest.raises(LockedError, match="another run of the sweep at s3://"), locked(store):
         pass
     if silence:
-        server[0].send_signal(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGSTOP)
         time.sleep(silence)
-        server[0].send_signal(signal.SIGCONT)
+        server.process.send_signal(signal.SIGCONT)
         wait_for_records(bucket, 4, process)
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -129,6 +143,18 @@ def test_a_sweep_survives_a_killed_driver(
     assert not [name for name in files if name.endswith(".lock")]
     assert not [name for name, content in files.items() if SECRET.encode() in content]
     assert SECRET not in printed + output
+
+
+def test_a_small_file_takes_one_request_to_write_and_two_to_read(server: Server, bucket: str) -> None:
+    store = SweepStore(bucket, "s")
+    store.write("parts/first", b"first")
+    before = len(server.requests())
+    store.write("parts/second", b"x" * 1_000_000)
+    store.write("checkpoints/a/b", b"")
+    assert server.requests()[before:] == ["PUT", "PUT"]
+    assert (store.read("parts/second"), store.read("checkpoints/a/b")) == (b"x" * 1_000_000, b"")
+    assert server.requests()[before + 2 :] == ["HEAD", "GET", "HEAD"]
+    assert store.files() == ["checkpoints/a/b", "parts/first", "parts/second"]
 
 
 def test_a_run_whose_clock_is_two_minutes_ahead_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
