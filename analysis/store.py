@@ -62,8 +62,8 @@ HALF_WRITTEN_SECONDS = 3600.0
 """Age after which another machine's temporary file is considered abandoned."""
 MOST_PARTS = 50
 """Once there are more parts of a kind, the newest are merged."""
-_READERS = 8
-"""Parts read in parallel, because object stores have high latency."""
+_AT_ONCE = 8
+"""Files read or deleted in parallel, because object stores have high latency."""
 _LOOKS = 20
 """How often a reader lists the parts again if some were merged in the meantime."""
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s?#']*@", re.IGNORECASE)
@@ -310,25 +310,29 @@ class SweepStore:
         self.damaged.append(path)
         return None
 
-    def delete(self, path: str) -> None:
-        """Deletes a file if it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            self._delete(f"{self.root}/{path}")
+    def delete(self, *paths: str) -> None:
+        """Deletes files, those that are there, several at a time."""
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as deleters:
+            list(deleters.map(self._delete, paths))
 
-    def _delete(self, target: str) -> None:
+    def _delete(self, path: str) -> None:
         def delete() -> None:
             self.guard()
-            self.filesystem.delete_file(target)
+            self.filesystem.delete_file(f"{self.root}/{path}")
 
-        patiently(delete)
+        with contextlib.suppress(FileNotFoundError):
+            patiently(delete)
 
     def files(self, folder: str = "") -> list[str]:
         """Returns the files below a folder, relative to the sweep's, sorted; temporary ones are skipped."""
         base = f"{self.root}/{folder}".rstrip("/")
         selector = pyarrow.fs.FileSelector(base, recursive=True, allow_not_found=True)
         files = [info.path for info in patiently(lambda: self.filesystem.get_file_info(selector)) if info.is_file]
-        names = [path[path.index(self.root) + len(self.root) + 1 :] for path in files]
+        names = [self._relative(path) for path in files]
         return sorted(name for name in names if not name.rpartition("/")[2].startswith(TEMPORARY))
+
+    def _relative(self, path: str) -> str:
+        return path[path.index(self.root) + len(self.root) + 1 :]
 
     def exists(self) -> bool:
         """Whether the sweep's folder holds any file (empty folders, which object stores also list, do not count)."""
@@ -353,9 +357,8 @@ class SweepStore:
     def clear(self) -> None:
         """Deletes the sweep's files except the lock, which the caller holds."""
         # The spec last: if killed halfway, the rest is still recognised as a sweep's folder.
-        for path in sorted(self.files(), key=lambda path: path == SPEC_FILE):
-            if path != LOCK_FILE:
-                self.delete(path)
+        self.delete(*(path for path in self.files() if path not in (LOCK_FILE, SPEC_FILE)))
+        self.delete(SPEC_FILE)
 
     # -- what was asked ---------------------------------------------------------------------------------------------
 
@@ -465,7 +468,7 @@ class SweepStore:
         """
         how = _KINDS[kind]
         schema = polars_schema(how.columns)
-        with ThreadPoolExecutor(max_workers=_READERS) as readers:
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as readers:
             contents = list(
                 readers.map(lambda path: self._read_named(path, path.removesuffix(".parquet")[-16:]), parts)
             )
@@ -486,12 +489,14 @@ class SweepStore:
         This way each row is rewritten only a few times, however long the run.
         """
         parts = self._parts(kind)
-        infos = patiently(lambda: self.filesystem.get_file_info([f"{self.root}/{path}" for path in parts]))
+        # Asked for one by one, they would be a request each.
+        listed = patiently(lambda: self.filesystem.get_file_info(pyarrow.fs.FileSelector(f"{self.root}/parts")))
+        sizes = {f"parts/{info.base_name}": info.size for info in listed}
         total, count = 0, 0
-        for info in reversed(infos):
-            if count >= MOST_PARTS // 2 and info.size > total:
+        for path in reversed(parts):
+            if count >= MOST_PARTS // 2 and sizes[path] > total:
                 break
-            total, count = total + info.size, count + 1
+            total, count = total + sizes[path], count + 1
         return parts[-count:]
 
     def _merge(self, kind: str, parts: Sequence[str]) -> None:
@@ -500,13 +505,11 @@ class SweepStore:
             return
         rows, whole = self._read_parts(kind, parts)
         self._write_part(kind, rows)
-        for path in whole:
-            self.delete(path)
+        self.delete(*whole)
 
     def remove_damaged(self) -> None:
         """Deletes the files found damaged when read; their content is recomputed."""
-        for path in self.damaged:
-            self.delete(path)
+        self.delete(*self.damaged)
         self.damaged.clear()
 
     def remove_half_written(self) -> None:
@@ -517,8 +520,7 @@ class SweepStore:
         now = _file_clock(Path(self.root)) if temporary and self.is_local else 0.0
         for info in temporary:
             if not self.is_local or _is_left_over(info.base_name, now - info.mtime.timestamp()):
-                with contextlib.suppress(FileNotFoundError):
-                    self._delete(info.path)
+                self._delete(self._relative(info.path))
 
     # -- tables for people ------------------------------------------------------------------------------------------
 

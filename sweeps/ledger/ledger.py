@@ -36,7 +36,11 @@ from workloads.trial import (
 )
 
 FLUSH_SECONDS = 1.0
-"""Records reach the disk at most that much later than they came in."""
+"""Records are written that often, where writing takes no time to speak of."""
+PATIENCE = 4.0
+"""Where it does, a run waits that many times as long before it writes again: workers wait while it writes."""
+LATEST_SECONDS = 10.0
+"""But no longer than that."""
 BEST_KEPT: tuple[Keep, ...] = ("best", "all")
 """With these, each trial knows the checkpoint of its best epoch."""
 
@@ -92,7 +96,7 @@ class Ledger:
         self._new_records: list[Mapping[str, Any]] = []
         self._new_statuses: list[TrialStatus] = []
         self._new_decisions: list[Mapping[str, Any]] = []
-        self._flushed = time.monotonic()
+        self._due = time.monotonic() + FLUSH_SECONDS
         self.live = Live({})
         """Where records go besides the store, as they come in."""
         records = store.read_epochs()
@@ -498,10 +502,9 @@ class Ledger:
 
     def flush(self, *, only_if_due: bool = False) -> None:
         """Writes what came in since the last time; records first, as a status promises records."""
-        now = time.monotonic()
-        if only_if_due and now - self._flushed < FLUSH_SECONDS:
+        began = time.monotonic()
+        if only_if_due and began < self._due:
             return
-        self._flushed = now
         if self._new_records:
             self.store.append_epochs(self._new_records)
             self._new_records = []
@@ -511,6 +514,8 @@ class Ledger:
         if self._new_decisions:
             self.store.append_decisions(self._new_decisions)
             self._new_decisions = []
+        now = time.monotonic()
+        self._due = now + min(max(FLUSH_SECONDS, PATIENCE * (now - began)), LATEST_SECONDS)
 
 
 def sharing_group(trial: TrialConfig) -> str:

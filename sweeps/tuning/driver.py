@@ -315,9 +315,7 @@ class Run:
         if self.keep == "all":
             return
         kept = {self.checkpoints[key].path for key in starts if key is not None} | set(self.ledger.kept_checkpoints)
-        for checkpoint in self.store.list_checkpoints():
-            if checkpoint.path not in kept:
-                self.store.delete(checkpoint.path)
+        self.store.delete(*(found.path for found in self.store.list_checkpoints() if found.path not in kept))
 
     def _forget(self, tune_id: str) -> None:
         path = self._leaders.pop(tune_id, None)

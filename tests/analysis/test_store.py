@@ -95,7 +95,7 @@ def test_killed_while_merging_nothing_is_lost_or_doubled(
             raise KeyboardInterrupt
         Path(store.root, path).unlink()
 
-    monkeypatch.setattr(store, "delete", killed)
+    monkeypatch.setattr(store, "_delete", killed)
     for kind in ("epochs", "statuses"):
         left = deletions
         with pytest.raises(KeyboardInterrupt):

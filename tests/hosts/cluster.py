@@ -19,6 +19,7 @@ from typing import IO
 
 import psutil
 import pyarrow.fs
+import pytest
 
 from tests.hosts.switch import DEVICE, MTU, TUN, Weather
 from tests.sweeps.runs import ROOT, free_port, without_ray
@@ -187,6 +188,9 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         with contextlib.ExitStack() as stack:
+            environment = stack.enter_context(pytest.MonkeyPatch.context())
+            for variable, value in CREDENTIALS.items():
+                environment.setenv(variable, value)
             for name in ADDRESSES:
                 self.hosts[name] = Host(name)
                 stack.callback(self.hosts[name].close)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -126,10 +127,16 @@ def test_storage_that_does_not_answer_is_no_loss(store: SweepStore, monkeypatch:
         assert not held.lost()
 
 
+def as_objects(store: SweepStore) -> None:
+    """Lets a local store be used as one that has no folders and no locks of the operating system."""
+    Path(store.root).mkdir(parents=True)
+    store.is_local = False
+
+
 def test_nothing_is_changed_before_it_is_clear_who_owns_the_sweep(
     store: SweepStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.is_local = False  # so that its lock is an object
+    as_objects(store)
     theirs = b'{"owner": "another", "renewals": 1}'
     with lock.locked(store):
         store.write("kept", b"ours")
@@ -153,7 +160,7 @@ def test_a_run_that_was_cut_off_asks_before_it_writes_what_it_was_writing(
     store: SweepStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first attempt fails, another run takes over, and the storage is back: there must be no second attempt."""
-    store.is_local = False
+    as_objects(store)
     monkeypatch.setattr("analysis.store.RETRY_SECONDS", (0.01,) * 200)
     theirs = b'{"owner": "another", "renewals": 1}'
     attempts = []
