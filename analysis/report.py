@@ -222,9 +222,8 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     write_summary(store, data, summary)
     tables = [f"{name}.parquet" for name in ("trials", "epochs") if f"{name}.parquet" in store.files()]
     files = ("report.html", "summary.parquet", *tables, *write_pictures(store, pictures))
-    for picture in store.files("plots"):  # of an earlier question
-        if picture.rpartition(".")[0] not in {file.rpartition(".")[0] for file in files}:
-            store.delete(picture)
+    drawn = {file.rpartition(".")[0] for file in files}
+    store.delete(*(path for path in store.files("plots") if path.rpartition(".")[0] not in drawn))
     page = render(data, summary, sentences, pictures, sweeps, failures, steps, receipts)
     store.write("report.html", page.encode())
     if made_from and not failures:
@@ -276,9 +275,8 @@ def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) ->
 
 def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
     """Writes each plot as `plots/<name>.png` and `.svg`; returns the PNG paths, relative to the sweep's folder."""
-    for one in pictures:
-        store.write(f"plots/{one.name}.png", one.picture.png)
-        store.write(f"plots/{one.name}.svg", one.picture.svg)
+    store.write_all({f"plots/{one.name}.png": one.picture.png for one in pictures})
+    store.write_all({f"plots/{one.name}.svg": one.picture.svg for one in pictures})
     return [f"plots/{one.name}.png" for one in pictures]
 
 

@@ -63,7 +63,7 @@ HALF_WRITTEN_SECONDS = 3600.0
 MOST_PARTS = 50
 """Once there are more parts of a kind, the newest are merged."""
 _AT_ONCE = 8
-"""Files read or deleted in parallel, because object stores have high latency."""
+"""Files read, written or deleted in parallel, because object stores have high latency."""
 _LOOKS = 20
 """How often a reader lists the parts again if some were merged in the meantime."""
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^/@\s?#']*@", re.IGNORECASE)
@@ -264,6 +264,15 @@ class SweepStore:
             self.write_once(path, content)
 
         patiently(write)
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Writes files, each atomically, several at a time.
+
+        Args:
+            files: Path, relative to the sweep's folder -> the bytes.
+        """
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as writers:
+            list(writers.map(self.write, files, files.values()))
 
     def write_once(self, path: str, content: bytes) -> None:
         """Writes a file atomically, in one attempt and unguarded: for the lock itself."""

@@ -218,8 +218,10 @@ class Cluster:
     def be(self, weather: Weather) -> None:
         """Lets the network be like that from now on."""
         assert self._switch.stdin is not None
+        assert self._switch.stdout is not None
         self._switch.stdin.write(json.dumps(asdict(weather)) + "\n")
         self._switch.stdin.flush()
+        assert self._switch.stdout.readline() == "ready\n"
 
     def start_ray(self, *names: str, dashboard: bool = False, **environment: str) -> None:
         """Starts Ray on some hosts, the head's first; its dashboard and job server, if any, are open to all hosts."""

@@ -2,8 +2,8 @@
 
 Started as `python -m tests.hosts.switch NAME=PID ...`, it makes a network device `e0` (TAP) in the network namespace of
 each process, says `ready`, and passes frames between them. Each line of its standard input is JSON, with which the
-network is as described from then on (`Weather`); it ends with its input. The kernel's own `netem` does the same, where
-a kernel has it.
+network is as described from then on (`Weather`), to which it says `ready` again; it ends with its input. The kernel's
+own `netem` does the same, where a kernel has it.
 """
 
 from __future__ import annotations
@@ -87,10 +87,11 @@ def run(devices: dict[str, int]) -> None:
         wait = None if not under_way else max(0.0, under_way[0][0] - time.monotonic()) * 1000
         for source, _ in poll.poll(wait):
             if source not in names:
-                line = sys.stdin.buffer.readline()
+                line = sys.stdin.readline()
                 if not line:
                     return
                 weather = Weather(**json.loads(line))
+                print("ready", flush=True)
                 continue
             try:
                 frame = os.read(source, 65536)

@@ -38,8 +38,7 @@ ARGUMENTS = (
     "name='s', question='Does it end as it should?', grid=axis('workload', 'lenet_synthetic'), "
     "schedulers=('none', 'step', 'plateau'), lrs=(0.005, 0.01, 0.02, 0.04), epochs=12"
 )
-SWEEP: Sweep = eval(f"Sweep({ARGUMENTS})", {"Sweep": Sweep, "axis": axis})
-RECORDS, TRIALS = 144, 12
+TRIALS = 12
 AXIS = """
     from sweeps.question.grid import axis
 """
@@ -87,8 +86,14 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The storage path of the sweep as one host alone has it."""
+    return run_alone(ARGUMENTS, tmp_path_factory)
+
+
+def run_alone(arguments: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Runs a sweep with these arguments on one host; returns its storage path."""
     storage = str(tmp_path_factory.mktemp("undisturbed"))
-    status, text = run_here(SWEEP, storage)
+    sweep: Sweep = eval(f"Sweep({arguments})", {"Sweep": Sweep, "axis": axis})
+    status, text = run_here(sweep, storage)
     assert status == 0, text
     return storage
 
@@ -109,7 +114,8 @@ def assert_ends_like(undisturbed: str, storage: str) -> None:
     """Compares a sweep in a bucket with one that nothing befell on one host."""
     assert statuses(storage, "s") == ["completed"] * TRIALS
     assert_frame_equal(measured(storage, "s"), measured(undisturbed, "s"), check_exact=True)
-    assert len(table_of(storage, "s", "epochs")) == RECORDS, "no record is lost, and none is there twice"
+    records = len(table_of(undisturbed, "s", "epochs"))
+    assert len(table_of(storage, "s", "epochs")) == records, "no record is lost, and none is there twice"
     assert ".lock" not in SweepStore(storage, "s").files()
 
 

@@ -26,14 +26,25 @@ from tests.hosts.cluster import STORAGE, WORKING, Cluster, Process, cluster, rea
 from tests.hosts.switch import Weather
 from tests.sweeps.faults import FAST_RAY
 from tests.sweeps.runs import finish, write_script
-from tests.sweeps.test_hosts import ARGUMENTS, AXIS, RECORDS, assert_ends_like, count_records, kill_ray, slow_down
-from tests.sweeps.test_hosts import undisturbed as undisturbed  # a fixture
+from tests.sweeps.test_hosts import (
+    ARGUMENTS,
+    AXIS,
+    TRIALS,
+    assert_ends_like,
+    count_records,
+    kill_ray,
+    run_alone,
+    slow_down,
+)
 
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip())),
 ]
 
+EPOCHS = 40
+LONGER, RECORDS = ARGUMENTS.replace("epochs=12", f"epochs={EPOCHS}"), TRIALS * EPOCHS
+"""So that most of what befalls a sweep does in mid-training."""
 SHORT_TIMES = """
     import analysis.plots
     import sweeps.ledger.lock
@@ -132,6 +143,12 @@ FAULTS: Mapping[str, Callable[[Struck], None]] = {
 
 
 @pytest.fixture(scope="module")
+def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The storage path of the sweep as one host alone has it."""
+    return run_alone(LONGER, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
 def tally(pytestconfig: pytest.Config) -> Iterator[Tally]:
     """What was struck, when and what became of that run; printed as a table at the end."""
     found: Tally = Counter()
@@ -169,7 +186,7 @@ def test_chaos_on_three_hosts(
     wanted = int(os.environ.get("FORKSWEEP_CHAOS_FAULTS", "20"))
     until = time.monotonic() + 60 * float(os.environ.get("FORKSWEEP_CHAOS_MINUTES", "600"))
     chance = random.Random(int(os.environ.get("FORKSWEEP_CHAOS_SEED", "1")))
-    script = write_script(tmp_path, ARGUMENTS, AXIS + SHORT_TIMES)
+    script = write_script(tmp_path, LONGER, AXIS + SHORT_TIMES)
     done = 0
 
     def say(text: str) -> None:
