@@ -80,6 +80,9 @@ def ray_session(placement: Placement, **init: Any) -> Iterator[str | None]:
         try:
             with _signals_kept():
                 context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **init)
+        except KeyboardInterrupt:
+            ray.shutdown()  # what has started by then, before its folder goes
+            raise
         except Exception as error:  # noqa: BLE001 - a plain one where its processes take too long to start
             what = "Ray does not start" if address == "local" else f"no Ray cluster answers at {address!r}"
             raise PlacementError(f"{what}: {_first_line(error)}") from None

@@ -199,17 +199,13 @@ def kill_ray(hosts: Cluster) -> None:
                 member.kill()
 
 
-def slow_down(name: str) -> Callable[[Cluster], None]:
-    """Returns what lets all processes of a host run a tenth of the time."""
+def slow_down(name: str) -> Callable[[Cluster], Process]:
+    """Returns what lets all processes of a host run a tenth of the time, as long as the process it returns runs."""
     code = (
         "import os, signal, time\n"
         "while True: os.kill(-1, signal.SIGSTOP); time.sleep(0.18); os.kill(-1, signal.SIGCONT); time.sleep(0.02)"
     )
-    return lambda hosts: ignore(hosts.hosts[name].start(sys.executable, "-c", code))
-
-
-def ignore(*_: object) -> None:
-    """Takes what nobody needs."""
+    return lambda hosts: hosts.hosts[name].start(sys.executable, "-c", code)
 
 
 SHIFT = """
@@ -236,7 +232,7 @@ def wrong_clocks(hosts: Cluster) -> None:
 class Fault:
     """What befalls hosts while a sweep trains on them."""
 
-    before: Callable[[Cluster], None] = nothing
+    before: Callable[[Cluster], object] = nothing
     """Done before the sweep starts."""
     strike: Callable[[Cluster], None] = nothing
     """Done in mid-training."""
