@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sweeps.tuning.placement import (
     usable_gpus,
 )
 from sweeps.watching.forecast import START_SECONDS, Forecast, _lanes, in_own_process
-from tests.sweeps.runs import ROOT
+from tests.sweeps.runs import ROOT, without_ray
 from workloads.errors import InputError
 from workloads.registry import resolve
 from workloads.training import Hardware
@@ -179,6 +180,30 @@ def test_a_ray_of_ones_own_has_the_cores_of_this_process_and_a_failed_start_leav
         pass
     assert told["num_cpus"] == 3
     assert list((tmp_path / "ray").iterdir()) == []
+
+
+INTERRUPTED = """
+import os, signal
+from ray._private import worker
+
+connect = worker.connect
+worker.connect = lambda *how, **more: (connect(*how, **more), os.kill(os.getpid(), signal.SIGINT))
+from sweeps.tuning.placement import Placement
+from sweeps.tuning.session import ray_session
+
+try:
+    with ray_session(Placement()):
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_interrupted_while_ray_starts_nothing_stays(places: Mapping[str, str]) -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, cwd=ROOT, env=without_ray() | places, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+    assert [path for path in Path(places["RAY_TMPDIR"], "ray").iterdir() if path.is_dir()] == []
 
 
 # -- how long it takes ----------------------------------------------------------------------------------------------
