@@ -21,7 +21,7 @@ import time
 
 import ray
 
-ray.init(address="auto", log_to_driver=False)
+ray.init(address="auto", namespace="work", log_to_driver=False)
 
 
 @ray.remote(num_cpus=1)
