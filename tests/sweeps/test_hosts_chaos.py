@@ -154,11 +154,10 @@ def tally(pytestconfig: pytest.Config) -> Iterator[Tally]:
     found: Tally = Counter()
     yield found
     terminal = pytestconfig.pluginmanager.getplugin("terminalreporter")
-    moments = ("starting", "training", "finishing")
-    terminal.write_line("\n| fault | " + " | ".join(moments) + " | what became of that run |")
+    terminal.write_line("\n| fault | " + " | ".join(MOMENTS) + " | what became of that run |")
     terminal.write_line("|---|---|---|---|---|")
     for fault in FAULTS:
-        counts = [sum(n for (f, m, _), n in found.items() if (f, m) == (fault, moment)) for moment in moments]
+        counts = [sum(n for (f, m, _), n in found.items() if (f, m) == (fault, moment)) for moment in MOMENTS]
         ends: Counter[str] = Counter()
         for (struck, _, end), count in found.items():
             ends[end] += count if struck == fault else 0
@@ -176,8 +175,28 @@ def lock_of(storage: str) -> bytes:
     return b""
 
 
+MOMENTS: Mapping[str, float] = {"starting": 8, "training": 6, "finishing": 2}
+"""What a sweep is at -> up to so many seconds later it is struck."""
+
+
 def moment_of(count: int, before: int) -> str:
     return "finishing" if count == RECORDS else "training" if count > before else "starting"
+
+
+def wait_for_a_moment(process: Process, chance: random.Random, now: Callable[[], str]) -> None:
+    """Waits until the sweep is at something chosen by chance, and then a little longer; or until it has ended."""
+    wanted = chance.choices(list(MOMENTS), weights=(1, 3, 1))[0]
+    later = chance.uniform(0, MOMENTS[wanted])
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        wait_until(lambda: _ended(process) or list(MOMENTS).index(now()) >= list(MOMENTS).index(wanted), 300, "hangs")
+        process.wait(later)
+
+
+def _ended(process: Process) -> bool:
+    """Whether a process has ended, a second later: looking for records is work for the server."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.poll() is not None
 
 
 def test_chaos_on_three_hosts(
@@ -205,8 +224,7 @@ def test_chaos_on_three_hosts(
                 wait_until(lambda: process.poll() is not None or lock_of(outside) not in (owner, b""), 300, "no start")  # noqa: B023
                 fault = ""
                 while process.poll() is None and strikes < MOST_A_SWEEP and done < wanted:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(chance.uniform(0, 12))
+                    wait_for_a_moment(process, chance, lambda: moment_of(count_records(outside), before))  # noqa: B023
                     if process.poll() is not None:
                         break
                     fault, moment = chance.choice(list(FAULTS)), moment_of(count_records(outside), before)
