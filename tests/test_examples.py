@@ -34,7 +34,7 @@ def sweep_of(name: str) -> Sweep:
 
 def ran(sweep: Sweep, storage: str, **options: Any) -> str:
     """Runs a sweep to its end and returns what it printed; it has to end with status 0."""
-    status, output = run_here(sweep, storage, **options)
+    status, output = run_here(sweep, storage, pictures=True, **options)
     assert status == 0, output
     return output
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from rich.console import Console
 
 from analysis.store import SweepStore
@@ -27,11 +28,20 @@ MEASURED = ["lr", "lr_last", "train_loss", "train_accuracy", "val_loss", "val_ac
 ROOT = Path(__file__).parents[2]
 
 
-def run_here(sweep: Sweep, storage: str, **options: Any) -> tuple[int, str]:
-    """Runs a sweep in this process, on the Ray that is there; returns the exit status and what it printed."""
+def run_here(
+    sweep: Sweep, storage: str, *, max_concurrent: int | None = 1, pictures: bool = False, **options: Any
+) -> tuple[int, str]:
+    """Runs a sweep in this process, on the Ray that is there; returns the exit status and what it printed.
+
+    To start a second worker, and to draw the pictures of the report, take a second or two each: who looks at what they
+    do says so.
+    """
     text = io.StringIO()
-    chosen = replace(sweep.default_options(), storage_path=storage, **options)
-    status = cli.carry_out(sweep, chosen, Console(file=text, width=200))
+    chosen = replace(sweep.default_options(), storage_path=storage, max_concurrent=max_concurrent, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        if not pictures:
+            patch.setattr("analysis.plots.draw_plots", lambda *_, **__: [])
+        status = cli.carry_out(sweep, chosen, Console(file=text, width=200))
     return status, text.getvalue()
 
 

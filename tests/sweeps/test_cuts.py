@@ -40,7 +40,7 @@ def storages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     found = {}
     for name, share in (("shared", True), ("alone", False)):
         found[name] = str(tmp_path_factory.mktemp(name))
-        status, text = run_here(CUTS, found[name], share=share)
+        status, text = run_here(CUTS, found[name], share=share, max_concurrent=None, pictures=share)
         assert status == 0, text
     return found
 

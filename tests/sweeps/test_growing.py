@@ -27,7 +27,7 @@ SWEEP = Sweep(
 
 def ask(storage: str, **options: Any) -> tuple[int, pl.DataFrame]:
     """Asks, and returns how many epochs were trained and what the answer rests on."""
-    status, text = run_here(SWEEP, storage, **options)
+    status, text = run_here(SWEEP, storage, max_concurrent=None, **options)
     assert status == 0, text
     trained = re.search(r"([\d,]+) epochs? trained", text)
     count = int(trained[1].replace(",", "")) if trained else 0

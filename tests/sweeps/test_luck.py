@@ -50,7 +50,7 @@ def storages(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dic
     found = {}
     for name, share in (("shared", True), ("alone", False)):
         found[name] = str(tmp_path_factory.mktemp(name))
-        status, text = run_here(SMALL, found[name], share=share, train_limit=320)
+        status, text = run_here(SMALL, found[name], share=share, train_limit=320, max_concurrent=None, pictures=share)
         assert status == 0, text
     return found
 

@@ -56,7 +56,7 @@ def storages(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     found = {}
     for name, share in (("shared", True), ("alone", False)):
         found[name] = str(tmp_path_factory.mktemp(name))
-        status, text = run_here(MIXED, found[name], share=share, **options)
+        status, text = run_here(MIXED, found[name], share=share, max_concurrent=None, **options)
         assert status == 0, text
     return found
 
@@ -92,7 +92,7 @@ def test_only_final_checkpoints_are_left_and_each_trial_knows_its_own(storages: 
 
 def test_a_finished_sweep_trains_nothing_and_says_so(storages: dict[str, str], options: dict[str, Any]) -> None:
     before = epochs_of(storages["shared"], "mixed")
-    status, text = run_here(MIXED, storages["shared"], **options)
+    status, text = run_here(MIXED, storages["shared"], max_concurrent=None, **options)
     assert status == 0
     assert "everything is done: nothing to train" in text
     assert_frame_equal(epochs_of(storages["shared"], "mixed"), before)

@@ -43,7 +43,7 @@ def told(storage: str, name: str = "s") -> pl.DataFrame:
 
 
 def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> None:
-    status, text = run_here(SWEEP, storage, stop_early="halving")
+    status, text = run_here(SWEEP, storage, stop_early="halving", max_concurrent=None)
     assert status == 0, text
     assert "until it is decided which go on: 9" in text, "both schedules share the first epoch of a rate"
     assert re.search("going on: about . configurations after epoch 1, about . after epoch 3; about", text)
@@ -65,7 +65,7 @@ def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> Non
         assert set(group.filter(pl.col("epochs_run") > 1)["trial_id"]) == {one for some in best for one in some}
 
     before, parts = told(storage), SweepStore(storage, "s").files("parts")
-    _, text = run_here(SWEEP, storage, stop_early="halving")
+    _, text = run_here(SWEEP, storage, stop_early="halving", max_concurrent=None)
     assert "everything is done: nothing to train" in text
     assert told(storage).equals(before)
     assert SweepStore(storage, "s").files("parts") == parts, "nothing is written anew"
@@ -86,7 +86,7 @@ def test_stopped_asked_again_and_revived(ray_cluster: None, storage: str) -> Non
 
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_the_same_alone_and_without_sharing(rule: str, ray_cluster: None, storage: str) -> None:
-    run_here(SHORT, storage, stop_early=rule)
+    run_here(SHORT, storage, stop_early=rule, max_concurrent=None)
     run_here(SHORT, storage, stop_early=rule, name="alone", max_concurrent=1, share=False, fresh=True)
     assert "early_stopped" in statuses(storage, "s")
     assert told(storage).equals(told(storage, "alone"))

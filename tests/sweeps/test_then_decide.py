@@ -61,7 +61,7 @@ def test_refused(options: dict[str, Any], complaint: str) -> None:
 
 def test_a_search_and_then_a_race(ray_cluster: None, storage: str) -> None:
     options: dict[str, Any] = {"then_decide": True, "max_seeds": 3}
-    status, text = run_here(SWEEP, storage, **options)
+    status, text = run_here(SWEEP, storage, max_concurrent=None, **options)
     assert status == 0, text
     assert "then the best of each optimizer and schedule is raced on other seeds" in text
     trials = table_of(storage, "s")
@@ -75,7 +75,7 @@ def test_a_search_and_then_a_race(ray_cluster: None, storage: str) -> None:
     best = table_of(storage, "s", "summary").row(0, named=True)
     assert float(said[2]) == pytest.approx(best["final_val_accuracy_mean"], abs=5e-5)
 
-    _, again = run_here(SWEEP, storage, **options)
+    _, again = run_here(SWEEP, storage, max_concurrent=None, **options)
     assert "everything is done: nothing to train" in again
     status, _ = run_here(SWEEP, storage, name="alone", share=False, max_concurrent=1, trials=3)
     assert status == 0

@@ -165,7 +165,7 @@ def test_with_early_stopping(rule: str) -> None:
 
 
 def test_the_same_with_one_worker_and_in_two_goes(ray_cluster: None, storage: str, tmp_path: Path) -> None:
-    status, text = run_here(SWEEP, storage, sampler="tpe")
+    status, text = run_here(SWEEP, storage, sampler="tpe", max_concurrent=None)
     assert status == 0, text
     assert (
         "then 5 draws of each at a time, where results are best so far, up to 16: 16 trials, at most 16 trial-" in text
