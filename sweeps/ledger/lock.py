@@ -142,9 +142,9 @@ def _flock(path: Path, store: SweepStore) -> TextIO:
 
 @contextlib.contextmanager
 def _lease(store: SweepStore, say: Callable[[str], object]) -> Iterator[Lock]:
-    _watch(store, say)
+    looked = _watch(store, say)
     lease = _Lease(store)
-    lease.claim(_time())
+    lease.claim(looked)
     released = threading.Event()
 
     def keep() -> None:
@@ -162,22 +162,25 @@ def _lease(store: SweepStore, say: Callable[[str], object]) -> Iterator[Lock]:
         lease.release()
 
 
-def _watch(store: SweepStore, say: Callable[[str], object]) -> None:
-    """Returns once there is no lock of a run that lives.
+def _watch(store: SweepStore, say: Callable[[str], object]) -> float:
+    """Waits until there is no lock of a run that lives; returns when it looked the last time.
 
     Raises:
         LockedError: There is one: it changed while it was watched.
     """
+    looked = _time()  # before: an answer may be long under way
     first = patiently(lambda: _content(store))
     if first is None:
-        return
+        return looked
     say(f"a lock is there; watching whether its run is alive ({WATCH_SECONDS:g} s)")
     until = time.monotonic() + WATCH_SECONDS
-    while (now := patiently(lambda: _content(store))) is not None:
-        if now != first:
+    while True:
+        looked = _time()
+        now = patiently(lambda: _content(store))
+        if now not in (None, first):
             raise _refuse(store)
-        if time.monotonic() >= until:
-            return
+        if now is None or time.monotonic() >= until:
+            return looked
         time.sleep(LOOK_SECONDS)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -20,9 +21,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_THRESHOLD_S": "1000000000",
 }
-"""What Ray is told, unless the user's environment says otherwise: no usage statistics, none of Tune's own files,
-handlers and console output. How many paths wait for a worker is for `Run.next_job` to say: left alone, Tune would never
-hold more than one."""
+"""What Ray is told, unless the user's environment says otherwise: no usage statistics, no stack trace for a SIGTERM,
+none of Tune's own files, handlers and console output. How many paths wait for a worker is for `Run.next_job` to say:
+left alone, Tune would never hold more than one."""
 
 
 @contextlib.contextmanager

@@ -7,11 +7,9 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -21,6 +19,7 @@ from typing import Any
 import ray
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.exceptions import RayError, RayTaskError
@@ -120,13 +119,12 @@ def own_environment(placement: Placement) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Takes away the handler that Ray puts in place for SIGTERM, which exits with another status than ours."""
-    terminate = signal.getsignal(signal.SIGTERM)
+    """Keeps our handler of SIGTERM, where Ray would put one that exits with another status."""
+    put, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Ray puts none
-            signal.signal(signal.SIGTERM, terminate)
+        ray_utils.set_sigterm_handler = put
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -183,11 +184,14 @@ def test_a_ray_of_ones_own_has_the_cores_of_this_process_and_a_failed_start_leav
 
 
 INTERRUPTED = """
-import os, signal
-from ray._private import worker
+import os, signal, sys
+from sweeps.tuning import environment
+with environment():
+    from ray._private import worker
 
 connect = worker.connect
-worker.connect = lambda *how, **more: (connect(*how, **more), os.kill(os.getpid(), signal.SIGINT))
+worker.connect = lambda *how, **more: (connect(*how, **more), os.kill(os.getpid(), int(sys.argv[1])))
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 from sweeps.tuning.placement import Placement
 from sweeps.tuning.session import ray_session
 
@@ -199,8 +203,9 @@ except KeyboardInterrupt:
 """
 
 
-def test_interrupted_while_ray_starts_nothing_stays(places: Mapping[str, str]) -> None:
-    command = [sys.executable, "-c", INTERRUPTED]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_ray_starts_nothing_stays(number: signal.Signals, places: Mapping[str, str]) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(int(number))]
     done = subprocess.run(command, cwd=ROOT, env=without_ray() | places, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
     assert [path for path in Path(places["RAY_TMPDIR"], "ray").iterdir() if path.is_dir()] == []
