@@ -42,7 +42,7 @@ pytestmark = [
     pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip())),
 ]
 
-EPOCHS = 40
+EPOCHS = 120
 LONGER, RECORDS = ARGUMENTS.replace("epochs=12", f"epochs={EPOCHS}"), TRIALS * EPOCHS
 """So that most of what befalls a sweep does in mid-training."""
 SHORT_TIMES = """
@@ -52,7 +52,7 @@ SHORT_TIMES = """
     sweeps.ledger.lock.RENEW_SECONDS, sweeps.ledger.lock.WATCH_SECONDS = 0.5, 4.0
 """
 """Nobody waits 20 seconds after each kill to see that a run is dead, nor for pictures."""
-MOST_A_SWEEP = 8
+MOST_A_SWEEP = 12
 """After that many faults a sweep is left alone until it ends."""
 LONGEST = 300
 """Seconds after which a sweep that is left alone counts as hanging."""
