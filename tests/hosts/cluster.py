@@ -46,6 +46,21 @@ SETTINGS = {
 }
 """Of the Ray on the hosts."""
 
+ASK_FOR_NODES = f"""
+import socket, sys
+from ray._raylet import GcsClient
+
+print("ready", flush=True)
+for _ in sys.stdin:
+    try:
+        socket.create_connection({tuple(GCS.split(":"))!r}, timeout=2).close()  # Ray itself waits for 40 s
+        nodes = GcsClient(address={GCS!r}).get_all_node_info(timeout=5).values()
+    except Exception:
+        nodes = ()
+    print(*(node.node_manager_hostname for node in nodes if node.state == 0), flush=True)
+"""
+"""Asks the head for the nodes that are up, whenever a line comes in."""
+
 Process = subprocess.Popen[str]
 
 
@@ -62,12 +77,12 @@ def reason_to_skip() -> str | None:
     return f"this machine makes no hosts of their own: {tried.stderr.strip()}" if tried.returncode else None
 
 
-def _tied(*command: str, files: tuple[int, ...] = ()) -> Process:
+def _tied(*command: str, files: tuple[int, ...] = (), **environment: str) -> Process:
     """Starts a program that is killed when this process ends, however it ends, and waits until it says `ready`."""
     process: Process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "--", *command],
         cwd=ROOT,
-        env=without_ray() | CREDENTIALS | {"PYTHONPATH": str(ROOT)},
+        env=without_ray() | CREDENTIALS | {"PYTHONPATH": str(ROOT)} | environment,
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -185,6 +200,7 @@ class Cluster:
         self.hosts: dict[str, Host] = {}
         self._stack = contextlib.ExitStack()
         self._port, self._buckets = free_port(), 0
+        self._asking: Process | None = None
 
     def __enter__(self) -> Cluster:
         with contextlib.ExitStack() as stack:
@@ -208,6 +224,8 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._asking is not None:
+            _end(self._asking)
         self._stack.close()
 
     @property
@@ -242,13 +260,15 @@ class Cluster:
 
     def nodes(self) -> list[str]:
         """Returns the hosts that Ray knows to be up; none if it does not answer."""
-        code = (
-            "from ray._raylet import GcsClient; "
-            f"nodes = GcsClient(address={GCS!r}).get_all_node_info(timeout=5).values(); "
-            "print(*(n.node_manager_hostname for n in nodes if n.state == 0))"
-        )
-        asking = self.head.start("timeout", "20", sys.executable, "-c", code, **self.settings)
-        return sorted(asking.communicate()[0].split())
+        if self._asking is None or self._asking.poll() is not None:  # Ray ends a process that it does not answer
+            where = ("nsenter", "-t", str(self.head.network), "-n", "--")
+            self._asking = _tied(*where, sys.executable, "-c", ASK_FOR_NODES, **self.settings)
+        assert self._asking.stdin is not None
+        assert self._asking.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._asking.stdin.write("\n")
+            self._asking.stdin.flush()
+        return sorted(self._asking.stdout.readline().split())
 
     def mend(self) -> None:
         """Makes all well again: the network, and Ray on every host that has none."""

@@ -126,11 +126,11 @@ def suspend(struck: Struck) -> None:
 
 HEAD = WORKING[0]
 FAULTS: Mapping[str, Callable[[Struck], None]] = {
-    "worker host cut off for up to 15 s": storm(15, lambda struck: Weather(cut=(struck.worker,))),
-    "storage cut off for up to 15 s": storm(15, lambda struck: Weather(cut=(STORAGE,))),
-    "head cut off from a worker for up to 10 s": storm(10, lambda struck: Weather(apart=((HEAD, struck.worker),))),
-    "head cut off for up to 10 s": storm(10, lambda struck: Weather(cut=(HEAD,))),
-    "200 ms and 5 % loss for up to 10 s": storm(10, lambda struck: Weather(seconds=0.2, loss=0.05)),
+    "worker host cut off for up to 8 s": storm(8, lambda struck: Weather(cut=(struck.worker,))),
+    "storage cut off for up to 8 s": storm(8, lambda struck: Weather(cut=(STORAGE,))),
+    "head cut off from a worker for up to 8 s": storm(8, lambda struck: Weather(apart=((HEAD, struck.worker),))),
+    "head cut off for up to 8 s": storm(8, lambda struck: Weather(cut=(HEAD,))),
+    "200 ms and 5 % loss for up to 8 s": storm(8, lambda struck: Weather(seconds=0.2, loss=0.05)),
     "worker host rebooted": lambda struck: struck.hosts.reboot(struck.worker),
     "worker process killed": kill_worker,
     "head's Ray killed": lambda struck: kill_ray(struck.hosts),
@@ -175,7 +175,7 @@ def lock_of(storage: str) -> bytes:
     return b""
 
 
-MOMENTS: Mapping[str, float] = {"starting": 8, "training": 6, "finishing": 2}
+MOMENTS: Mapping[str, float] = {"starting": 8, "training": 3, "finishing": 2}
 """What a sweep is at -> up to so many seconds later it is struck."""
 
 
@@ -185,7 +185,7 @@ def moment_of(count: int, before: int) -> str:
 
 def wait_for_a_moment(process: Process, chance: random.Random, now: Callable[[], str]) -> None:
     """Waits until the sweep is at something chosen by chance, and then a little longer; or until it has ended."""
-    wanted = chance.choices(list(MOMENTS), weights=(1, 3, 1))[0]
+    wanted = chance.choices(list(MOMENTS), weights=(2, 8, 1))[0]
     later = chance.uniform(0, MOMENTS[wanted])
     with contextlib.suppress(subprocess.TimeoutExpired):
         wait_until(lambda: _ended(process) or list(MOMENTS).index(now()) >= list(MOMENTS).index(wanted), 300, "hangs")
@@ -231,7 +231,7 @@ def test_chaos_on_three_hosts(
                     FAULTS[fault](Struck(hosts, process, chance))
                     strikes, done = strikes + 1, done + 1
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(3)
+                        process.wait(2)
                     end = "went on" if process.poll() in (None, 0) else f"exit status {process.poll()}"
                     tally[fault, moment, end] += 1
                     say(f"{fault} while {moment}, {count_records(outside)} records: {end}")
