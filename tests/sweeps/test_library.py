@@ -372,7 +372,7 @@ def test_killed_while_starting_over_the_folder_is_still_a_sweeps(storage: str, m
     store = fill(storage, SWEEP)
     store.write("trials.parquet", b"")
     deleted: list[str] = []
-    monkeypatch.setattr(store, "delete", deleted.append)
+    monkeypatch.setattr(store, "delete", lambda *paths: deleted.extend(paths))
     store.clear()
     assert deleted[-1] == "sweep.json"
     assert sorted(deleted) == store.files()
