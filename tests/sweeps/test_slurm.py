@@ -176,7 +176,8 @@ def test_interrupted_it_goes_on(slurm: Slurm, script: Path, undisturbed: str, st
 def test_longer_than_its_time_limit(
     slurm: Slurm, ray_cluster: None, script: Path, storage: str, tmp_path: Path, warned: bool
 ) -> None:
-    alone, epochs = str(tmp_path / "alone"), 40
+    # Slurm looks at times now and then, so that a job may go on for most of a minute.
+    alone, epochs = str(tmp_path / "alone"), 40 if warned else 80
     run_here(SWEEP, alone, train_limit=TRAIN_LIMIT, epochs=epochs)
     command = ("python", str(script), *FLAGS, f"--epochs={epochs}", "--storage-path", storage)
     flags = ("--cpus-per-task=1", *([] if warned else ["--signal=B:CONT@1"]))
@@ -197,18 +198,23 @@ def test_longer_than_its_time_limit(
 
 @real
 @pytest.mark.slow
-def test_two_of_one_sweep_on_one_node(slurm: Slurm, script: Path, undisturbed: str, storage: str) -> None:
+def test_two_of_one_sweep_on_one_node(
+    slurm: Slurm, ray_cluster: None, script: Path, storage: str, tmp_path: Path
+) -> None:
     """Under another name it does not wait: its Ray starts beside the first one's, and the sweep's lock refuses it."""
-    job = submit(slurm, script, storage, "--nodes=1")
+    alone, epochs = str(tmp_path / "alone"), 80  # so that the first is still at it
+    run_here(SWEEP, alone, train_limit=TRAIN_LIMIT, epochs=epochs)
+    command = ("python", str(script), *FLAGS, f"--epochs={epochs}", "--storage-path", storage)
+    job = slurm.submit("--cpus-per-task=1", "--nodes=1", str(SCRIPT), *command)
     wait_for_records(slurm, job, storage, 1)
-    other = submit(slurm, script, storage, "--nodes=1", "--job-name=other")
+    other = slurm.submit("--cpus-per-task=1", "--nodes=1", "--job-name=other", str(SCRIPT), *command)
     refused = slurm.wait_for(other, "COMPLETED", "FAILED", seconds=400)
     assert (refused["JobState"], refused["ExitCode"], refused["BatchHost"]) == ("FAILED", "2:0", "n1")
     (line,) = [line for line in slurm.output(other).splitlines() if "error" in line]
     assert "another run of the sweep" in line
     assert "running; wait for it, or use another --name or --storage-path" in line
     assert slurm.wait_for(job, "COMPLETED", "FAILED", seconds=400)["ExitCode"] == "0:0", slurm.output(job)
-    assert_ends_like(undisturbed, storage)
+    assert_ends_like(alone, storage)
 
 
 SHOW = """
