@@ -275,8 +275,8 @@ def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) ->
 
 def write_pictures(store: SweepStore, pictures: Sequence[Drawn]) -> list[str]:
     """Writes each plot as `plots/<name>.png` and `.svg`; returns the PNG paths, relative to the sweep's folder."""
-    store.write_all({f"plots/{one.name}.png": one.picture.png for one in pictures})
-    store.write_all({f"plots/{one.name}.svg": one.picture.svg for one in pictures})
+    images = {one.name: {"png": one.picture.png, "svg": one.picture.svg} for one in pictures}
+    store.write_all({f"plots/{name}.{kind}": image for name, kinds in images.items() for kind, image in kinds.items()})
     return [f"plots/{one.name}.png" for one in pictures]
 
 

@@ -28,7 +28,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -62,7 +62,7 @@ HALF_WRITTEN_SECONDS = 3600.0
 """Age after which another machine's temporary file is considered abandoned."""
 MOST_PARTS = 50
 """Once there are more parts of a kind, the newest are merged."""
-_AT_ONCE = 8
+_THREADS = 8
 """Files read, written or deleted in parallel, because object stores have high latency."""
 _LOOKS = 20
 """How often a reader lists the parts again if some were merged in the meantime."""
@@ -271,8 +271,7 @@ class SweepStore:
         Args:
             files: Path, relative to the sweep's folder -> the bytes.
         """
-        with ThreadPoolExecutor(max_workers=_AT_ONCE) as writers:
-            list(writers.map(self.write, files, files.values()))
+        _at_once(lambda path: self.write(path, files[path]), files)
 
     def write_once(self, path: str, content: bytes) -> None:
         """Writes a file atomically, in one attempt and unguarded: for the lock itself."""
@@ -321,8 +320,7 @@ class SweepStore:
 
     def delete(self, *paths: str) -> None:
         """Deletes files, those that are there, several at a time."""
-        with ThreadPoolExecutor(max_workers=_AT_ONCE) as deleters:
-            list(deleters.map(self._delete, paths))
+        _at_once(self._delete, paths)
 
     def _delete(self, path: str) -> None:
         def delete() -> None:
@@ -477,10 +475,7 @@ class SweepStore:
         """
         how = _KINDS[kind]
         schema = polars_schema(how.columns)
-        with ThreadPoolExecutor(max_workers=_AT_ONCE) as readers:
-            contents = list(
-                readers.map(lambda path: self._read_named(path, path.removesuffix(".parquet")[-16:]), parts)
-            )
+        contents = _at_once(lambda path: self._read_named(path, path.removesuffix(".parquet")[-16:]), parts)
         whole = {path: content for path, content in zip(parts, contents, strict=True) if content is not None}
         frames = [pl.DataFrame(schema=schema), *(pl.read_parquet(io.BytesIO(content)) for content in whole.values())]
         # Columns newer than a part are null.
@@ -627,6 +622,12 @@ def _is_left_over(name: str, age: float) -> bool:
 
 
 T = TypeVar("T")
+
+
+def _at_once(action: Callable[[str], T], paths: Iterable[str]) -> list[T]:
+    """Does something to files, several at a time; returns what came of it, in order."""
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        return list(pool.map(action, paths))
 
 
 def patiently(action: Callable[[], T]) -> T:

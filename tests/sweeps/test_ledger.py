@@ -178,3 +178,25 @@ def test_more_of_what_it_says_is_better(higher_is_better: bool, best: int, sign:
     again = ledger()
     for found in (first, again):
         assert [outcome.value for _, outcome in found.ended()] == [sign * 0.6]
+
+
+@pytest.mark.parametrize(("takes", "next_after"), [(0.0, 1.0), (0.5, 2.0), (60.0, 10.0)])
+def test_where_writing_takes_long_a_run_writes_less_often(
+    takes: float, next_after: float, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, written = 100.0, 0
+
+    def append(statuses: object) -> None:
+        nonlocal now, written
+        now, written = now + takes, written + 1
+
+    monkeypatch.setattr("sweeps.ledger.ledger.time.monotonic", lambda: now)
+    trial = trial_of()
+    store = SweepStore(storage, "s")
+    ledger = Ledger(store, [trial])
+    monkeypatch.setattr(store, "append_statuses", append)
+    for after, count in ((0.9, 0), (0.2, 1), (next_after - 0.1, 1), (0.2, 2)):
+        now += after
+        ledger.set_status(trial.trial_id, "failed", error="?")
+        ledger.flush(only_if_due=True)
+        assert written == count
