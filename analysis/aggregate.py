@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from rich.markup import escape
 from analysis.configurations import with_trainings
 from analysis.loading import FINISHED, SweepData, load, output_store
 from analysis.measures import published
+from analysis.origin import MADE_FROM, of_statistics
 from analysis.schema import METRICS, SCHEMA_VERSION, STATISTICS, SUMMARY_COLUMNS, TARGET_COLUMNS, Metric
 from analysis.search import Search
 from analysis.statistics.censored import epochs_to_target, median_epochs, usual_targets
@@ -124,8 +126,10 @@ def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame) -> 
     """
     origin = ("name", "question", "fingerprint", "provenance")
     sweeps = [{key: spec.to_json()[key] for key in origin} for spec in data.specs]
-    table = published(summary, data.measure)
-    return store.write_table("summary", table, {"schema_version": SCHEMA_VERSION, "sweeps": sweeps})
+    metadata: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "sweeps": sweeps}
+    if len(data.specs) == 1:
+        metadata[MADE_FROM] = of_statistics(data.specs[0], store.files("parts"))
+    return store.write_table("summary", published(summary, data.measure), metadata)
 
 
 @dataclass(frozen=True)

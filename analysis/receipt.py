@@ -38,6 +38,8 @@ class Receipt:
     """Whether bits were compared; otherwise it was another type of machine."""
     differences: tuple[str, ...]
     """In sentences."""
+    tables: tuple[str, ...] = ()
+    """Files that were compared with the records."""
 
     @property
     def verified(self) -> bool:
@@ -59,6 +61,8 @@ class Receipt:
     def said(self) -> str:
         """Returns in a sentence what was checked, and what came out."""
         chain = f"the chain of {counted(self.records, 'record')} and {counted(self.checkpoints, 'checkpoint')}"
+        count = len(self.tables)
+        tables = f"{counted(count, 'table')} {'matches' if count == 1 else 'match'} the records; " if count else ""
         chosen = (
             f"{self.sampled:,} of {self.epochs:,} chosen at random" if self.sampled < self.epochs else "all there are"
         )
@@ -67,7 +71,7 @@ class Receipt:
         )
         bits = "bit for bit equal" if self.exact else "equal within the tolerance for another type of machine"
         if self.verified:
-            return f"verified: {chain} holds; {again}{f', all numbers {bits}' if self.trained else ''}"
+            return f"verified: {chain} holds; {tables}{again}{f', all numbers {bits}' if self.trained else ''}"
         return f"not verified: {counted(len(self.differences), 'difference')}; {chain} was checked, {again}"
 
 

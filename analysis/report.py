@@ -14,7 +14,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
@@ -32,9 +31,10 @@ from analysis.configurations import trainings
 from analysis.loading import FINISHED, SweepData, load, open_store, output_store
 from analysis.measures import in_words, internal
 from analysis.next_steps import NextStep, next_steps
+from analysis.origin import MADE_FROM, of_statistics
 from analysis.receipt import about, read_receipt
 from analysis.statistics.sequences import LEVEL
-from analysis.store import SweepSpec, SweepStore, without_secrets
+from analysis.store import DamagedFileError, SweepSpec, SweepStore, without_secrets
 from workloads.console import complaining, parse
 from workloads.measure import ACCURACY, Measure
 from workloads.trial import STATUSES, canonical_json, digest
@@ -192,14 +192,18 @@ def write_report(sweeps: Sequence[str], *, everything: bool = False) -> Report:
 def report_of(store: SweepStore) -> Report:
     """Returns the report of one sweep; an earlier one is reused if nothing has changed since."""
     data = load([store.uri])
-    made_from, stored = _made_from(store, data), set(store.files())
+    stored = store.files()
+    statistics = of_statistics(data.specs[0], [file for file in stored if file.startswith("parts/")])
+    made_from = _made_from(store, data, statistics)
     try:
         before = json.loads(store.read(ANSWER_FILE))
-        summary = store.read_table("summary")
+        summary, metadata = store.read_table_and_metadata("summary")
         found = [file for file in before["files"] if file in stored]
-    except (FileNotFoundError, ValueError, KeyError):
-        before, summary, found = {}, None, []
-    if summary is None or before.get("made_from") != made_from or found != before["files"]:
+        ours = metadata.get(MADE_FROM) == statistics
+    except (FileNotFoundError, DamagedFileError, ValueError, KeyError):
+        before, summary, found, ours = {}, None, [], False
+    # Somebody may have put a summary of their own in the place of ours.
+    if summary is None or not ours or before.get(MADE_FROM) != made_from or found != before["files"]:
         return _written(data, [store.uri], store, made_from)
     files = tuple(store.locate(file) for file in found)
     summary = internal(summary, data.measure)
@@ -227,7 +231,7 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     page = render(data, summary, sentences, pictures, sweeps, failures, steps, receipts)
     store.write("report.html", page.encode())
     if made_from and not failures:
-        record = {"question": data.specs[0].question, "answer": sentences, "files": files, "made_from": made_from}
+        record = {"question": data.specs[0].question, "answer": sentences, "files": files, MADE_FROM: made_from}
         store.write(ANSWER_FILE, json.dumps(record, indent=1).encode())
     return Report(
         summary,
@@ -253,18 +257,10 @@ def _stopped(data: SweepData) -> tuple[int, ...]:
     return tuple(stopped.filter("status")["configuration"])
 
 
-def _made_from(store: SweepStore, data: SweepData) -> str:
-    """Returns the digest of everything a sweep's report depends on: the question, the records and our code."""
-    (spec,) = data.specs
-    asked = spec.to_json() | {"provenance": {}}
-    code = [f"{path.name} {digest(path.read_bytes())}" for path in sorted(HERE.rglob("*")) if path.suffix in _CODE]
+def _made_from(store: SweepStore, data: SweepData, statistics: str) -> str:
+    """Returns the digest of everything a sweep's report depends on: its statistics, notes and receipt."""
     receipt = read_receipt(store)
-    verified = None if receipt is None else receipt.to_json()
-    return digest(canonical_json([asked, store.files("parts"), code, list(data.notes), verified]))
-
-
-HERE = Path(__file__).parent
-_CODE = (".py", ".j2", ".css", ".js")
+    return digest(canonical_json([statistics, list(data.notes), None if receipt is None else receipt.to_json()]))
 
 
 def in_order_of_answer(pictures: Sequence[Drawn], specs: Sequence[SweepSpec]) -> list[Drawn]:

@@ -539,10 +539,18 @@ class SweepStore:
         Raises:
             DamagedFileError: Its checksums do not match.
         """
+        return self.read_table_and_metadata(name)[0]
+
+    def read_table_and_metadata(self, name: str) -> tuple[pl.DataFrame | None, dict[str, Any]]:
+        """Returns `<name>.parquet`, or None when there is none, and what `write_table` put into its footer.
+
+        Raises:
+            DamagedFileError: Its checksums do not match.
+        """
         try:
             content = self.read(f"{name}.parquet")
         except FileNotFoundError:
-            return None
+            return None, {}
         try:
             # Not `read_table`, which imports pyarrow's datasets and pandas: half a second.
             table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
@@ -550,7 +558,9 @@ class SweepStore:
             raise DamagedFileError(f"{self.locate(f'{name}.parquet')} is damaged: {error}") from None
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        return frame
+        footer = {key.decode(): value for key, value in (table.schema.metadata or {}).items()}
+        own = {key: json.loads(value) for key, value in footer.items() if key.startswith(_OWN)}
+        return frame, {key.removeprefix(_OWN): value for key, value in own.items()}
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -691,8 +701,12 @@ def without_secrets(text: str) -> str:
 def parquet_bytes(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> bytes:
     """Encodes a frame as a Parquet file with page checksums and metadata values as JSON in the footer."""
     table = frame.to_arrow()
-    footer: dict[Any, Any] = {f"forksweep.{key}": json.dumps(value) for key, value in metadata.items()}
+    footer: dict[Any, Any] = {f"{_OWN}{key}": json.dumps(value) for key, value in metadata.items()}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **footer})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
+
+
+_OWN = "forksweep."
+"""How the names of our own metadata begin."""

@@ -10,6 +10,7 @@ import polars as pl
 
 from analysis.configurations import with_configurations
 from analysis.measures import common_measure, published
+from analysis.origin import MADE_FROM, of_records
 from analysis.schema import TRIAL_COLUMNS, polars_schema, setting_columns, setting_value
 from analysis.store import SweepSpec, SweepStore
 from workloads.measure import Measure
@@ -70,19 +71,24 @@ def build_epochs(spec: SweepSpec, epochs: pl.DataFrame) -> pl.DataFrame:
     return epochs.join(order, on="trial_id", how="inner").sort("order", "epoch").drop("order")
 
 
-def publish(store: SweepStore, spec: SweepSpec) -> tuple[str, str]:
-    """Writes `epochs.parquet` and `trials.parquet` from the parts and returns their locations."""
+def build_published(store: SweepStore, spec: SweepSpec) -> dict[str, pl.DataFrame]:
+    """Returns what `epochs.parquet` and `trials.parquet` of a sweep must hold, from its parts."""
+    measure = common_measure([spec])
+    epochs, statuses = store.read_epochs(), store.read_statuses()
+    tables = {"epochs": build_epochs(spec, epochs), "trials": build_trials(spec, epochs, statuses)}
+    return {name: published(table, measure) for name, table in tables.items()}
+
+
+def publish(store: SweepStore, spec: SweepSpec) -> None:
+    """Writes `epochs.parquet` and `trials.parquet` from the parts."""
     metadata = {"schema_version": spec.schema_version, "sweep": spec.name} | {
         "question": spec.question,
         "fingerprint": dict(spec.fingerprint),
         "provenance": dict(spec.provenance),
+        MADE_FROM: of_records(spec, store.files("parts")),
     }
-    measure = common_measure([spec])
-    epochs, statuses = store.read_epochs(), store.read_statuses()
-    return (
-        store.write_table("epochs", published(build_epochs(spec, epochs), measure), metadata),
-        store.write_table("trials", published(build_trials(spec, epochs, statuses), measure), metadata),
-    )
+    for name, table in build_published(store, spec).items():
+        store.write_table(name, table, metadata)
 
 
 _FELL = pl.col("lr") < pl.col("lr").shift(1)

@@ -2,10 +2,11 @@
 
     python -m sweeps.verify results/optimizers --sample 5
 
-First the chain of states is followed, from the seeds to the final weights: every record and every checkpoint. Then
-epochs chosen at random are trained again, from the checkpoint before them or from the start, one after the other in
-this process, and all numbers are compared bit for bit. On another type of machine bits cannot be expected: it says so,
-and compares within a tolerance. The exit status is 0 only if all held, 1 if something differs, 2 for bad input.
+First the chain of states is followed, from the seeds to the final weights: every record and every checkpoint. The
+tables are compared with the records. Then epochs chosen at random are trained again, from the checkpoint before them or
+from the start, one after the other in this process, and all numbers are compared bit for bit. On another type of
+machine bits cannot be expected: it says so, and compares within a tolerance. The exit status is 0 only if all held, 1
+if something differs, 2 for bad input.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
             f"analysis.{name}"
             for name in (
                 *("store", "tables", "loading", "report", "schema", "measures", "event_files", "statistics", "race"),
-                *("aggregate", "answer", "configurations", "plots", "receipt"),
+                *("aggregate", "answer", "configurations", "origin", "plots", "receipt"),
             )
         ),
     },

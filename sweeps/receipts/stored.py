@@ -49,6 +49,8 @@ class Stored:
     """All that is stored of a sweep, read once."""
 
     store: SweepStore
+    asked: SweepSpec
+    """Of the last question."""
     spec: SweepSpec
     """Of all stored trials."""
     rows: Mapping[str, tuple[Row, ...]]
@@ -85,6 +87,7 @@ class Stored:
                 gaps[row["trial_id"]] = len(own) + 1
         return cls(
             store=store,
+            asked=spec,
             spec=spec.everything(),
             rows={trial_id: tuple(own) for trial_id, own in rows.items()},
             gaps=gaps,

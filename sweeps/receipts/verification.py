@@ -19,6 +19,7 @@ from sweeps.receipts.chain import check_checkpoints, check_files, check_records
 from sweeps.receipts.retraining import OR_WITHIN, WITHIN, Retraining, Terms
 from sweeps.receipts.sample import Stretch, chance, draw
 from sweeps.receipts.stored import Difference, Stored, Unit
+from sweeps.receipts.tables import check_tables
 from sweeps.watching.progress import Progress
 from workloads.console import counted, duration
 from workloads.errors import InputError
@@ -74,6 +75,7 @@ class Verification:
                 "is more"
             )
         good = self._check_chain(exact)
+        tables = self._check_tables()
         again = Retraining(stored=stored, terms=terms, good=good, data_root=self._data_root)
         population = list(again.epochs)
         chosen = draw(population, len(population) if sample is None else sample, seed)
@@ -94,6 +96,7 @@ class Verification:
             trained=again.trained,
             exact=exact == set(terms),
             differences=tuple(one.said(stored.names) for one in self._differences),
+            tables=tables,
         )
         if (more := len(self._differences) - MOST_SAID) > 0:
             self._say(f"and {counted(more, 'more difference')}")
@@ -165,6 +168,22 @@ class Verification:
         if len(self._differences) == before:
             self._say("chain of states: holds, from the seeds to the final weights")
         return good
+
+    def _check_tables(self) -> tuple[str, ...]:
+        """Compares the tables with the records; returns those that could be."""
+        if self._differences:
+            return ()  # the tables may be right, and the records not
+        found, compared, others = check_tables(self._stored)
+        for one in found:
+            self._found(one)
+        if compared and not found:
+            self._say(f"tables: {', '.join(compared)} match the records")
+        if others:
+            self._say(
+                f"{', '.join(others)}: not compared, as they were not made from what is stored now; the sweep's "
+                "command makes them anew"
+            )
+        return compared
 
     @staticmethod
     def _unit_of(stored: Stored, one: Difference) -> Unit | None:

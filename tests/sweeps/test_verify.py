@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ HONEST: Mapping[str, tuple[Sweep, tuple[dict[str, Any], ...]]] = {
 }
 
 
+TABLES = ("epochs.parquet", "trials.parquet", "summary.parquet")
 SHORT = {"shared, some diverge", "no weights", "longer, wider, narrower"}
 """Those that every run of the suite looks at; the others are for `pytest -m slow`."""
 
@@ -123,6 +124,7 @@ def test_an_honest_sweep_is_verified(case: str, storage: str) -> None:
     place = f"{storage}/{sweep.name}"
     before = {path: path.read_bytes() for path in Path(place).rglob("*") if path.suffix in (".parquet", ".pt")}
     found = assert_verified(place)
+    assert found.receipt.tables == TABLES
     assert found.receipt.trained >= found.receipt.epochs
     trained = pl.read_parquet(f"{place}/parts/epochs-*.parquet").unique(("computed_by", "epoch")).height
     assert found.receipt.epochs >= trained, "and those in which a trial diverged"
@@ -140,10 +142,11 @@ def test_killed_and_resumed(storage: str, tmp_path: Path) -> None:
     wait_for_records(storage, 4, process)
     kill_driver(process)
     finish(process)
-    assert_verified(f"{storage}/s", sample=3)
+    # What was written at the end of the run before, if there was one, is not of what has come in since.
+    assert assert_verified(f"{storage}/s", sample=3).receipt.tables == ()
     process = start(script, storage, "--no-preflight")
     assert finish(process)[0] == 0
-    assert_verified(f"{storage}/s")
+    assert assert_verified(f"{storage}/s").receipt.tables == TABLES
 
 
 def test_taken_over_from_another_sweep(storage: str) -> None:
@@ -332,6 +335,66 @@ def test_damage_and_losses(base: str) -> None:
     assert not found.receipt.verified
 
 
+def change_table(place: str, name: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    """Changes a table that people read, and leaves what it says of its origin as it is."""
+    store = SweepStore(str(Path(place).parent), Path(place).name)
+    frame, metadata = store.read_table_and_metadata(name)
+    assert frame is not None
+    store.write_table(name, change(frame), metadata)
+
+
+def in_first_row(name: str, value: pl.Expr) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Returns what changes a column in the first row where it has a value."""
+    first = (pl.col(name).is_not_null().cum_sum() == 1) & pl.col(name).is_not_null()
+    return lambda frame: frame.with_columns(pl.when(first).then(value).otherwise(name).alias(name))
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "value"),
+    [
+        ("epochs", "val_accuracy", pl.col("val_accuracy") + 1e-12),
+        ("epochs", "epoch", pl.lit(9, pl.Int32)),
+        ("trials", "final_val_accuracy", pl.col("final_val_accuracy") + 1e-9),
+        ("trials", "status", pl.lit("failed")),
+        ("trials", "lr", pl.lit(0.02)),
+        ("summary", "final_val_accuracy_mean", pl.col("final_val_accuracy_mean") + 1e-4),
+        ("summary", "position", pl.col("position") + 1),
+    ],
+)
+def test_a_changed_table(table: str, name: str, value: pl.Expr, base: str) -> None:
+    change_table(base, table, in_first_row(name, value))
+    (difference,) = look(base, sample=0).receipt.differences
+    assert f"{table}.parquet" in difference
+    assert name in difference or name == "epoch"
+    assert (" rows, not those of the records" in difference) == (name == "epoch")
+
+
+def test_tables_without_a_row_or_a_column(base: str) -> None:
+    change_table(base, "epochs", lambda frame: frame[1:])
+    change_table(base, "trials", lambda frame: frame.drop("final_val_accuracy"))
+    Path(base, "summary.parquet").write_bytes(b"no file of ours")
+    rows, column, damaged = look(base, sample=0).receipt.differences
+    records = pl.read_parquet(f"{base}/epochs.parquet").height + 1
+    assert rows == f"epochs.parquet: stored {records - 1} rows, not those of the records, {records}"
+    assert column == "trials.parquet, column final_val_accuracy: stored none, there must be one"
+    assert damaged == "summary.parquet: stored damaged, its checksums do not match it"
+
+
+def test_tables_of_ones_own_in_the_place_of_ours(base: str) -> None:
+    """It is known which table is ours: others are said to be none, and made anew by the report and the sweep."""
+    for name in ("epochs", "trials", "summary"):
+        pl.read_parquet(f"{base}/{name}.parquet")[:1].with_columns(note=pl.lit("mine")).write_parquet(
+            f"{base}/{name}.parquet"
+        )
+    found = look(base, sample=0)
+    assert found.receipt.verified
+    assert found.receipt.tables == ()
+    assert "epochs.parquet, trials.parquet, summary.parquet: not compared, as they were not made" in found.text
+    status, text = run_here(SWEEP, str(Path(base).parent))
+    assert status == 0, text
+    assert look(base, sample=0).receipt.tables == TABLES
+
+
 def test_a_trial_that_is_said_to_be_another(base: str) -> None:
     """Its settings in `sweep.json` are changed, the checksum is made anew: its id is another one then."""
     path = Path(base, "sweep.json")
@@ -481,14 +544,16 @@ def test_what_is_said_and_stored(base: str, capsys: pytest.CaptureFixture[str]) 
         main([base, "--sample", "2", "--sample-seed", "7"])
     assert end.value.code == 0
     said = capsys.readouterr().out
-    first, chain_, plan, chance_, *_, last = said.splitlines()
+    first, chain_, tables, plan, chance_, *_, last = said.splitlines()
     records, kept = len(store.read_epochs()), len(store.list_checkpoints())
     assert first == f"{base}: 8 trials, {records} records, {kept} checkpoint{'' if kept == 1 else 's'}"
     assert chain_ == "chain of states: holds, from the seeds to the final weights"
+    assert tables == "tables: epochs.parquet, trials.parquet, summary.parquet match the records"
     assert "2 of " in plan
     assert "(--sample-seed 7)" in plan
     assert chance_ == "if 1 in 10 epochs were wrong, 2 samples would find one with probability 0.19"
     assert last.startswith("verified: the chain of ")
+    assert "; 3 tables match the records; " in last
     assert last.endswith("all numbers bit for bit equal")
     receipt = read_receipt(store)
     assert receipt is not None
