@@ -275,6 +275,18 @@ class SweepStore:
 
     def write_once(self, path: str, content: bytes) -> None:
         """Writes a file atomically, in one attempt and unguarded: for the lock itself."""
+        try:
+            self._write(path, content)
+        except OSError as error:
+            if self.is_local or _NO_BUCKET not in str(error):
+                raise
+            try:
+                self.filesystem.create_dir(self.root.partition("/")[0])  # if the URI allows it
+            except OSError as refused:  # which says what allows it; nothing to wait for
+                raise FileNotFoundError(str(refused)) from None
+            self._write(path, content)
+
+    def _write(self, path: str, content: bytes) -> None:
         target = f"{self.root}/{path}"
         folder, _, file = target.rpartition("/")
         temporary = target
@@ -708,5 +720,7 @@ def parquet_bytes(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+_NO_BUCKET = "NO_SUCH_BUCKET"
+"""What S3 calls it when the bucket of a path does not exist."""
 _OWN = "forksweep."
 """How the names of our own metadata begin."""

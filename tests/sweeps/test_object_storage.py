@@ -157,6 +157,16 @@ def test_a_small_file_takes_one_request_to_write_and_two_to_read(server: Server,
     assert store.files() == ["checkpoints/a/b", "parts/first", "parts/second"]
 
 
+def test_a_bucket_is_made_if_the_uri_allows_it(server: Server) -> None:
+    query = f"scheme=http&endpoint_override=127.0.0.1:{server.port}&region=us-east-1"
+    store = SweepStore(f"s3://there-is-none/mine?{query}", "s")
+    with pytest.raises(FileNotFoundError, match="Bucket 'there-is-none' not found"):
+        store.write("a", b"1")
+    store = SweepStore(f"s3://there-is-none/mine?{query}&allow_bucket_creation=true", "s")
+    store.write("a", b"1")
+    assert store.read("a") == b"1"
+
+
 def test_a_run_whose_clock_is_two_minutes_ahead_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweeps.ledger.lock.RENEW_SECONDS", 0.5)
     said: list[str] = []
