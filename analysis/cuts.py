@@ -9,7 +9,7 @@ import polars as pl
 
 from analysis.loading import SweepData
 from analysis.statistics.compare import ENOUGH_SEEDS
-from analysis.statistics.cuts import Estimate, Factor, Plateau, Trunk, trunks
+from analysis.statistics.cuts import Factor, MeanDifference, Plateau, Trunk, trunks
 from workloads.measure import Measure, rounded
 
 MOST_TRUNKS, MOST_FACTORS = 3, 4
@@ -94,7 +94,7 @@ def _behind(plateau: Plateau, best: str, measure: Measure) -> str:
     return _said(plateau.regret, f"behind {best}", f"ahead of {best}", measure)
 
 
-def _said(estimate: Estimate, more: str, less: str, measure: Measure) -> str:
+def _said(estimate: MeanDifference, more: str, less: str, measure: Measure) -> str:
     """Returns an estimate and its interval: `0.0106 behind it (95% interval 0.0043 to 0.0170, 8 seeds)`.
 
     Args:
@@ -107,7 +107,7 @@ def _said(estimate: Estimate, more: str, less: str, measure: Measure) -> str:
     return f"{measure.difference(shown.mean)} {way} ({_sure(shown, measure)})"
 
 
-def _sure(estimate: Estimate, measure: Measure) -> str:
+def _sure(estimate: MeanDifference, measure: Measure) -> str:
     """Returns the interval of an estimate and its seeds, or why there is none."""
     if estimate.seeds == 1:
         return "one seed, so no interval"

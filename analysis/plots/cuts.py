@@ -18,7 +18,7 @@ from analysis.loading import SweepData
 from analysis.measures import in_words
 from analysis.plots import scales, style
 from analysis.plots.selection import describe
-from analysis.statistics.cuts import Estimate, Plateau, Trunk, trunks
+from analysis.statistics.cuts import MeanDifference, Plateau, Trunk, trunks
 from workloads.measure import ACCURACY, Measure
 
 _MOST_ROWS = 10
@@ -107,7 +107,7 @@ _PLATEAUS = (
 )
 
 
-def _few(gains: Sequence[Estimate]) -> str:
+def _few(gains: Sequence[MeanDifference]) -> str:
     seeds = max(gain.seeds for gain in gains)
     return "One seed, so no intervals." if seeds == 1 else f"{seeds} seeds set no limits to these gains yet."
 

@@ -32,7 +32,7 @@ TRUNK, CUT, PLATEAU = "none", "cut", "plateau"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanDifference:
     """A mean of paired differences, in units of the measure, positive if it is better."""
 
     mean: float
@@ -42,10 +42,10 @@ class Estimate:
     seeds: int
 
     @property
-    def opposite(self) -> Estimate:
+    def opposite(self) -> MeanDifference:
         """The same with the opposite sign."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
-        return Estimate(-self.mean, low, high, self.seeds)
+        return MeanDifference(-self.mean, low, high, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Moment:
 
     after: int
     """The last epoch with the rate of the trunk."""
-    gain: Estimate
+    gain: MeanDifference
     """On never cutting."""
     as_good: bool
     """Whether it is not shown to be worse than any other moment, nor did worse than one that is."""
@@ -81,9 +81,9 @@ class Plateau:
     configurations: tuple[int, ...]
     after: tuple[tuple[int, ...], ...]
     """For each seed, the epochs after which it cut the rate."""
-    gain: Estimate
+    gain: MeanDifference
     """On never cutting."""
-    regret: Estimate
+    regret: MeanDifference
     """How far it is behind the best moment of any factor."""
 
 
@@ -203,7 +203,7 @@ def _plateaus(
     own = values[[part["row"][0] for part in groups]]
     most = data.measure.most - data.measure.least
     gains = gains_on(never, own, most)
-    regrets = _estimates(best - own, LEVEL / len(groups), spread(np.vstack([never, best, own])), most)
+    regrets = _mean_differences(best - own, LEVEL / len(groups), spread(np.vstack([never, best, own])), most)
     found = [
         Plateau(
             tuple(part["configuration"]),
@@ -217,7 +217,7 @@ def _plateaus(
     return tuple(sorted(found, key=lambda one: one.regret.mean))
 
 
-def gains_on(never: Array, branches: Array, most: float = np.inf) -> list[Estimate]:
+def gains_on(never: Array, branches: Array, most: float = np.inf) -> list[MeanDifference]:
     """Returns what branches gained on their trunk, with intervals that hold for all of them together.
 
     Args:
@@ -225,10 +225,10 @@ def gains_on(never: Array, branches: Array, most: float = np.inf) -> list[Estima
         branches: Shape (branches, seeds), likewise.
         most: The largest possible difference.
     """
-    return _estimates(branches - never, LEVEL / len(branches), spread(np.vstack([never, branches])), most)
+    return _mean_differences(branches - never, LEVEL / len(branches), spread(np.vstack([never, branches])), most)
 
 
-def _estimates(differences: Array, level: float, prior: Spread, most: float) -> list[Estimate]:
+def _mean_differences(differences: Array, level: float, prior: Spread, most: float) -> list[MeanDifference]:
     """Returns the mean of each row with its anytime-valid interval, where `ENOUGH_SEEDS` give one.
 
     Args:
@@ -242,7 +242,7 @@ def _estimates(differences: Array, level: float, prior: Spread, most: float) -> 
     there = (n >= ENOUGH_SEEDS) & np.isfinite(low) & np.isfinite(high) & ((low > -most) | (high < most))
     ends = zip(np.maximum(low, -most), np.minimum(high, most), there, strict=True)
     return [
-        Estimate(float(mean), float(one) if known else None, float(other) if known else None, int(seeds))
+        MeanDifference(float(mean), float(one) if known else None, float(other) if known else None, int(seeds))
         for mean, seeds, (one, other, known) in zip(means, n, ends, strict=True)
     ]
 

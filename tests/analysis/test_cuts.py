@@ -13,7 +13,7 @@ from analysis.answer import answer
 from analysis.cuts import in_words, sentences
 from analysis.loading import SweepData, combine
 from analysis.plots import cuts as picture
-from analysis.statistics.cuts import Estimate, Factor, Trunk, gains_on, trunks
+from analysis.statistics.cuts import Factor, MeanDifference, Trunk, gains_on, trunks
 from analysis.statistics.sequences import LEVEL, half_width, intervals, spread
 from workloads.trial import Status, TrialConfig
 
@@ -165,7 +165,7 @@ def test_one_cut_has_the_interval_of_its_differences() -> None:
     (gain,) = gains_on(np.zeros(8), differences[None])
     half = half_width(8, float(differences.std(ddof=1)), LEVEL)
     assert (gain.low, gain.high) == (pytest.approx(0.02 - half), pytest.approx(0.02 + half))
-    assert gain.opposite == Estimate(-gain.mean, -gain.high, -gain.low, 8)  # type: ignore[operator]
+    assert gain.opposite == MeanDifference(-gain.mean, -gain.high, -gain.low, 8)  # type: ignore[operator]
 
 
 def test_the_intervals_of_a_line_share_the_level() -> None:
