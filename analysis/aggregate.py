@@ -113,13 +113,14 @@ def compare(data: SweepData, summary: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([pairs for pairs, _ in _compared(data, outcomes(data), summary)])
 
 
-def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame) -> str:
+def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame, parts: Sequence[str] = ()) -> str:
     """Writes `summary.parquet` into a sweep's folder, with the provenance in its footer.
 
     Args:
         store: The sweep to write to.
         data: The sweeps.
         summary: `summarise(data)`.
+        parts: The parts that the sweep had before it was loaded; what came in meanwhile may be in the data or not.
 
     Returns:
         The file's location.
@@ -128,7 +129,7 @@ def write_summary(store: SweepStore, data: SweepData, summary: pl.DataFrame) -> 
     sweeps = [{key: spec.to_json()[key] for key in origin} for spec in data.specs]
     metadata: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "sweeps": sweeps}
     if len(data.specs) == 1:
-        metadata[MADE_FROM] = of_statistics(data.specs[0], store.files("parts"))
+        metadata[MADE_FROM] = of_statistics(data.specs[0], parts)
     return store.write_table("summary", published(summary, data.measure), metadata)
 
 
@@ -144,9 +145,11 @@ def main() -> None:
     """Runs the script."""
     with complaining() as console:
         sweeps = parse(Arguments).sweeps
+        store = output_store(sweeps)
+        parts = store.files("parts")
         data = load(sweeps)
         summary = summarise(data)
-        console.print(escape(write_summary(output_store(sweeps), data, summary)), soft_wrap=True)
+        console.print(escape(write_summary(store, data, summary, parts)), soft_wrap=True)
         if not summary["n"].sum():
             print(f"no trial has finished yet: 0 of {data.trials.height}", file=sys.stderr)
 

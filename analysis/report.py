@@ -185,15 +185,18 @@ def write_report(sweeps: Sequence[str], *, everything: bool = False) -> Report:
         InputError: There is no sweep at one of these locations.
         DamagedFileError: A `sweep.json` is damaged.
     """
-    data, store = load(sweeps, everything=everything), output_store(sweeps, everything=everything)
-    return _written(data, [*sweeps, "--all"] if everything else sweeps, store)
+    store = output_store(sweeps, everything=everything)
+    parts = store.files("parts")
+    data = load(sweeps, everything=everything)
+    return _written(data, [*sweeps, "--all"] if everything else sweeps, store, parts)
 
 
 def report_of(store: SweepStore) -> Report:
     """Returns the report of one sweep; an earlier one is reused if nothing has changed since."""
+    stored = store.files()  # before they are read: of what comes in meanwhile, it is not known whether it is in there
+    parts = [file for file in stored if file.startswith("parts/")]
     data = load([store.uri])
-    stored = store.files()
-    statistics = of_statistics(data.specs[0], [file for file in stored if file.startswith("parts/")])
+    statistics = of_statistics(data.specs[0], parts)
     made_from = _made_from(store, data, statistics)
     try:
         before = json.loads(store.read(ANSWER_FILE))
@@ -204,7 +207,7 @@ def report_of(store: SweepStore) -> Report:
         before, summary, found, ours = {}, None, [], False
     # Somebody may have put a summary of their own in the place of ours.
     if summary is None or not ours or before.get(MADE_FROM) != made_from or found != before["files"]:
-        return _written(data, [store.uri], store, made_from)
+        return _written(data, [store.uri], store, parts, made_from)
     files = tuple(store.locate(file) for file in found)
     summary = internal(summary, data.measure)
     steps = next_steps(data, summary, store.location, stored)
@@ -213,7 +216,9 @@ def report_of(store: SweepStore) -> Report:
     return Report(summary, answered, files, (), steps, data.measure, _stopped(data), _drawn(data), receipts)
 
 
-def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_from: str = "") -> Report:
+def _written(
+    data: SweepData, sweeps: Sequence[str], store: SweepStore, parts: Sequence[str], made_from: str = ""
+) -> Report:
     from analysis.plots import draw_plots
 
     summary = summarise(data)
@@ -223,7 +228,7 @@ def _written(data: SweepData, sweeps: Sequence[str], store: SweepStore, made_fro
     receipts = tuple(about(open_store(place), spec) for place, spec in zip(places, data.specs, strict=True))
     failures: list[Failure] = []
     pictures = in_order_of_answer(draw_plots(data, summary, failures=failures), data.specs)
-    write_summary(store, data, summary)
+    write_summary(store, data, summary, parts)
     tables = [f"{name}.parquet" for name in ("trials", "epochs") if f"{name}.parquet" in store.files()]
     files = ("report.html", "summary.parquet", *tables, *write_pictures(store, pictures))
     drawn = {file.rpartition(".")[0] for file in files}

@@ -19,10 +19,12 @@ from analysis import commands, plot, report
 from analysis.aggregate import summarise
 from analysis.answer import answer
 from analysis.configurations import trainings
-from analysis.loading import combine, load
+from analysis.loading import SweepData, combine, load
+from analysis.origin import of_statistics
 from analysis.plots import PLOTS, Drawn, draw_plots
 from analysis.plots.style import Picture
-from analysis.report import COLUMNS, Report, print_report, write_report
+from analysis.report import COLUMNS, Report, print_report, report_of, write_report
+from analysis.store import parquet_bytes
 from sweeps.policies import Race
 from workloads.trial import STATUSES, TrialConfig
 
@@ -240,6 +242,37 @@ def test_a_sweep_without_records_has_a_report_without_pictures(tmp_path: Path):
     page = Path(written.files[0]).read_text()
     assert "Nothing has been recorded yet." in page
     assert "<img" not in page
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_it_is_made_anew_unless_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool):
+    """Something that came in while a sweep was read may be in its summary or not: it is not said to be in it."""
+    half = replace(SMALL, epochs=SMALL.epochs[:9])
+    store = half.write(str(tmp_path))
+    monkeypatch.setattr("analysis.plots.draw_plots", lambda *_, **__: [])
+
+    def read(places: list[str]) -> SweepData:
+        found = load(places)
+        if meanwhile:
+            store._append("epochs", SMALL.epochs[9:])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "load", read)
+        report_of(store)
+    made = store.read_table_and_metadata("summary")[1]["made_from"]
+    assert (made == of_statistics(half.spec, store.files("parts"))) == (not meanwhile)
+
+    written: list[object] = []
+    monkeypatch.setattr(report, "write_summary", lambda *them: written.append(them))
+    report_of(store)
+    assert len(written) == meanwhile
+    content = store.read("summary.parquet")
+    for theirs in (b"", content[:-1], parquet_bytes(pl.read_parquet(io.BytesIO(content)), {})):
+        store.write("summary.parquet", theirs)
+        written.clear()
+        report_of(store)
+        assert len(written) == 1, "what lies there is not what was written"
 
 
 def test_several_sweeps_are_one_report_in_a_folder_beside_the_first(tmp_path: Path):
