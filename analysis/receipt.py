@@ -40,6 +40,8 @@ class Receipt:
     """In sentences."""
     tables: tuple[str, ...] = ()
     """Files that were compared with the records."""
+    not_compared: tuple[str, ...] = ()
+    """Those that were made from other records, or by another version."""
 
     @property
     def verified(self) -> bool:
@@ -63,6 +65,7 @@ class Receipt:
         chain = f"the chain of {counted(self.records, 'record')} and {counted(self.checkpoints, 'checkpoint')}"
         count = len(self.tables)
         tables = f"{counted(count, 'table')} {'matches' if count == 1 else 'match'} the records; " if count else ""
+        tables += f"{', '.join(self.not_compared)} not compared; " if self.not_compared else ""
         chosen = (
             f"{self.sampled:,} of {self.epochs:,} chosen at random" if self.sampled < self.epochs else "all there are"
         )

@@ -53,8 +53,8 @@ def check_tables(stored: Stored) -> tuple[list[Difference], tuple[str, ...], tup
     """Compares the tables with what the records give.
 
     Returns:
-        The differences, the files that were compared, and those that were made from something else than what is stored
-        now: of a sweep that runs, was killed or goes back to an older version.
+        The differences, the files that were compared, and those that cannot be: made from something else than what is
+        stored now (the sweep runs, or was killed), or by another version of forksweep.
     """
     differences: list[Difference] = []
     compared, others = [], []
@@ -66,6 +66,9 @@ def check_tables(stored: Stored) -> tuple[list[Difference], tuple[str, ...], tup
             differences.append(_of_file(file, "damaged", "its checksums do not match it"))
             continue
         if there is None:
+            continue
+        if not metadata:
+            differences.append(_of_file(file, "a table that no sweep wrote", "it has been replaced"))
             continue
         if metadata.get(MADE_FROM) != table.made_from(stored.asked, stored.parts):
             others.append(file)

@@ -75,7 +75,7 @@ class Verification:
                 "is more"
             )
         good = self._check_chain(exact)
-        tables = self._check_tables()
+        tables, others = self._check_tables()
         again = Retraining(stored=stored, terms=terms, good=good, data_root=self._data_root)
         population = list(again.epochs)
         chosen = draw(population, len(population) if sample is None else sample, seed)
@@ -97,6 +97,7 @@ class Verification:
             exact=exact == set(terms),
             differences=tuple(one.said(stored.names) for one in self._differences),
             tables=tables,
+            not_compared=others,
         )
         if (more := len(self._differences) - MOST_SAID) > 0:
             self._say(f"and {counted(more, 'more difference')}")
@@ -169,10 +170,10 @@ class Verification:
             self._say("chain of states: holds, from the seeds to the final weights")
         return good
 
-    def _check_tables(self) -> tuple[str, ...]:
-        """Compares the tables with the records; returns those that could be."""
+    def _check_tables(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Compares the tables with the records; returns those that were compared, and those that could not be."""
         if self._differences:
-            return ()  # the tables may be right, and the records not
+            return (), ()  # the tables may be right, and the records not
         found, compared, others = check_tables(self._stored)
         for one in found:
             self._found(one)
@@ -180,10 +181,10 @@ class Verification:
             self._say(f"tables: {', '.join(compared)} match the records")
         if others:
             self._say(
-                f"{', '.join(others)}: not compared, as they were not made from what is stored now; the sweep's "
-                "command makes them anew"
+                f"tables: {', '.join(others)} cannot be compared, as made from other records or by another version of "
+                "forksweep; the sweep's command makes them anew"
             )
-        return compared
+        return compared, others
 
     @staticmethod
     def _unit_of(stored: Stored, one: Difference) -> Unit | None:

@@ -381,18 +381,29 @@ def test_tables_without_a_row_or_a_column(base: str) -> None:
 
 
 def test_tables_of_ones_own_in_the_place_of_ours(base: str) -> None:
-    """It is known which table is ours: others are said to be none, and made anew by the report and the sweep."""
+    """They are found, and made anew by the sweep's command."""
     for name in ("epochs", "trials", "summary"):
-        pl.read_parquet(f"{base}/{name}.parquet")[:1].with_columns(note=pl.lit("mine")).write_parquet(
-            f"{base}/{name}.parquet"
-        )
+        pl.read_parquet(f"{base}/{name}.parquet")[:1].write_parquet(f"{base}/{name}.parquet")
     found = look(base, sample=0)
-    assert found.receipt.verified
-    assert found.receipt.tables == ()
-    assert "epochs.parquet, trials.parquet, summary.parquet: not compared, as they were not made" in found.text
+    assert found.receipt.differences == tuple(
+        f"{table}: stored a table that no sweep wrote, it has been replaced" for table in TABLES
+    )
     status, text = run_here(SWEEP, str(Path(base).parent))
     assert status == 0, text
     assert look(base, sample=0).receipt.tables == TABLES
+
+
+def test_tables_of_other_records_or_another_version_cannot_be_compared(base: str) -> None:
+    store = SweepStore(str(Path(base).parent), "s")
+    for name in ("epochs", "trials", "summary"):
+        frame, metadata = store.read_table_and_metadata(name)
+        assert frame is not None
+        store.write_table(name, frame[:1], metadata | {"made_from": "something else"})
+    found = look(base, sample=0)
+    assert found.receipt.verified
+    assert (found.receipt.tables, found.receipt.not_compared) == ((), TABLES)
+    assert "tables: epochs.parquet, trials.parquet, summary.parquet cannot be compared, as made from " in found.text
+    assert "holds; epochs.parquet, trials.parquet, summary.parquet not compared; no epoch trained again" in found.text
 
 
 def test_a_trial_that_is_said_to_be_another(base: str) -> None:
