@@ -182,8 +182,10 @@ class Verification:
         if others:
             self._say(
                 f"tables: {', '.join(others)} cannot be compared, as made from other records or by another version of "
-                "forksweep; the sweep's command makes them anew"
+                "forksweep"
             )
+        if found or others:
+            self._say(f"the sweep's command makes its tables anew: {self._stored.asked.command}")
         return compared, others
 
     @staticmethod

@@ -388,6 +388,7 @@ def test_tables_of_ones_own_in_the_place_of_ours(base: str) -> None:
     assert found.receipt.differences == tuple(
         f"{table}: stored a table that no sweep wrote, it has been replaced" for table in TABLES
     )
+    assert f"the sweep's command makes its tables anew: {Stored.read(base).asked.command}\n" in found.text
     status, text = run_here(SWEEP, str(Path(base).parent))
     assert status == 0, text
     assert look(base, sample=0).receipt.tables == TABLES
