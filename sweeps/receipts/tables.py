@@ -45,7 +45,7 @@ _TABLES = {
         keys=("trial_id",),
         within=1e-12,
     ),
-    "summary": _Table(made=_summary, made_from=of_statistics, keys=("label",), within=1e-6),
+    "summary": _Table(made=_summary, made_from=of_statistics, keys=("configuration",), within=1e-6),
 }
 
 
@@ -84,7 +84,7 @@ def _of_file(file: str, stored: object, found: object) -> Difference:
 
 def _compared(file: str, there: pl.DataFrame, made: pl.DataFrame, table: _Table) -> Iterator[Difference]:
     keys = list(table.keys)
-    for gone in set(made.columns) - set(there.columns):
+    for gone in (name for name in made.columns if name not in there.columns):
         yield _of_file(f"{file}, column {gone}", "none", "there must be one")
     if not set(keys) <= set(there.columns):
         return
@@ -97,11 +97,11 @@ def _compared(file: str, there: pl.DataFrame, made: pl.DataFrame, table: _Table)
             yield _of_file(f"{file}, column {name}", there.schema[name], f"by the records: {made.schema[name]}")
             continue
         different = both.filter(~_same(name, within=table.within if made.schema[name].is_float() else 0))
-        for row in different.select(*keys, name, f"{name}{_THERE}").iter_rows(named=True):
+        for row in different.iter_rows(named=True):
             yield Difference(
                 trial_id=row.get("trial_id"),
-                epoch=row.get("epoch"),
-                field=f"{file}, {name}" + (f" of {row['label']}" if "label" in keys else ""),
+                epoch=row.get("epoch") if "epoch" in keys else None,
+                field=f"{file}, {name}" + ("" if "trial_id" in keys else f" of {row['label']}"),
                 stored=row[f"{name}{_THERE}"],
                 how="by the records:",
                 found=row[name],

@@ -75,12 +75,13 @@ class Verification:
                 "is more"
             )
         good = self._check_chain(exact)
+        broken = tuple(self._differences)
         tables, others = self._check_tables()
         again = Retraining(stored=stored, terms=terms, good=good, data_root=self._data_root)
         population = list(again.epochs)
         chosen = draw(population, len(population) if sample is None else sample, seed)
         # What the chain has found is trained again too: then it is known which number has been changed.
-        found = (self._unit_of(stored, one) for one in self._differences) if sample != 0 else ()
+        found = (self._unit_of(stored, one) for one in broken) if sample != 0 else ()
         suspects = [unit for unit in found if unit is not None and unit in again.epochs]
         plan = again.plan(list(dict.fromkeys([*chosen, *suspects[:MOST_SUSPECTS]])))
         self._say_plan(again, plan, len(chosen), len(population), seed)
