@@ -76,8 +76,7 @@ def load(sweeps: Sequence[str], *, everything: bool = False) -> SweepData:
         InputError: There is no sweep at one of these places, none is given, or they are ranked by different measures.
         DamagedFileError: A `sweep.json` or a table that is needed is damaged.
     """
-    if not sweeps:
-        raise InputError("no sweep given; pass at least one folder such as results/optimizers")
+    _require_some(sweeps)
     opened = [open_sweep(sweep) for sweep in sweeps]
     return load_specs([(store, spec.everything() if everything else spec) for store, spec in opened])
 
@@ -144,6 +143,11 @@ def open_sweep(place: str) -> tuple[SweepStore, SweepSpec]:
     )
 
 
+def _require_some(sweeps: Sequence[str]) -> None:
+    if not sweeps:
+        raise InputError("no sweep given; pass at least one folder such as results/optimizers")
+
+
 _MOST_NEAR = 5
 """As many sweeps are named to one who has missed them."""
 
@@ -178,8 +182,9 @@ def output_store(sweeps: Sequence[str], *, everything: bool = False) -> SweepSto
         everything: Whether they cover every stored trial; for a single sweep they then go into its folder `all`.
 
     Raises:
-        InputError: A location is not valid.
+        InputError: A location is not valid, or none is given.
     """
+    _require_some(sweeps)
     stores = [open_store(sweep) for sweep in sweeps]
     names = list(dict.fromkeys(store.name for store in stores))
     if len(stores) == 1:
