@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import polars as pl
+
 from analysis.loading import labels, open_sweep
 from analysis.store import Checkpoint, SweepSpec, SweepStore, TrialStatus
+from analysis.tables import build_published
 from workloads.trial import RECORD_FIELDS, TrialConfig, digest
 
 Row = Mapping[str, Any]
@@ -101,6 +104,11 @@ class Stored:
     def trials(self) -> Mapping[str, TrialConfig]:
         """The trials, by id."""
         return {trial.trial_id: trial for trial in self.spec.trials}
+
+    @cached_property
+    def published(self) -> Mapping[str, pl.DataFrame]:
+        """What `epochs.parquet` and `trials.parquet` must hold."""
+        return build_published(self.store, self.asked)
 
     @cached_property
     def names(self) -> Mapping[str, str]:

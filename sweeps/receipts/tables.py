@@ -12,7 +12,6 @@ from analysis.loading import load
 from analysis.measures import published
 from analysis.origin import MADE_FROM, of_records, of_statistics
 from analysis.store import DamagedFileError, SweepSpec
-from analysis.tables import build_published
 from sweeps.receipts.stored import Difference, Stored
 
 
@@ -34,17 +33,8 @@ def _summary(stored: Stored) -> pl.DataFrame:
 
 
 _TABLES = {
-    "epochs": _Table(
-        made=lambda it: build_published(it.store, it.asked)["epochs"],
-        made_from=of_records,
-        keys=("trial_id", "epoch"),
-    ),
-    "trials": _Table(
-        made=lambda it: build_published(it.store, it.asked)["trials"],
-        made_from=of_records,
-        keys=("trial_id",),
-        within=1e-12,
-    ),
+    "epochs": _Table(made=lambda it: it.published["epochs"], made_from=of_records, keys=("trial_id", "epoch")),
+    "trials": _Table(made=lambda it: it.published["trials"], made_from=of_records, keys=("trial_id",), within=1e-12),
     "summary": _Table(made=_summary, made_from=of_statistics, keys=("configuration",), within=1e-6),
 }
 
